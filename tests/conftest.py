@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
+
+from skscatharm.datasets import load_qm9_sample
+
+
+@pytest.fixture(scope="session")
+def qm9() -> Bunch:
+    """The sample of QM9 with all properties; shared, and so not to be written to."""
+    sample = load_qm9_sample(target="all")
+    sample.data.setflags(write=False)
+    sample.target.setflags(write=False)
+    return sample
+
+
+@pytest.fixture(scope="session")
+def molecules(qm9: Bunch) -> NDArray[np.float64]:
+    """Twenty molecules of QM9, of different sizes."""
+    return qm9.data[:20]
