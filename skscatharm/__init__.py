@@ -1,0 +1,16 @@
+"""Solid harmonic wavelet scattering of molecules for scikit-learn."""
+
+from skscatharm import datasets
+from skscatharm.densities import STANDARD_CHANNELS
+from skscatharm.scattering import SolidHarmonicScattering
+from skscatharm.structures import pad_structures
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "STANDARD_CHANNELS",
+    "SolidHarmonicScattering",
+    "__version__",
+    "datasets",
+    "pad_structures",
+]

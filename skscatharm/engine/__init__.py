@@ -1,0 +1,1 @@
+"""The engines: everything that computes with arrays of fields."""

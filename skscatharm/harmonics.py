@@ -1,0 +1,109 @@
+r"""Real solid harmonics as polynomials, and the wavelets made of them.
+
+Everything here is a small exact table: the engines turn it into fields.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from math import comb, factorial, gamma, pi, sqrt
+
+__all__ = ["solid_harmonics", "wavelet_constant"]
+
+Polynomial = Mapping[tuple[int, int], float]
+
+
+@cache
+def solid_harmonics(degree: int) -> tuple[Mapping[int, Polynomial], ...]:
+    r"""Real solid harmonics of one degree, sorted by powers of z.
+
+    .. math::
+
+        r^l Y_{lm}(x, y, z) = \sum_c z^c \sum_{a + b = l - c} p_{mcab}\, x^a y^b
+
+    with the orthonormal real spherical harmonics, so that
+    :math:`\sum_m |r^l Y_{lm}|^2 = r^{2l} (2l + 1) / 4 \pi`. For each order ``m``
+    at most one power of z in two occurs, and the polynomials in x and y are a
+    power of :math:`x^2 + y^2` times the real (``m >= 0``) or imaginary
+    (``m < 0``) part of :math:`(x + iy)^{|m|}`.
+
+    Parameters
+    ----------
+    degree : int
+        The degree l, 0 or more.
+
+    Returns
+    -------
+    tuple of dict
+        For m = -l, ..., l a mapping ``{c: {(a, b): p}}``.
+
+    Examples
+    --------
+    >>> from skscatharm.harmonics import solid_harmonics
+    >>> [list(harmonic) for harmonic in solid_harmonics(2)]
+    [[0], [1], [2, 0], [1], [0]]
+    """
+    return tuple(_solid_harmonic(degree, m) for m in range(-degree, degree + 1))
+
+
+def _solid_harmonic(degree: int, m: int) -> Mapping[int, Polynomial]:
+    order = abs(m)
+    norm = sqrt((2 * degree + 1) / (4 * pi))
+    norm *= sqrt(
+        (2 if m else 1) * factorial(degree - order) / factorial(degree + order)
+    )
+    harmonic: dict[int, dict[tuple[int, int], float]] = {}
+    for k in range((degree - order) // 2 + 1):
+        # Coefficient of r^2k z^(l - 2k - |m|) in the associated Legendre function.
+        legendre = (-1) ** k * comb(degree, k) * comb(2 * degree - 2 * k, degree)
+        legendre *= factorial(degree - 2 * k) / factorial(degree - 2 * k - order)
+        # r^2k = sum over i of binom(k, i) (x^2 + y^2)^i z^(2k - 2i)
+        for i in range(k + 1):
+            terms = harmonic.setdefault(degree - order - 2 * i, {})
+            for h in range(i + 1):
+                for (a, b), part in _azimuthal(order, negative=m < 0).items():
+                    power = (a + 2 * h, b + 2 * (i - h))
+                    value = norm / 2**degree * legendre * comb(k, i) * comb(i, h) * part
+                    terms[power] = terms.get(power, 0.0) + value
+    return harmonic
+
+
+def _azimuthal(order: int, negative: bool) -> dict[tuple[int, int], int]:
+    """Real part of (x + iy)^order as a polynomial, or the imaginary part."""
+    return {
+        (order - b, b): (-1) ** (b // 2) * comb(order, b)
+        for b in range(int(negative), order + 1, 2)
+    }
+
+
+def wavelet_constant(degree: int) -> float:
+    r"""Constant :math:`c_l` of the solid harmonic wavelets.
+
+    It makes the modulus of the wavelets of one degree integrate to one,
+    whatever the scale s:
+
+    .. math::
+
+        \int \Big(\sum_m |\psi_{lms}(u)|^2\Big)^{1/2} du = 1, \qquad
+        \psi_{lms}(u) = c_l\, s^{-3} \left(\frac{|u|}{s}\right)^l
+        e^{-|u|^2 / 2 s^2}\, Y_{lm}\!\left(\frac{u}{|u|}\right).
+
+    Parameters
+    ----------
+    degree : int
+        The degree l, 0 or more.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    For degree 0 the wavelet is the normalised Gaussian:
+
+    >>> from math import pi
+    >>> from skscatharm.harmonics import wavelet_constant
+    >>> bool(abs(wavelet_constant(0) / (4 * pi) ** 0.5 - (2 * pi) ** -1.5) < 1e-15)
+    True
+    """
+    radial = 2 ** ((degree + 1) / 2) * gamma((degree + 3) / 2)
+    return 1 / (sqrt((2 * degree + 1) * 4 * pi) * radial)

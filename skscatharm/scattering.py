@@ -1,0 +1,323 @@
+"""The transformer: molecules in, invariant coefficients out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import Tags, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from skscatharm.densities import channel_weights, resolve_channels
+from skscatharm.engine.separable import grid_memory, scattering
+from skscatharm.structures import Structure, check_structures
+
+__all__ = ["SolidHarmonicScattering"]
+
+_MEMORY = 4 * 2**30
+
+
+class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
+    r"""Solid harmonic wavelet scattering coefficients of molecules.
+
+    A molecule with nuclear charges :math:`Z_n` at :math:`r_n` becomes one density for
+    each channel k, with weights w and normalised Gaussians g,
+
+    .. math:: \rho_k(u) = \sum_n w_k(Z_n) \, g_\sigma(u - r_n) .
+
+    It is convolved with solid harmonic wavelets of scales :math:`s_j = 2^j \sigma`,
+    j = 0, ..., J, and degrees l = 0, ..., L,
+
+    .. math::
+
+        \psi_{lmj}(u) = c_l \, s_j^{-3} \left(\frac{|u|}{s_j}\right)^l
+        e^{-|u|^2 / 2 s_j^2} \, Y_{lm}\!\left(\frac{u}{|u|}\right) ,
+
+    and the modulus over the orders m is taken, once and once more with a larger scale:
+
+    .. math::
+
+        U_1[j, l] &= \Big(\sum_m |\rho * \psi_{lmj}|^2\Big)^{1/2} , \\
+        U_2[j_1, j_2, l] &= \Big(\sum_m |U_1[j_1, l] * \psi_{lmj_2}|^2\Big)^{1/2} ,
+        \quad j_1 < j_2 .
+
+    The coefficients are the integrals of :math:`\rho^q`, :math:`U_1^q` and
+    :math:`U_2^q`. They do not change when a molecule is shifted, turned, mirrored or
+    its atoms are given in another order, and a coefficient does not depend on which
+    others are computed with it. With J = 2, L = 3, four exponents and four channels
+    there are 16 + 192 + 192 = 400.
+
+    Lengths are in Å, so the coefficients are in units of Å^(3 - 3q) times those of the
+    weights to the power q.
+
+    Parameters
+    ----------
+    J : int, default=2
+        Largest scale: the scales are ``sigma * 2**j`` for j = 0, ..., J.
+    L : int, default=3
+        Largest degree of the wavelets.
+    Q : sequence of float, default=(0.5, 1.0, 2.0, 3.0)
+        Pooling exponents, each 0.5 or more.
+    sigma : float, default=0.22
+        Width of the Gaussian that stands for an atom, in Å. The time for a molecule
+        grows like ``sigma**-3``.
+    channels : sequence of str or mapping, \
+            default=("nuclear", "valence", "core", "bonding")
+        Densities, by the names of :data:`~skscatharm.STANDARD_CHANNELS`; or own ones,
+        as a mapping from a name to a table {Z: weight}.
+    max_order : {0, 1, 2}, default=2
+        Largest order of the coefficients.
+    tol : float, default=2e-4
+        Relative error that the worst coefficient of a typical molecule may have; most
+        are 30 times more exact. The time for a molecule grows like ``tol**-0.75``.
+    dtype : {"float32", "float64"}, default="float32"
+        Precision of the fields. Below a `tol` of about 1e-5, it takes "float64" to
+        reach it.
+    n_jobs : int or None, default=None
+        Number of molecules that are computed in parallel, by joblib. None means 1, or
+        what a :func:`joblib.parallel_config` context says; -1 means all processors.
+    verbose : int, default=0
+        Show a progress bar if not 0.
+
+    See Also
+    --------
+    MultilinearRegressor : Predict properties from the coefficients.
+
+    Notes
+    -----
+    The transformer learns nothing from data: `fit` only checks parameters and input,
+    and `transform` can be called without.
+
+    References
+    ----------
+    .. [1] M. Eickenberg, G. Exarchakis, M. Hirn, S. Mallat, L. Thiry, "Solid harmonic
+       wavelet scattering for predictions of molecule properties", J. Chem. Phys. 148,
+       241732 (2018). https://doi.org/10.1063/1.5023798
+
+    Examples
+    --------
+    >>> from skscatharm import SolidHarmonicScattering
+    >>> hydrogen = [[1, 0, 0, 0], [1, 0, 0, 0.74], [0, 0, 0, 0]]
+    >>> water = [[8, 0, 0, 0.12], [1, 0, 0.76, -0.48], [1, 0, -0.76, -0.48]]
+    >>> scattering = SolidHarmonicScattering(J=1, L=1, Q=(1, 2), channels=["nuclear"])
+    >>> scattering.fit_transform([hydrogen, water]).shape
+    (2, 14)
+    >>> scattering.get_feature_names_out()[[0, 2, -1]]
+    array(['S0[nuclear,q=1]', 'S1[nuclear,j=0,l=0,q=1]',
+           'S2[nuclear,j=(0,1),l=1,q=2]'], dtype=object)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "J": [Interval(Integral, 0, None, closed="left")],
+        "L": [Interval(Integral, 0, None, closed="left")],
+        "Q": ["array-like"],
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "channels": [list, tuple, Mapping],
+        "max_order": [Interval(Integral, 0, 2, closed="both")],
+        "tol": [Interval(Real, 0, 1e-2, closed="neither")],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        J: int = 2,
+        L: int = 3,
+        Q: Sequence[float] = (0.5, 1.0, 2.0, 3.0),
+        sigma: float = 0.22,
+        *,
+        channels: Sequence[str] | Mapping[str, Mapping[int, float]] = (
+            "nuclear",
+            "valence",
+            "core",
+            "bonding",
+        ),
+        max_order: int = 2,
+        tol: float = 2e-4,
+        dtype: str = "float32",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.J = J
+        self.L = L
+        self.Q = Q
+        self.sigma = sigma
+        self.channels = channels
+        self.max_order = max_order
+        self.tol = tol
+        self.dtype = dtype
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the molecules.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules: columns Z, x, y, z with positions in Å, padded with rows of
+            zeros; or `ase.Atoms`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : SolidHarmonicScattering
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is invalid, or as :meth:`transform`.
+        """
+        self._check(X)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Compute the coefficients of molecules.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules: columns Z, x, y, z with positions in Å, padded with rows of
+            zeros; or `ase.Atoms`.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_molecules, n_coefficients)
+            In the order of :meth:`get_feature_names_out`.
+
+        Raises
+        ------
+        TypeError
+            If `X` is neither of the two forms.
+        ValueError
+            If a molecule cannot be computed. The message names it, and says what to
+            do. All molecules are checked before the first is computed.
+        """
+        self._validate_params()
+        structures, weights = self._check(X)
+        options = {
+            "J": self.J,
+            "L": self.L,
+            "Q": self._exponents(),
+            "sigma": self.sigma,
+            "max_order": self.max_order,
+            "tol": self.tol,
+            "dtype": self.dtype,
+        }
+        batches = list(gen_batches(len(structures), self._batch_size(len(structures))))
+        results = Parallel(self.n_jobs, return_as="generator")(
+            delayed(_transform_batch)(structures[batch], weights[batch], options)
+            for batch in batches
+        )
+        coefficients = np.empty((len(structures), len(self.get_feature_names_out())))
+        with tqdm(
+            total=len(structures), disable=not self.verbose, unit="molecule"
+        ) as progress:
+            for batch, result in zip(batches, results, strict=True):
+                coefficients[batch] = result
+                progress.update(len(result))
+        return coefficients
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the coefficients, in the order of the columns.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of str
+            Such as ``S0[nuclear,q=0.5]``, ``S1[nuclear,j=0,l=1,q=2]`` and
+            ``S2[valence,j=(0,1),l=2,q=1]``.
+        """
+        return np.array(list(self._names()), dtype=object)
+
+    def _names(self) -> Iterator[str]:
+        channels = list(resolve_channels(self.channels))
+        Q = [f"{q:g}" for q in self._exponents()]
+        scales, degrees = range(self.J + 1), range(self.L + 1)
+        for channel, q in product(channels, Q):
+            yield f"S0[{channel},q={q}]"
+        if self.max_order > 0:
+            for channel, j, degree, q in product(channels, scales, degrees, Q):
+                yield f"S1[{channel},j={j},l={degree},q={q}]"
+        if self.max_order > 1:
+            pairs = combinations(scales, 2)
+            for channel, (j1, j2), degree, q in product(channels, pairs, degrees, Q):
+                yield f"S2[{channel},j=({j1},{j2}),l={degree},q={q}]"
+
+    def _exponents(self) -> list[float]:
+        Q = np.asarray(self.Q, dtype=np.float64)
+        if Q.ndim != 1 or len(Q) == 0:
+            raise ValueError(f"Q must be a sequence of exponents; got {self.Q!r}.")
+        if not np.all(np.isfinite(Q) & (Q >= 0.5)):
+            raise ValueError(f"The exponents in Q must be 0.5 or more; got {self.Q!r}.")
+        if len(np.unique(Q)) < len(Q):
+            raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
+        return Q.tolist()
+
+    def _check(self, X: Any) -> tuple[list[Structure], list[NDArray[np.float64]]]:
+        """Raise whatever there is to raise, before anything takes time."""
+        self._exponents()
+        tables = resolve_channels(self.channels)
+        structures = check_structures(X)
+        weights = channel_weights(tables, structures)
+        if self.max_order == 2 and self.J > 0:
+            for i, structure in enumerate(structures):
+                memory = grid_memory(
+                    structure.positions, len(tables), self.sigma, self.dtype
+                )
+                if memory > _MEMORY:
+                    size = np.ptp(structure.positions, axis=0).max()
+                    raise ValueError(
+                        f"Molecule {i} extends over {size:.3g} Å: with sigma="
+                        f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
+                        f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
+                        "are in Å, choose a larger sigma."
+                    )
+        return structures, weights
+
+    def _batch_size(self, n_molecules: int) -> int:
+        # Some batches for each worker, that none waits long for the last.
+        return int(np.clip(n_molecules // (8 * effective_n_jobs(self.n_jobs)), 1, 32))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _transform_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[NDArray[np.float64]],
+    options: Mapping[str, Any],
+) -> NDArray[np.float64]:
+    # The matrices are small: more threads would only wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        return np.stack(
+            [
+                np.concatenate(
+                    [
+                        order.ravel()
+                        for order in scattering(
+                            structure.positions, w, xp=np, **options
+                        )
+                    ]
+                )
+                for structure, w in zip(structures, weights, strict=True)
+            ]
+        )
