@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from array_api_compat import to_device
+from array_api_compat import is_cupy_array, is_torch_array
 from numpy.typing import NDArray
 
 __all__ = ["to_numpy"]
@@ -11,4 +11,8 @@ __all__ = ["to_numpy"]
 
 def to_numpy(array: Any) -> NDArray[np.float64]:
     """Bring an array back from where it was computed, in double precision."""
-    return np.asarray(to_device(array, "cpu"), dtype=np.float64)
+    if is_cupy_array(array):
+        array = array.get()
+    elif is_torch_array(array):
+        array = array.cpu()
+    return np.asarray(array, dtype=np.float64)

@@ -33,7 +33,7 @@ _Array = NDArray[np.float64]
 _REFERENCE = 2e-4
 _STEPS = {1: (0.35, 0.45, 0.40), 2: (0.42, 0.45, 0.45)}
 _SMOOTH_STEP = 0.65
-_OUTER_STEP = 0.9
+_OUTER_STEP = 0.85
 _KNEE = 1.5  # widths beyond the outermost atoms where the grid begins to stretch
 _SHARPNESS = 0.8  # of the stretch, in points
 _COARSE_MARGIN = 7.2
@@ -122,16 +122,13 @@ def tensor_grid(
     )
 
 
-def coarse_grid(positions: _Array, width: float, smoothing: float) -> Grid:
-    """Make the grid for fields that a Gaussian has smoothed.
+def coarse_grid(positions: _Array, width: float, scale: float) -> Grid:
+    """Make the grid for a smooth field that meets wavelets of at least some scale.
 
-    The wavelets that come next are at least twice as wide as the Gaussian, and so
-    sqrt(3) times without it. The step leaves aliases of exp(-2 pi^2) where the spectra
-    of field and wavelet meet.
+    The step leaves aliases of exp(-22) where the spectra of field and wavelet meet.
     """
-    smooth = hypot(width, smoothing)
-    step = 1 / hypot(1, smooth / (sqrt(3) * smoothing))
-    return tensor_grid(positions, smooth, step, _COARSE_MARGIN, 1.3 * step)
+    step = 0.94 / hypot(1, width / scale)
+    return tensor_grid(positions, width, step, _COARSE_MARGIN, 1.15 * step)
 
 
 def _axis(

@@ -45,6 +45,7 @@ Array = Any  # of the array library that computes
 _AMPLITUDE = 2.0**36
 _FLOOR = 1e-9
 _CUT = 8.0  # widths beyond which a Gaussian factor counts as zero
+_SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
 _SMOOTHING_CUT = 5.5
 _BLOCK = 2**17  # values of a field worked on at a time, so that they stay in cache
 _SIDE = 64  # points of a block along an axis
@@ -104,14 +105,14 @@ def scattering(
         scale1 = sigma * 2**j1
         width = hypot(sigma, scale1)
         last = j1 == J or max_order < 2
-        moments, smooth = molecule.atoms(degree, width, None if last else scale1)
+        moments, smooth = molecule.atoms(degree, width, None if last else 2 * scale1)
         constant = wavelet_constant(degree) * (scale1 / width) ** degree * width**-3
         order1[:, j1, degree] = (unit * constant) ** q * moments
         if smooth is None:
             continue
         for j2 in range(j1 + 1, J + 1):
             scale2 = sigma * 2**j2
-            rest = sqrt(scale2**2 - scale1**2)
+            rest = sqrt(scale2**2 - smooth.width**2)
             moments = molecule.convolution(smooth, degree, rest, hypot(width, scale2))
             constant2 = constant * wavelet_constant(degree) * (scale2 / rest) ** degree
             pair = j1 * J - j1 * (j1 - 1) // 2 + j2 - j1 - 1
@@ -126,7 +127,7 @@ def grid_memory(
 
     It is the one that holds the fields of order 1, at scale 0, on their way to order 2.
     """
-    grid = coarse_grid(principal_axes(positions), sqrt(2) * sigma, sigma)
+    grid = _smooth_grid(principal_axes(positions), sqrt(2) * sigma, 2 * sigma)
     n_points = prod(len(axis.points) for axis in grid)
     return n_channels * n_points * np.dtype(dtype).itemsize
 
@@ -155,7 +156,7 @@ class _Molecule:
         self.dtype = dtype
 
     def atoms(
-        self, degree: int, width: float, smoothing: float | None = None
+        self, degree: int, width: float, next_scale: float | None = None
     ) -> "tuple[NDArray[np.float64], _Smooth | None]":
         """Pool the moduli of the fields of the atoms, and smooth them for order 2.
 
@@ -164,15 +165,15 @@ class _Molecule:
         degree : int
         width : float
             Width t of the field of an atom.
-        smoothing : float or None
-            Width of the Gaussian to convolve the moduli with.
+        next_scale : float or None
+            Smallest scale of the wavelets that the moduli will be convolved with.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
             Integrals of the powers of the moduli.
         smooth : _Smooth or None
-            The moduli convolved with the Gaussian.
+            The moduli convolved with a Gaussian that those wavelets contain.
         """
         xp, n_channels = self.xp, len(self.weights)
         reach = margin(degree)
@@ -182,7 +183,7 @@ class _Molecule:
             for axis, r in zip(grid, self.positions.T, strict=True)
         ]
         weights = self.array(self.weights.T[:, :, np.newaxis])
-        smooth = None if smoothing is None else _Smooth(self, grid, width, smoothing)
+        smooth = None if next_scale is None else _Smooth(self, grid, width, next_scale)
 
         moments = np.zeros((n_channels, len(self.Q)))
         for block in _blocks(grid, self.positions, reach * width, n_channels):
@@ -296,13 +297,15 @@ class _Smooth:
     """Fields convolved with a Gaussian, collected block by block on a coarse grid."""
 
     def __init__(
-        self, molecule: _Molecule, fine: Grid, width: float, smoothing: float
+        self, molecule: _Molecule, fine: Grid, width: float, next_scale: float
     ) -> None:
-        self.grid = coarse_grid(molecule.positions, width, smoothing)
+        smoothing = _SMOOTHING * next_scale
+        self.grid = _smooth_grid(molecule.positions, width, next_scale)
         n_x, n_y, n_z = (len(axis.points) for axis in self.grid)
         self.values = molecule.xp.zeros(
             (n_x, n_y, len(molecule.weights), n_z), dtype=molecule.dtype
         )
+        self.width = smoothing
         self._xp = molecule.xp
         self._reach = _SMOOTHING_CUT * smoothing
         self._factors = [
@@ -336,6 +339,14 @@ class _Smooth:
         self.values[window[0], window[1], :, window[2]] += xp.reshape(
             xp.matmul(x, along_y), (x.shape[0], y.shape[0], -1, z.shape[0])
         )
+
+
+def _smooth_grid(
+    positions: NDArray[np.float64], width: float, next_scale: float
+) -> Grid:
+    smooth_width = hypot(width, _SMOOTHING * next_scale)
+    rest = next_scale * sqrt(1 - _SMOOTHING**2)
+    return coarse_grid(positions, smooth_width, rest)
 
 
 class _Block(NamedTuple):

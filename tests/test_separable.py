@@ -1,0 +1,273 @@
+import importlib.util
+from itertools import combinations
+
+import array_api_strict
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.spatial.distance import pdist, squareform
+from scipy.special import eval_genlaguerre, gamma
+
+from skscatharm.densities import channel_weights, resolve_channels
+from skscatharm.engine import separable
+from skscatharm.engine.separable import grid_memory
+from skscatharm.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.structures import check_structures
+
+SIGMA = 0.22
+EXPONENTS = (0.5, 1, 1.5, 2, 3, 4)
+
+
+def scattering(positions, weights, **options):
+    """Call the engine with defaults."""
+    defaults = {
+        "J": 2,
+        "L": 3,
+        "Q": (0.5, 1, 2, 3),
+        "sigma": SIGMA,
+        "max_order": 2,
+        "tol": 2e-4,
+        "xp": np,
+        "dtype": "float32",
+    }
+    return separable.scattering(positions, weights, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def molecule(molecules):
+    """Positions and weights of the four channels of a molecule of QM9."""
+    structures = check_structures(molecules[:1])
+    tables = resolve_channels(["nuclear", "valence", "core", "bonding"])
+    return structures[0].positions, channel_weights(tables, structures)[0]
+
+
+WEIGHT = 6.0
+
+
+@pytest.fixture(scope="module")
+def atom():
+    """Coefficients of one atom."""
+    return scattering(np.ones((1, 3)), np.array([[WEIGHT]]), Q=EXPONENTS)
+
+
+class TestClosedForms:
+    @pytest.mark.parametrize(("i", "q"), list(enumerate(EXPONENTS)))
+    def test_order_0_of_an_atom(self, i, q, atom) -> None:
+        height = WEIGHT * (2 * np.pi * SIGMA**2) ** -1.5
+        expected = height**q * (2 * np.pi * SIGMA**2 / q) ** 1.5
+        assert_allclose(atom[0][0, i], expected, rtol=2e-5)
+
+    @pytest.mark.parametrize("j", range(3))
+    @pytest.mark.parametrize("degree", range(4))
+    @pytest.mark.parametrize(("i", "q"), list(enumerate(EXPONENTS)))
+    def test_order_1_of_an_atom(self, i, q, degree, j, atom) -> None:
+        t = SIGMA * np.hypot(1, 2**j)
+        constant = WEIGHT * (2**j * SIGMA / t) ** degree * wavelet_constant(degree)
+        constant *= t**-3 * np.sqrt((2 * degree + 1) / (4 * np.pi))
+        n = (3 + q * degree) / 2
+        radial = 4 * np.pi * t**3 * gamma(n) * (2 / q) ** n / 2
+        assert_allclose(atom[1][0, j, degree, i], constant**q * radial, rtol=1e-4)
+
+    def test_order_2_of_degree_0(self, molecule) -> None:
+        # Gaussians all the way: order 2 is the density of a larger width.
+        positions, weights = molecule
+        order2 = scattering(positions, weights, L=0)[2]
+        for pair, (j1, j2) in enumerate(combinations(range(3), 2)):
+            width = SIGMA * np.sqrt(1 + 4**j1 + 4**j2)
+            density = scattering(positions, weights, sigma=width, max_order=0)[0]
+            assert_allclose(order2[:, pair, 0], density, rtol=2e-5)
+
+    @pytest.mark.parametrize("index", range(10))
+    def test_order_1_pair_sums(self, index, molecules) -> None:
+        structures = check_structures(molecules[[index]])
+        tables = resolve_channels(["nuclear", "valence", "core", "bonding"])
+        weights = channel_weights(tables, structures)[0]
+        order1 = scattering(structures[0].positions, weights, max_order=1, Q=(2,))[1]
+        r2 = squareform(pdist(structures[0].positions, "sqeuclidean"))
+        for j in range(3):
+            t = SIGMA * np.hypot(1, 2**j)
+            k = 2**j * SIGMA / t
+            for degree in range(4):
+                x = r2 / (4 * t * t)
+                kernel = np.exp(-x) * eval_genlaguerre(degree, 0.5, x)
+                kernel *= (
+                    (wavelet_constant(degree) * k**degree) ** 2
+                    * t**-3
+                    * (2 * degree + 1)
+                    / (4 * np.pi)
+                    * 2
+                    * np.pi
+                    * gamma(degree + 1.5)
+                    / eval_genlaguerre(degree, 0.5, 0)
+                )
+                expected = np.einsum("cn,nm,cm->c", weights, kernel, weights)
+                assert_allclose(order1[:, j, degree, 0], expected, rtol=1e-5)
+
+
+def fourier_scattering(positions, weights, J, L, Q, sigma, n=90, step=0.17):
+    """Follow the definition on a periodic grid, with FFTs in double precision."""
+    u = step * (np.arange(n) - n // 2)
+    grid = np.stack(np.meshgrid(u, u, u, indexing="ij"))
+    k = 2 * np.pi * np.stack(np.meshgrid(*[np.fft.fftfreq(n, step)] * 3, indexing="ij"))
+    k2 = (k**2).sum(axis=0)
+
+    def wavelets(degree, scale):
+        # Transform of (|u| / s)^l Y_lm exp(-|u|^2 / 2 s^2), but for a phase.
+        radial = (2 * np.pi) ** 1.5 * wavelet_constant(degree) * scale**degree
+        for harmonic in solid_harmonics(degree):
+            polynomial = sum(
+                p * k[0] ** a * k[1] ** b * k[2] ** c
+                for c, terms in harmonic.items()
+                for (a, b), p in terms.items()
+            )
+            yield radial * polynomial * np.exp(-k2 * scale**2 / 2) * (-1j) ** degree
+
+    def modulus(field, degree, j):
+        transform = np.fft.fftn(field)
+        return np.sqrt(
+            sum(
+                np.fft.ifftn(transform * wavelet).real ** 2
+                for wavelet in wavelets(degree, sigma * 2**j)
+            )
+        )
+
+    def pool(field):
+        return [(field**q).sum() * step**3 for q in Q]
+
+    density = np.zeros((n, n, n))
+    for r, w in zip(positions, weights, strict=True):
+        squares = ((grid - r[:, None, None, None]) ** 2).sum(axis=0)
+        density += w * np.exp(-squares / (2 * sigma**2)) / (2 * np.pi * sigma**2) ** 1.5
+    order1 = {
+        (degree, j): modulus(density, degree, j)
+        for degree in range(L + 1)
+        for j in range(J + 1)
+    }
+    return (
+        np.array(pool(density)),
+        np.array(
+            [[pool(order1[degree, j]) for degree in range(L + 1)] for j in range(J + 1)]
+        ),
+        np.array(
+            [
+                [
+                    pool(modulus(order1[degree, j1], degree, j2))
+                    for degree in range(L + 1)
+                ]
+                for j1, j2 in combinations(range(J + 1), 2)
+            ]
+        ),
+    )
+
+
+def test_agrees_with_the_definition_on_a_grid() -> None:
+    water = np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    options = {"J": 1, "L": 3, "Q": (1, 2, 3), "sigma": 0.5}
+    expected = fourier_scattering(water, np.array([8.0, 1.0, 1.0]), **options)
+    orders = scattering(water, np.array([[8.0, 1.0, 1.0]]), **options)
+    for order, values in zip(orders, expected, strict=True):
+        assert_allclose(order[0], values, rtol=2e-3)
+        assert np.median(np.abs(order[0] / values - 1)) < 5e-5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tol", "worst", "median"),
+    [("float32", 2e-4, 1e-3, 2e-5), ("float64", 5e-5, 3e-4, 5e-6)],
+)
+def test_tolerance_is_kept(dtype, tol, worst, median, molecule) -> None:
+    positions, weights = molecule
+    exact = scattering(positions, weights, tol=5e-6, dtype="float64", J=1)
+    found = scattering(positions, weights, tol=tol, dtype=dtype, J=1)
+    errors = np.concatenate(
+        [np.abs(f / e - 1).ravel() for f, e in zip(found, exact, strict=True)]
+    )
+    assert errors.max() < worst
+    assert np.median(errors) < median
+
+
+@pytest.mark.parametrize("smaller", [{"J": 1}, {"L": 1}, {"Q": (1, 3)}, {"J": 0}])
+def test_smaller_sets_are_the_same_numbers(smaller, molecule) -> None:
+    positions, weights = molecule
+    large = scattering(positions, weights[:2], dtype="float64")
+    small = scattering(positions, weights[:1], dtype="float64", **smaller)
+    J, L, Q = smaller.get("J", 2), smaller.get("L", 3), smaller.get("Q")
+    columns = [1, 3] if Q else slice(None)
+    pairs = [i for i, (_, j2) in enumerate(combinations(range(3), 2)) if j2 <= J]
+    large = (large[0], large[1][:, : J + 1, : L + 1], large[2][:, pairs, : L + 1])
+    for few, many in zip(small, large, strict=True):
+        assert_allclose(few, many[:1, ..., columns], rtol=1e-9)
+
+
+def test_blocks_do_not_matter(molecule, monkeypatch) -> None:
+    positions, weights = molecule
+    whole = scattering(positions, weights, J=1, dtype="float64")
+    monkeypatch.setattr(separable, "_SIDE", 13)
+    monkeypatch.setattr(separable, "_BLOCK", 5000)
+    cut = scattering(positions, weights, J=1, dtype="float64")
+    for a, b in zip(whole, cut, strict=True):
+        assert_allclose(a, b, rtol=1e-5)
+
+
+def test_weights_of_any_sign_and_size(molecule) -> None:
+    positions, weights = molecule
+    signs = np.where(np.arange(len(positions)) % 2, -1.0, 1.0)
+    first = scattering(positions, weights[:1] * signs, J=1)
+    second = scattering(positions, -1e6 * weights[:1] * signs, J=1)
+    for a, b in zip(first, second, strict=True):
+        assert np.all(np.isfinite(a))
+        assert np.all(a > 0)
+        assert_allclose(a * 1e6 ** np.array([0.5, 1, 2, 3]), b, rtol=1e-5)
+
+
+def test_channel_of_zeros(molecule) -> None:
+    positions, weights = molecule
+    with_zeros = np.stack([weights[0], 0 * weights[0]])
+    for order in scattering(positions, with_zeros, J=1, L=1):
+        assert_allclose(order[1], 0, atol=1e-6)
+        assert np.all(order[0] > 0)
+
+
+def test_atoms_far_apart_do_not_interact() -> None:
+    atom = scattering(np.zeros((1, 3)), np.ones((1, 1)), J=1)
+    atoms = scattering(np.array([[0, 0, 0], [0, 0, 30.0]]), np.ones((1, 2)), J=1)
+    for one, two in zip(atom, atoms, strict=True):
+        assert_allclose(two, 2 * one, rtol=1e-3)
+
+
+@pytest.mark.parametrize("max_order", [0, 1])
+def test_lower_orders_only(max_order, molecule) -> None:
+    positions, weights = molecule
+    orders = scattering(positions, weights, max_order=max_order)
+    assert orders[1].size == (0 if max_order == 0 else 4 * 3 * 4 * 4)
+    assert orders[2].size == 0
+
+
+def test_memory_grows_with_the_molecule(molecule) -> None:
+    positions, _ = molecule
+    small = grid_memory(positions, 4, SIGMA, "float32")
+    assert 1e5 < small < 1e8
+    assert grid_memory(positions, 4, SIGMA, "float64") == 2 * small
+    assert grid_memory(100 * positions, 4, SIGMA, "float32") > 1e4 * small
+
+
+def namespace(name: str):
+    if name == "array_api_strict":
+        return array_api_strict
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    xp = importlib.import_module(f"array_api_compat.{name}")
+    if name == "cupy" and not xp.cuda.is_available():
+        pytest.skip("cupy finds no CUDA device")
+    return xp
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch", "cupy"])
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 2e-5), ("float64", 1e-10)])
+def test_array_libraries_agree(name, dtype, rtol, molecule) -> None:
+    xp = namespace(name)
+    positions, weights = molecule
+    options = {"J": 1, "Q": (0.5, 1, 2, 3, 4)}
+    expected = scattering(positions, weights, dtype=dtype, **options)
+    found = scattering(positions, weights, xp=xp, dtype=getattr(xp, dtype), **options)
+    for a, b in zip(found, expected, strict=True):
+        assert_allclose(a, b, rtol=rtol)
