@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from skscatharm.densities import channel_weights, resolve_channels
+from skscatharm.engine.arrays import keep_freed_memory
 from skscatharm.engine.separable import grid_memory, scattering
 from skscatharm.structures import Structure, check_structures
 
@@ -306,6 +307,7 @@ def _transform_batch(
     weights: Sequence[NDArray[np.float64]],
     options: Mapping[str, Any],
 ) -> NDArray[np.float64]:
+    keep_freed_memory()
     # The matrices are small: more threads would only wait for each other.
     with threadpool_limits(1, user_api="blas"):
         return np.stack(

@@ -14,7 +14,7 @@ this, order 2 goes from the fine grid that the modulus of order 1 needs to a coa
 which is enough for the convolution.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
 from itertools import product
 from math import ceil, hypot, pi, prod, sqrt
@@ -35,14 +35,16 @@ from skscatharm.engine.quadrature import (
 )
 from skscatharm.harmonics import solid_harmonics, wavelet_constant
 
-__all__ = ["gaussian_factors", "grid_memory", "scattering", "squared_modulus"]
+__all__ = ["gaussian_factors", "grid_memory", "harmonic_terms", "scattering"]
 
 Array = Any  # of the array library that computes
+Polynomial = tuple[tuple[tuple[int, int], float], ...]  # in x and y
 
 # Fields are computed times this, from weights that add up to at most 1: their cubes
 # just fit into float32, and where they decay to nothing they end before the subnormal
 # numbers begin, which processors handle a hundred times slower than others.
 _AMPLITUDE = 2.0**36
+_AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
 _FLOOR = 1e-9
 _CUT = 8.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
@@ -92,6 +94,7 @@ def scattering(
     unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
     unit[unit == 0] = 1.0
     molecule = _Molecule(principal_axes(positions), weights / unit, Q, tol, xp, dtype)
+    unit = unit / np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
 
     n_channels = len(weights)
     n_scales = J + 1 if max_order > 0 else 0
@@ -186,26 +189,38 @@ class _Molecule:
         smooth = None if next_scale is None else _Smooth(self, grid, width, next_scale)
 
         moments = np.zeros((n_channels, len(self.Q)))
-        for block in _blocks(grid, self.positions, reach * width, n_channels):
-            near = xp.asarray(block.atoms)
+        for tile in _tiles(grid, self.positions, reach * width):
+            near = xp.asarray(tile.atoms)
             x, y, z = (
                 xp.take(factor[:, part, :], near, axis=2)
-                for factor, part in zip(factors, block.parts, strict=True)
+                for factor, part in zip(factors, tile.parts, strict=True)
             )
-            row, column = np.divmod(block.columns, len(block.points[1]))
+            row, column = np.divmod(tile.columns, y.shape[1])
             x = xp.take(x, xp.asarray(row), axis=1)
             y = xp.take(y, xp.asarray(column), axis=1)
             planar = {(a, b): x[a, ...] * y[b, ...] for a, b in _powers(degree)}
             w = xp.take(weights, near, axis=0)
             axial = [
-                xp.reshape(w * z[c, ...].T[:, None, :], (len(block.atoms), -1))
+                xp.reshape(w * z[c, ...].T[:, None, :], (len(tile.atoms), -1))
                 for c in range(degree + 1)
             ]
-            squared = squared_modulus(planar, axial, degree, xp)
-            modulus = xp.sqrt(squared)
-            moments += self._pool(squared, modulus, block)
+            orders = [
+                (_concat(p, 1, xp), _concat(a, 0, xp))
+                for p, a in harmonic_terms(planar, axial, degree)
+            ]
+            planar_weights = self.array(tile.weights)
+            moduli = []
+            integrals = 0.0
+            for rows in _cut(len(tile.columns), _BLOCK // axial[0].shape[1]):
+                squared = _sum_of_squares(xp.matmul(p[rows, :], a) for p, a in orders)
+                modulus = xp.sqrt(squared)
+                integrals += self._integrate(squared, modulus, planar_weights[rows])
+                moduli.append(modulus)
+            axial_weights = self.array(grid[2].weights[tile.parts[2]])
+            integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
+            moments += to_numpy(xp.matmul(integrals, axial_weights)).T
             if smooth is not None:
-                smooth.add(modulus, block)
+                smooth.add(_concat(moduli, 0, xp), tile)
         return moments, smooth
 
     def convolution(
@@ -233,60 +248,60 @@ class _Molecule:
         grid = tensor_grid(self.positions, width, fine_step(2, degree, self.tol), reach)
 
         moments = np.zeros((n_channels, len(self.Q)))
-        for block in _blocks(grid, self.positions, reach * width, n_channels):
-            window = _window(smooth.grid, block.points, _CUT * scale)
+        for tile in _tiles(grid, self.positions, reach * width):
+            window = _window(smooth.grid, tile.points, _CUT * scale)
             x, y, z = (
                 self.array(
                     gaussian_factors(p, axis.points[part], scale, degree)
                     * (axis.weights[part] / scale)
                 )
-                for p, axis, part in zip(block.points, smooth.grid, window, strict=True)
+                for p, axis, part in zip(tile.points, smooth.grid, window, strict=True)
             )
             values = smooth.values[window[0], window[1], :, window[2]] + _FLOOR
-            n_x, n_y, _, n_z = values.shape
-            along_x = xp.reshape(
-                xp.matmul(x, xp.reshape(values, (n_x, -1))),
-                (degree + 1, -1, n_y, n_channels * n_z),
-            )
-            columns = xp.asarray(block.columns)
+            (_, t_x, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
+            # The matrix products are fast if their results are long: x comes last,
+            # and is the axis of the harmonics.
+            values = xp.reshape(values, (n_x, n_y, n_channels * n_z))
             planar = {}
-            for a, b in _powers(degree):
-                plane = xp.matmul(y[b, ...], along_x[a, ...])
-                plane = xp.reshape(plane, (-1, n_channels * n_z))
-                plane = xp.take(plane, columns, axis=0)
-                planar[a, b] = xp.reshape(plane, (-1, n_z))
-            axial = [z[c, ...].T for c in range(degree + 1)]
-            squared = squared_modulus(planar, axial, degree, xp)
-            squared = xp.reshape(squared, (len(block.columns), -1))
-            moments += self._pool(squared, xp.sqrt(squared), block)
+            for b in range(degree + 1):
+                along_y = xp.reshape(xp.matmul(y[b, ...], values), (-1, n_z))
+                for c in range(degree + 1 - b):
+                    plane = xp.matmul(along_y, z[c, ...].T)
+                    planar[b, c] = xp.reshape(plane, (n_x, -1))
+            axial = [x[a, ...] for a in range(degree + 1)]
+            orders = [
+                (_concat(a, 1, xp), _concat(p, 0, xp))
+                for p, a in harmonic_terms(planar, axial, degree)
+            ]
+            wx, wy, wz = (
+                self.array(axis.weights[part])
+                for axis, part in zip(grid, tile.parts, strict=True)
+            )
+            size = n_channels * t_z
+            for rows in _cut(t_y, _BLOCK // (t_x * size)):
+                part = slice(rows.start * size, rows.stop * size)
+                squared = _sum_of_squares(xp.matmul(a, p[:, part]) for a, p in orders)
+                integrals = self._integrate(squared, xp.sqrt(squared), wx)
+                integrals = xp.reshape(integrals, (len(self.Q), -1, n_channels, t_z))
+                integrals = xp.matmul(integrals, wz)
+                moments += to_numpy(
+                    xp.tensordot(integrals, wy[rows], axes=([1], [0]))
+                ).T
         return moments
 
-    def _pool(
-        self, squared: Array, modulus: Array, block: "_Block"
-    ) -> NDArray[np.float64]:
-        """Integrate powers of moduli, of shape (n_columns, n_channels * n_z)."""
-        xp = self.xp
-        planar, axial = (
-            self.array(block.planar_weights),
-            self.array(block.axial_weights),
+    def _integrate(self, squared: Array, modulus: Array, weights: Array) -> Array:
+        """Integrate the powers of a modulus, of shape (n, ...), along its first axis.
+
+        Returns
+        -------
+        array of shape (n_exponents, ...)
+        """
+        return self.xp.stack(
+            [
+                self.xp.matmul(weights, _power(squared, modulus, q, self.xp))
+                for q in self.Q
+            ]
         )
-        moments = []
-        for q in self.Q:
-            # Without the amplitude, that high powers stay in range.
-            unit = _AMPLITUDE if q in (0.5, 1, 2, 3) else 1.0
-            if q == 0.5:
-                power = xp.sqrt(modulus)
-            elif q == 1:
-                power = modulus
-            elif q == 2:
-                power = squared
-            elif q == 3:
-                power = squared * modulus
-            else:
-                power = (modulus / _AMPLITUDE) ** q
-            profile = xp.reshape(xp.matmul(planar, power), (-1, axial.shape[0]))
-            moments.append(to_numpy(xp.matmul(profile, axial)) / unit**q)
-        return np.stack(moments, axis=1)
 
     def array(self, values: NDArray[np.float64]) -> Array:
         """Move an array to where the fields are computed."""
@@ -318,26 +333,25 @@ class _Smooth:
             for to, axis in zip(self.grid, fine, strict=True)
         ]
 
-    def add(self, field: Array, block: "_Block") -> None:
-        """Add a block of fields, of shape (n_columns, n_channels * n_z)."""
+    def add(self, field: Array, tile: "_Tile") -> None:
+        """Add fields, of shape (n_columns, n_channels * n_z)."""
         xp = self._xp
-        window = _window(self.grid, block.points, self._reach)
+        window = _window(self.grid, tile.points, self._reach)
         x, y, z = (
             factor[to, part]
-            for factor, to, part in zip(self._factors, window, block.parts, strict=True)
+            for factor, to, part in zip(self._factors, window, tile.parts, strict=True)
         )
-        n_columns = len(block.columns)
-        along_z = xp.matmul(xp.reshape(field, (-1, z.shape[1])), z.T)
-        along_z = xp.reshape(along_z, (n_columns, -1))
+        (t_x, n_x), (t_y, n_y), (t_z, n_z) = x.shape, y.shape, z.shape
         # Columns that were left out are zero: they all take the row that is appended.
-        along_z = xp.concat([along_z, xp.zeros_like(along_z[:1, ...])])
-        rows = np.full(x.shape[1] * y.shape[1], n_columns)
-        rows[block.columns] = np.arange(n_columns)
-        along_z = xp.take(along_z, xp.asarray(rows), axis=0)
-        along_z = xp.reshape(along_z, (x.shape[1], y.shape[1], -1))
-        along_y = xp.reshape(xp.matmul(y, along_z), (x.shape[1], -1))
+        rows = np.full(n_x * n_y, len(tile.columns))
+        rows[tile.columns] = np.arange(len(tile.columns))
+        field = xp.concat([field, xp.zeros_like(field[:1, ...])])
+        field = xp.reshape(xp.take(field, xp.asarray(rows), axis=0), (n_x, n_y, -1))
+        field = xp.matmul(y, field)
+        field = xp.matmul(x, xp.reshape(field, (n_x, -1)))
+        field = xp.matmul(xp.reshape(field, (-1, n_z)), z.T)
         self.values[window[0], window[1], :, window[2]] += xp.reshape(
-            xp.matmul(x, along_y), (x.shape[0], y.shape[0], -1, z.shape[0])
+            field, (t_x, t_y, -1, t_z)
         )
 
 
@@ -349,25 +363,19 @@ def _smooth_grid(
     return coarse_grid(positions, smooth_width, rest)
 
 
-class _Block(NamedTuple):
+class _Tile(NamedTuple):
     """A part of a grid, without the columns along z that are far from every atom."""
 
     parts: tuple[slice, ...]
     points: list[NDArray[np.float64]]
     atoms: NDArray[np.int64]  # those within reach
     columns: NDArray[np.int64]  # indices into the flattened x and y
-    planar_weights: NDArray[np.float64]  # of the columns, as a quadrature rule
-    axial_weights: NDArray[np.float64]  # of the points along z
+    weights: NDArray[np.float64]  # of the columns, as a quadrature rule
 
 
-def _blocks(
-    grid: Grid, positions: NDArray[np.float64], reach: float, n_channels: int
-) -> Iterator[_Block]:
-    """Cut a grid into blocks that fit into the cache, leaving out the empty ones."""
-    n_y, n_z = (min(len(axis.points), _SIDE) for axis in grid[1:])
-    sides = max(1, _BLOCK // (n_y * n_z * n_channels)), _SIDE, _SIDE
-    cuts = (_cut(len(a.points), side) for a, side in zip(grid, sides, strict=True))
-    for parts in product(*cuts):
+def _tiles(grid: Grid, positions: NDArray[np.float64], reach: float) -> Iterator[_Tile]:
+    """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
+    for parts in product(*(_cut(len(axis.points), _SIDE) for axis in grid)):
         points = [axis.points[part] for axis, part in zip(grid, parts, strict=True)]
         first, last = (np.array([p[i] for p in points]) for i in (0, -1))
         near = (positions > first - reach) & (positions < last + reach)
@@ -377,14 +385,15 @@ def _blocks(
         squares_y = (points[1][:, np.newaxis] - y) ** 2
         columns = np.flatnonzero((squares_x + squares_y < reach**2).any(axis=2))
         if len(columns):
-            wx, wy, wz = (a.weights[part] for a, part in zip(grid, parts, strict=True))
-            weights = np.outer(wx, wy).ravel()[columns]
-            yield _Block(parts, points, atoms, columns, weights, wz)
+            wx, wy, _ = (a.weights[part] for a, part in zip(grid, parts, strict=True))
+            yield _Tile(
+                parts, points, atoms, columns, np.outer(wx, wy).ravel()[columns]
+            )
 
 
 def _cut(length: int, size: int) -> list[slice]:
     """Cut a length into pieces of nearly equal size."""
-    n = ceil(length / size)
+    n = ceil(length / max(size, 1))
     return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
 
 
@@ -422,52 +431,58 @@ def gaussian_factors(
     return factors
 
 
-def squared_modulus(
-    planar: Mapping[tuple[int, int], Array],
-    axial: Sequence[Array],
-    degree: int,
-    xp: Any,
-) -> Array:
-    r"""Sum the squares of the fields of all orders m of one degree.
-
-    .. math::
-
-        \sum_m \Big( \sum_{abc} p_{mabc} \sum_i
-            P_{ab}(\cdot, i) \, A_c(i, \cdot) \Big)^2
-
-    with p the coefficients of the solid harmonics.
+def harmonic_terms(
+    planar: Mapping[tuple[int, int], Array], axial: Sequence[Array], degree: int
+) -> Iterator[tuple[list[Array], list[Array]]]:
+    r"""Arrange products of factors into solid harmonics.
 
     Parameters
     ----------
-    planar : mapping from (a, b) to array of shape (n, n_inner)
+    planar : mapping from (a, b) to array
         The factors of :math:`x^a y^b`.
-    axial : sequence over c of array of shape (n_inner, n_z)
+    axial : sequence over c of array
         The factors of :math:`z^c`.
     degree : int
-    xp : module
-        Namespace of the arrays.
 
-    Returns
-    -------
-    array of shape (n, n_z)
+    Yields
+    ------
+    planar_terms, axial_terms : list of array
+        For each order m, such that the solid harmonic is the sum of the products of
+        their members.
     """
-    # Orders share their polynomials in x and y up to a factor, which goes to z.
-    combined: dict[tuple[tuple[tuple[int, int], float], ...], Array] = {}
-    total = None
+    # Orders share their polynomials in x and y up to a constant, which goes to z.
+    combined: dict[Polynomial, Array] = {}
     for harmonic in _monic_harmonics(degree):
-        left, right = [], []
-        for c, factor, polynomial in harmonic:
+        for _, _, polynomial in harmonic:
             if polynomial not in combined:
-                terms = (
-                    planar[ab] if p == 1 else planar[ab] * p for ab, p in polynomial
+                combined[polynomial] = reduce(
+                    add,
+                    (planar[ab] if p == 1 else planar[ab] * p for ab, p in polynomial),
                 )
-                combined[polynomial] = reduce(add, terms)
-            left.append(combined[polynomial])
-            right.append(axial[c] * factor)
-        field = xp.matmul(
-            left[0] if len(left) == 1 else xp.concat(left, axis=1),
-            right[0] if len(right) == 1 else xp.concat(right, axis=0),
+        yield (
+            [combined[polynomial] for _, _, polynomial in harmonic],
+            [axial[c] * constant for c, constant, _ in harmonic],
         )
+
+
+@cache
+def _monic_harmonics(degree: int) -> list[list[tuple[int, float, Polynomial]]]:
+    """Solid harmonics as sums of z^c times a constant times a monic polynomial."""
+    harmonics = []
+    for harmonic in solid_harmonics(degree):
+        terms = []
+        for c, polynomial in harmonic.items():
+            constant = next(iter(polynomial.values()))
+            monic = tuple((ab, round(p / constant, 9)) for ab, p in polynomial.items())
+            terms.append((c, constant, monic))
+        harmonics.append(terms)
+    return harmonics
+
+
+def _sum_of_squares(fields: Iterable[Array]) -> Array:
+    """Add up squares in place: the fields are used up."""
+    total = None
+    for field in fields:
         field *= field
         if total is None:
             total = field
@@ -476,20 +491,22 @@ def squared_modulus(
     return total
 
 
-@cache
-def _monic_harmonics(
-    degree: int,
-) -> list[list[tuple[int, float, tuple[tuple[tuple[int, int], float], ...]]]]:
-    """Solid harmonics as sums of z^c times a factor times a monic polynomial."""
-    harmonics = []
-    for harmonic in solid_harmonics(degree):
-        terms = []
-        for c, polynomial in harmonic.items():
-            factor = next(iter(polynomial.values()))
-            monic = tuple((ab, round(p / factor, 9)) for ab, p in polynomial.items())
-            terms.append((c, factor, monic))
-        harmonics.append(terms)
-    return harmonics
+def _power(squared: Array, modulus: Array, q: float, xp: Any) -> Array:
+    """Raise a modulus to a power: those of `_AMPLIFIED` the cheap way."""
+    if q == 0.5:
+        return xp.sqrt(modulus)
+    if q == 1:
+        return modulus
+    if q == 2:
+        return squared
+    if q == 3:
+        return squared * modulus
+    return (modulus / _AMPLITUDE) ** q
+
+
+def _concat(arrays: Sequence[Array], axis: int, xp: Any) -> Array:
+    """Concatenate without a copy of what is one already."""
+    return arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=axis)
 
 
 def _powers(degree: int) -> list[tuple[int, int]]:
