@@ -20,6 +20,7 @@ __all__ = [
     "Axis",
     "Grid",
     "coarse_grid",
+    "coarse_points",
     "fine_step",
     "margin",
     "principal_axes",
@@ -123,12 +124,20 @@ def tensor_grid(
 
 
 def coarse_grid(positions: _Array, width: float, scale: float) -> Grid:
-    """Make the grid for a smooth field that meets wavelets of at least some scale.
-
-    The step leaves aliases of exp(-22) where the spectra of field and wavelet meet.
-    """
-    step = 0.94 / hypot(1, width / scale)
+    """Make the grid for a smooth field that meets wavelets of at least some scale."""
+    step = _coarse_step(width, scale)
     return tensor_grid(positions, width, step, _COARSE_MARGIN, 1.15 * step)
+
+
+def coarse_points(positions: _Array, width: float, scale: float) -> float:
+    """Estimate the number of points of a coarse grid without making it."""
+    extents = np.abs(positions).max(axis=0) / width
+    return np.prod(2 * (extents + _COARSE_MARGIN) / _coarse_step(width, scale))
+
+
+def _coarse_step(width: float, scale: float) -> float:
+    # It leaves aliases of exp(-22) where the spectra of field and wavelet meet.
+    return 0.94 / hypot(1, width / scale)
 
 
 def _axis(

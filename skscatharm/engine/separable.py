@@ -17,7 +17,7 @@ which is enough for the convolution.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
 from itertools import product
-from math import ceil, hypot, pi, prod, sqrt
+from math import ceil, hypot, pi, sqrt
 from operator import add
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.quadrature import (
     Grid,
     coarse_grid,
+    coarse_points,
     fine_step,
     margin,
     principal_axes,
@@ -125,13 +126,13 @@ def scattering(
 
 def grid_memory(
     positions: NDArray[np.float64], n_channels: int, sigma: float, dtype: Any
-) -> int:
-    """Bytes of the largest array that `scattering` makes for a molecule.
+) -> float:
+    """Estimate the bytes of the largest array that `scattering` makes for a molecule.
 
     It is the one that holds the fields of order 1, at scale 0, on their way to order 2.
     """
-    grid = _smooth_grid(principal_axes(positions), sqrt(2) * sigma, 2 * sigma)
-    n_points = prod(len(axis.points) for axis in grid)
+    width, rest = _smooth_widths(sqrt(2) * sigma, 2 * sigma)
+    n_points = coarse_points(principal_axes(positions), width, rest)
     return n_channels * n_points * np.dtype(dtype).itemsize
 
 
@@ -315,7 +316,7 @@ class _Smooth:
         self, molecule: _Molecule, fine: Grid, width: float, next_scale: float
     ) -> None:
         smoothing = _SMOOTHING * next_scale
-        self.grid = _smooth_grid(molecule.positions, width, next_scale)
+        self.grid = coarse_grid(molecule.positions, *_smooth_widths(width, next_scale))
         n_x, n_y, n_z = (len(axis.points) for axis in self.grid)
         self.values = molecule.xp.zeros(
             (n_x, n_y, len(molecule.weights), n_z), dtype=molecule.dtype
@@ -325,12 +326,10 @@ class _Smooth:
         self._reach = _SMOOTHING_CUT * smoothing
         self._factors = [
             molecule.array(
-                gaussian_factors(to.points, axis.points, smoothing, 0, _SMOOTHING_CUT)[
-                    0
-                ]
-                * (axis.weights / (sqrt(2 * pi) * smoothing))
+                gaussian_factors(v.points, u.points, smoothing, 0, _SMOOTHING_CUT)[0]
+                * (u.weights / (sqrt(2 * pi) * smoothing))
             )
-            for to, axis in zip(self.grid, fine, strict=True)
+            for v, u in zip(self.grid, fine, strict=True)
         ]
 
     def add(self, field: Array, tile: "_Tile") -> None:
@@ -355,12 +354,9 @@ class _Smooth:
         )
 
 
-def _smooth_grid(
-    positions: NDArray[np.float64], width: float, next_scale: float
-) -> Grid:
-    smooth_width = hypot(width, _SMOOTHING * next_scale)
-    rest = next_scale * sqrt(1 - _SMOOTHING**2)
-    return coarse_grid(positions, smooth_width, rest)
+def _smooth_widths(width: float, next_scale: float) -> tuple[float, float]:
+    """Width of a smoothed field, and what the smoothing leaves of the next scale."""
+    return hypot(width, _SMOOTHING * next_scale), next_scale * sqrt(1 - _SMOOTHING**2)
 
 
 class _Tile(NamedTuple):
@@ -380,10 +376,10 @@ def _tiles(grid: Grid, positions: NDArray[np.float64], reach: float) -> Iterator
         first, last = (np.array([p[i] for p in points]) for i in (0, -1))
         near = (positions > first - reach) & (positions < last + reach)
         atoms = np.flatnonzero(near.all(axis=1))
-        x, y, _ = positions[atoms].T
-        squares_x = (points[0][:, np.newaxis, np.newaxis] - x) ** 2
-        squares_y = (points[1][:, np.newaxis] - y) ** 2
-        columns = np.flatnonzero((squares_x + squares_y < reach**2).any(axis=2))
+        x, y, _ = positions[atoms].T[:, :, np.newaxis]
+        squares_x, squares_y = (points[0] - x) ** 2, (points[1] - y) ** 2
+        squares = squares_x[:, :, np.newaxis] + squares_y[:, np.newaxis, :]
+        columns = np.flatnonzero((squares < reach**2).any(axis=0))
         if len(columns):
             wx, wy, _ = (a.weights[part] for a, part in zip(grid, parts, strict=True))
             yield _Tile(
