@@ -64,7 +64,12 @@ def _solid_harmonic(degree: int, m: int) -> Mapping[int, Polynomial]:
                     power = (a + 2 * h, b + 2 * (i - h))
                     value = norm / 2**degree * legendre * comb(k, i) * comb(i, h) * part
                     terms[power] = terms.get(power, 0.0) + value
-    return harmonic
+    # Some of the terms cancel.
+    harmonic = {
+        c: {power: p for power, p in terms.items() if abs(p) > 1e-12}
+        for c, terms in harmonic.items()
+    }
+    return {c: terms for c, terms in harmonic.items() if terms}
 
 
 def _azimuthal(order: int, negative: bool) -> dict[tuple[int, int], int]:

@@ -1,5 +1,6 @@
 import pickle
 from itertools import combinations
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -138,6 +139,26 @@ def test_padding_does_not_matter(molecules, fast) -> None:
 def test_ase_atoms_are_taken(molecules, fast) -> None:
     atoms = [ase.Atoms(m[m[:, 0] > 0, 0], m[m[:, 0] > 0, 1:]) for m in molecules]
     assert_array_equal(fast.transform(atoms), fast.transform(molecules))
+
+
+@pytest.mark.parametrize("configuration", ["", "_wide"])
+def test_agrees_with_kymatio(configuration) -> None:
+    with np.load(Path(__file__).parent / "data" / "kymatio.npz") as data:
+        reference = dict(data)
+    sigma, J, L = (reference[name + configuration] for name in ("sigma", "J", "L"))
+    transformer = SolidHarmonicScattering(
+        int(J), int(L), reference["Q"], float(sigma), n_jobs=2
+    )
+    found = transformer.transform(reference["molecules"])
+    expected = np.concatenate(
+        [
+            reference[f"order{order}{configuration}"].reshape(len(found), -1)
+            for order in range(3)
+        ],
+        axis=1,
+    )
+    assert_allclose(found, expected, rtol=2e-3)
+    assert np.median(np.abs(found / expected - 1)) < 1e-5
 
 
 class TestInvariance:

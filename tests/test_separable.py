@@ -47,7 +47,7 @@ WEIGHT = 6.0
 @pytest.fixture(scope="module")
 def atom():
     """Coefficients of one atom."""
-    return scattering(np.ones((1, 3)), np.array([[WEIGHT]]), Q=EXPONENTS)
+    return scattering(np.ones((1, 3)), np.array([[WEIGHT]]), L=6, Q=EXPONENTS)
 
 
 class TestClosedForms:
@@ -58,7 +58,7 @@ class TestClosedForms:
         assert_allclose(atom[0][0, i], expected, rtol=2e-5)
 
     @pytest.mark.parametrize("j", range(3))
-    @pytest.mark.parametrize("degree", range(4))
+    @pytest.mark.parametrize("degree", range(7))
     @pytest.mark.parametrize(("i", "q"), list(enumerate(EXPONENTS)))
     def test_order_1_of_an_atom(self, i, q, degree, j, atom) -> None:
         t = SIGMA * np.hypot(1, 2**j)

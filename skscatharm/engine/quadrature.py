@@ -29,11 +29,11 @@ __all__ = [
 
 _Array = NDArray[np.float64]
 
-# Steps in widths of the field at the tolerance of reference, by degree: 0, 1, then odd
-# and even degrees in turn. Degree 0 has no zeros; 1 has the most, relative to its size.
+# Steps in widths of the field at the tolerance of reference, by order and degree; the
+# last is for all higher degrees. Degree 0 has no zeros, and is smooth.
 _REFERENCE = 2e-4
-_STEPS = {1: (0.35, 0.45, 0.40), 2: (0.42, 0.45, 0.45)}
-_SMOOTH_STEP = 0.65
+_STEPS = {1: (0.65, 0.35, 0.45, 0.40, 0.40), 2: (0.65, 0.42, 0.45, 0.45, 0.37)}
+_LARGEST_STEP = 0.65
 _OUTER_STEP = 0.85
 _KNEE = 1.5  # widths beyond the outermost atoms where the grid begins to stretch
 _SHARPNESS = 0.8  # of the stretch, in points
@@ -66,11 +66,10 @@ def principal_axes(positions: _Array) -> _Array:
 
 def fine_step(order: int, degree: int, tol: float) -> float:
     """Step among the atoms, in widths of the field, for one order and degree."""
-    if degree == 0:
-        return _SMOOTH_STEP
-    one, even, odd = _STEPS[order]
-    step = one if degree == 1 else odd if degree % 2 else even
-    return min(step * (tol / _REFERENCE) ** 0.25, _SMOOTH_STEP)
+    step = _STEPS[order][min(degree, 4)]
+    if degree > 0:
+        step *= (tol / _REFERENCE) ** 0.25
+    return min(step, _LARGEST_STEP)
 
 
 def margin(degree: int) -> float:

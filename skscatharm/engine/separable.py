@@ -95,7 +95,8 @@ def scattering(
     unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
     unit[unit == 0] = 1.0
     molecule = _Molecule(principal_axes(positions), weights / unit, Q, tol, xp, dtype)
-    unit = unit / np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
+    amplitude = np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
+    unit = unit * (2 * pi) ** -1.5 / amplitude
 
     n_channels = len(weights)
     n_scales = J + 1 if max_order > 0 else 0
@@ -104,13 +105,13 @@ def scattering(
     order2 = np.empty((n_channels, n_pairs, L + 1, len(Q)))
 
     moments, _ = molecule.atoms(0, sigma)
-    order0 = (unit * wavelet_constant(0) * sigma**-3) ** q * moments
+    order0 = (unit * sigma**-3) ** q * moments
     for degree, j1 in product(range(L + 1), range(n_scales)):
         scale1 = sigma * 2**j1
         width = hypot(sigma, scale1)
         last = j1 == J or max_order < 2
         moments, smooth = molecule.atoms(degree, width, None if last else 2 * scale1)
-        constant = wavelet_constant(degree) * (scale1 / width) ** degree * width**-3
+        constant = (scale1 / width) ** degree * width**-3
         order1[:, j1, degree] = (unit * constant) ** q * moments
         if smooth is None:
             continue
@@ -118,7 +119,7 @@ def scattering(
             scale2 = sigma * 2**j2
             rest = sqrt(scale2**2 - smooth.width**2)
             moments = molecule.convolution(smooth, degree, rest, hypot(width, scale2))
-            constant2 = constant * wavelet_constant(degree) * (scale2 / rest) ** degree
+            constant2 = constant * (scale2 / rest) ** degree
             pair = j1 * J - j1 * (j1 - 1) // 2 + j2 - j1 - 1
             order2[:, pair, degree] = (unit * constant2) ** q * moments
     return order0, order1, order2
@@ -139,8 +140,8 @@ def grid_memory(
 class _Molecule:
     """A molecule, and the array library that computes its fields.
 
-    Fields are in units of the constant of their wavelets. Their arrays have the shape
-    (n_x, n_y, n_channels, n_z).
+    Fields come without what is common to all their points: a power of the scales, the
+    units of the weights and the amplitude.
     """
 
     def __init__(
@@ -186,7 +187,8 @@ class _Molecule:
             self.array(gaussian_factors(axis.points, r, width, degree))
             for axis, r in zip(grid, self.positions.T, strict=True)
         ]
-        weights = self.array(self.weights.T[:, :, np.newaxis])
+        constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
+        weights = self.array(constant * self.weights.T[:, :, np.newaxis])
         smooth = None if next_scale is None else _Smooth(self, grid, width, next_scale)
 
         moments = np.zeros((n_channels, len(self.Q)))
@@ -269,7 +271,8 @@ class _Molecule:
                 for c in range(degree + 1 - b):
                     plane = xp.matmul(along_y, z[c, ...].T)
                     planar[b, c] = xp.reshape(plane, (n_x, -1))
-            axial = [x[a, ...] for a in range(degree + 1)]
+            constant = wavelet_constant(degree)
+            axial = [constant * x[a, ...] for a in range(degree + 1)]
             orders = [
                 (_concat(a, 1, xp), _concat(p, 0, xp))
                 for p, a in harmonic_terms(planar, axial, degree)
