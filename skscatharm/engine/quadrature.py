@@ -32,12 +32,16 @@ _Array = NDArray[np.float64]
 # Steps in widths of the field at the tolerance of reference, by order and degree; the
 # last is for all higher degrees. Degree 0 has no zeros, and is smooth.
 _REFERENCE = 2e-4
-_STEPS = {1: (0.65, 0.35, 0.45, 0.40, 0.40), 2: (0.65, 0.42, 0.45, 0.45, 0.37)}
+_STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.42, 0.48, 0.48, 0.37)}
 _LARGEST_STEP = 0.65
+# Fields wider than this, in Å, overlap with those of the next atoms: where they cancel,
+# there are more zeros. They are coarse, and so the remedy is cheap.
+_OVERLAP = 0.4
+_OVERLAP_FACTOR = 0.83
 _OUTER_STEP = 0.85
 _KNEE = 1.5  # widths beyond the outermost atoms where the grid begins to stretch
 _SHARPNESS = 0.8  # of the stretch, in points
-_COARSE_MARGIN = 7.2
+_COARSE_MARGIN = 6.6
 _SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -64,22 +68,24 @@ def principal_axes(positions: _Array) -> _Array:
     return rotated - (rotated.max(axis=0) + rotated.min(axis=0)) / 2
 
 
-def fine_step(order: int, degree: int, tol: float) -> float:
-    """Step among the atoms, in widths of the field, for one order and degree."""
+def fine_step(order: int, degree: int, width: float, tol: float) -> float:
+    """Step among the atoms, in widths of the field."""
     step = _STEPS[order][min(degree, 4)]
     if degree > 0:
         step *= (tol / _REFERENCE) ** 0.25
+        if order == 1 and width > _OVERLAP:
+            step *= _OVERLAP_FACTOR
     return min(step, _LARGEST_STEP)
 
 
 def margin(degree: int) -> float:
     r"""Distance from the outermost atoms, in widths, beyond which nothing is left.
 
-    Of the field :math:`r^l e^{-r^2/2}` in a plane, to the least power q = 1/2, 5e-6 lie
-    outside.
+    Of the field :math:`r^l e^{-r^2/2}` in a plane, to the least power q = 1/2, a share
+    of 1.5e-5 lies outside.
     """
     q = 0.5
-    return sqrt(2 / q * gammainccinv((2 + degree * q) / 2, 5e-6))
+    return sqrt(2 / q * gammainccinv((2 + degree * q) / 2, 1.5e-5))
 
 
 def tensor_grid(

@@ -182,7 +182,9 @@ class _Molecule:
         """
         xp, n_channels = self.xp, len(self.weights)
         reach = margin(degree)
-        grid = tensor_grid(self.positions, width, fine_step(1, degree, self.tol), reach)
+        grid = tensor_grid(
+            self.positions, width, fine_step(1, degree, width, self.tol), reach
+        )
         factors = [
             self.array(gaussian_factors(axis.points, r, width, degree))
             for axis, r in zip(grid, self.positions.T, strict=True)
@@ -246,9 +248,10 @@ class _Molecule:
         moments : ndarray of shape (n_channels, n_exponents)
         """
         xp, n_channels = self.xp, len(self.weights)
-        # The field and the wavelet both bring a solid harmonic of this degree.
-        reach = margin(2 * degree)
-        grid = tensor_grid(self.positions, width, fine_step(2, degree, self.tol), reach)
+        reach = margin(degree)
+        grid = tensor_grid(
+            self.positions, width, fine_step(2, degree, width, self.tol), reach
+        )
 
         moments = np.zeros((n_channels, len(self.Q)))
         for tile in _tiles(grid, self.positions, reach * width):
