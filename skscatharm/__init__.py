@@ -2,6 +2,7 @@
 
 from skscatharm import datasets
 from skscatharm.densities import STANDARD_CHANNELS
+from skscatharm.regression import MultilinearRegressor
 from skscatharm.scattering import SolidHarmonicScattering
 from skscatharm.structures import pad_structures
 
@@ -9,6 +10,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "STANDARD_CHANNELS",
+    "MultilinearRegressor",
     "SolidHarmonicScattering",
     "__version__",
     "datasets",
