@@ -1,9 +1,19 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
+from threadpoolctl import threadpool_limits
 
 from skscatharm.datasets import load_qm9_sample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Keep BLAS to one thread: where tests run in parallel, more are in the way."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
