@@ -848,16 +848,16 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         on the training data, so the coefficients can be compared. The first belongs to
         the linear form; those of the products of two forms follow, and those of three,
         each in descending order of size.
-    weights_ : ndarray of shape (n_terms, T, n_features) or \
-            (n_targets, n_terms, T, n_features)
-        Weights w of the features.
+    weights_ : ndarray of shape (n_terms, T, n_features)
+        Weights w of the features; of shape (n_targets, n_terms, T, n_features) where y
+        is 2-D.
     offsets_ : ndarray of shape (n_terms, T) or (n_targets, n_terms, T)
         Offsets c.
     alpha_ : float or ndarray of shape (n_targets,)
         The penalty that was used.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     Raises

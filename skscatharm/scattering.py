@@ -68,10 +68,10 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     sigma : float, default=0.22
         Width of the Gaussian that stands for an atom, in Å. The time for a molecule
         grows like ``sigma**-3``.
-    channels : sequence of str or mapping, \
-            default=("nuclear", "valence", "core", "bonding")
-        Densities, by the names of :data:`~skscatharm.STANDARD_CHANNELS`; or own ones,
-        as a mapping from a name to a table {Z: weight}.
+    channels : sequence of str or mapping, default=all standard channels
+        Densities, by the names of :data:`~skscatharm.STANDARD_CHANNELS`: "nuclear",
+        "valence", "core" and "bonding"; or own ones, as a mapping from a name to a
+        table {Z: weight}.
     max_order : {0, 1, 2}, default=2
         Largest order of the coefficients.
     tol : float, default=2e-4
