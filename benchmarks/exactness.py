@@ -14,7 +14,8 @@ from skscatharm import SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
 
 N_MOLECULES = 12
-TOLERANCES = (1e-3, 5e-4, 2e-4, 1e-4, 5e-5)
+TOLERANCES = (1e-3, 5e-4, 3e-4, 2e-4, 1e-4, 5e-5)
+REPEATS = 3  # of which the fastest counts
 EXACT = 4e-6
 
 
@@ -32,10 +33,11 @@ def main() -> None:
     print("    tol  worst, q >= 1  worst, q = 0.5   median  ms/molecule")
     for tol in TOLERANCES:
         scattering = SolidHarmonicScattering(tol=tol)
-        scattering.transform(X[:1])
-        start = perf_counter()
-        found = scattering.transform(X)
-        seconds = perf_counter() - start
+        seconds = []
+        for _ in range(REPEATS):
+            start = perf_counter()
+            found = scattering.transform(X)
+            seconds.append(perf_counter() - start)
         errors = np.abs(found / expected - 1)
         worst, worst_low, middle = (
             np.median(error)
@@ -47,7 +49,7 @@ def main() -> None:
         )
         print(
             f"{tol:7.0e}  {worst:13.1e}  {worst_low:14.1e}  {middle:7.1e}"
-            f"  {1e3 * seconds / len(X):11.0f}"
+            f"  {1e3 * min(seconds) / len(X):11.0f}"
         )
 
 

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
     validate_data,
 )
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 __all__ = ["MultilinearRegressor"]
@@ -682,15 +683,17 @@ def fit_polynomial(
         polynomial = Polynomial(0.0, np.ones(1), coef.T[[best]], np.ones(1, dtype=int))
     else:
         chosen = random_state.permutation(len(y))[:_SELECTION_SIZE]
-        prior = select_prior(
-            white[chosen],
-            deviations,
-            y[chosen],
-            sample_weight[chosen],
-            degree,
-            alpha,
-            progress,
-        )
+        # The matrices are small: more threads would only wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            prior = select_prior(
+                white[chosen],
+                deviations,
+                y[chosen],
+                sample_weight[chosen],
+                degree,
+                alpha,
+                progress,
+            )
         alpha = prior.alpha
         polynomial = fit_products(
             white,
