@@ -51,7 +51,7 @@ _CUT = 8.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
 _SMOOTHING_CUT = 5.5
 _BLOCK = 2**17  # values of a field worked on at a time, so that they stay in cache
-_SIDE = 64  # points of a block along an axis
+_SIDE = 64  # points of a tile along an axis
 
 
 def scattering(
@@ -316,7 +316,7 @@ class _Molecule:
 
 
 class _Smooth:
-    """Fields convolved with a Gaussian, collected block by block on a coarse grid."""
+    """Fields convolved with a Gaussian, collected tile by tile on a coarse grid."""
 
     def __init__(
         self, molecule: _Molecule, fine: Grid, width: float, next_scale: float
