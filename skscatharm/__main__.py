@@ -160,7 +160,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--molecules",
         type=int,
-        default=400,
+        default=600,
         metavar="N",
         help="number of molecules, 60 to 2000 (default: %(default)s)",
     )
