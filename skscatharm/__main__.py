@@ -49,10 +49,10 @@ REGRESSIONS = {
     "multilinear": MultilinearRegressor(random_state=0),
 }
 # All scales and degrees, with narrow and wide atoms; with fewer exponents only where
-# everything else is largest.
+# scale and degree are largest, and atoms wide.
 SCATTERING_GRID = [
     {"sigma": [0.35, 0.22], "J": [1, 2], "L": [2, 3], "Q": [(0.5, 1, 2, 3)]},
-    {"sigma": [0.35, 0.22], "J": [2], "L": [3], "Q": [(1, 2)]},
+    {"sigma": [0.35], "J": [2], "L": [3], "Q": [(1, 2)]},
 ]
 REGRESSION_GRID = {"degree": [2, 3]}
 
@@ -160,7 +160,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--molecules",
         type=int,
-        default=600,
+        default=500,
         metavar="N",
         help="number of molecules, 60 to 2000 (default: %(default)s)",
     )
