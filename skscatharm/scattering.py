@@ -1,7 +1,7 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, product
+from itertools import groupby, product
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine.arrays import keep_freed_memory
 from skscatharm.engine.separable import grid_memory, scattering
+from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import Structure, check_structures
 
 __all__ = ["SolidHarmonicScattering"]
@@ -204,18 +205,16 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         """
         self._validate_params()
         structures, weights = self._check(X)
+        paths = scattering_paths(self.J, self.L, self.max_order)
         options = {
-            "J": self.J,
-            "L": self.L,
             "Q": self._exponents(),
             "sigma": self.sigma,
-            "max_order": self.max_order,
             "tol": self.tol,
             "dtype": self.dtype,
         }
         batches = list(gen_batches(len(structures), self._batch_size(len(structures))))
         results = Parallel(self.n_jobs, return_as="generator")(
-            delayed(_transform_batch)(structures[batch], weights[batch], options)
+            delayed(_transform_batch)(structures[batch], weights[batch], paths, options)
             for batch in batches
         )
         coefficients = np.empty((len(structures), len(self.get_feature_names_out())))
@@ -246,16 +245,12 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     def _names(self) -> Iterator[str]:
         channels = list(resolve_channels(self.channels))
         Q = [f"{q:g}" for q in self._exponents()]
-        scales, degrees = range(self.J + 1), range(self.L + 1)
-        for channel, q in product(channels, Q):
-            yield f"S0[{channel},q={q}]"
-        if self.max_order > 0:
-            for channel, j, degree, q in product(channels, scales, degrees, Q):
-                yield f"S1[{channel},j={j},l={degree},q={q}]"
-        if self.max_order > 1:
-            pairs = combinations(scales, 2)
-            for channel, (j1, j2), degree, q in product(channels, pairs, degrees, Q):
-                yield f"S2[{channel},j=({j1},{j2}),l={degree},q={q}]"
+        paths = scattering_paths(self.J, self.L, self.max_order)
+        for order, group in groupby(paths, lambda path: len(path.scales)):
+            for channel, (scales, degree), q in product(channels, group, Q):
+                j = ",".join(map(str, scales))
+                where = ("", f"j={j},l={degree},", f"j=({j}),l={degree},")[order]
+                yield f"S{order}[{channel},{where}q={q}]"
 
     def _exponents(self) -> list[float]:
         Q = np.asarray(self.Q, dtype=np.float64)
@@ -304,21 +299,23 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 def _transform_batch(
     structures: Sequence[Structure],
     weights: Sequence[NDArray[np.float64]],
+    paths: Sequence[Path],
     options: Mapping[str, Any],
 ) -> NDArray[np.float64]:
     keep_freed_memory()
     # The matrices are small: more threads would only wait for each other.
     with threadpool_limits(1, user_api="blas"):
-        return np.stack(
+        coefficients = np.stack(
             [
-                np.concatenate(
-                    [
-                        order.ravel()
-                        for order in scattering(
-                            structure.positions, w, xp=np, **options
-                        )
-                    ]
-                )
+                scattering(structure.positions, w, paths, xp=np, **options)
                 for structure, w in zip(structures, weights, strict=True)
             ]
         )
+    # Columns go by order, channel, path of that order, exponent.
+    columns = [
+        coefficients[:, [len(path.scales) == order for path in paths]]
+        .swapaxes(1, 2)
+        .reshape(len(structures), -1)
+        for order in range(3)
+    ]
+    return np.concatenate(columns, axis=1)

@@ -12,25 +12,28 @@ from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import separable
 from skscatharm.engine.separable import grid_memory
 from skscatharm.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
 
 SIGMA = 0.22
 EXPONENTS = (0.5, 1, 1.5, 2, 3, 4)
 
 
-def scattering(positions, weights, **options):
-    """Call the engine with defaults."""
+def scattering(positions, weights, J=2, L=3, max_order=2, **options):
+    """Call the engine with defaults, and arrange its results by order."""
     defaults = {
-        "J": 2,
-        "L": 3,
         "Q": (0.5, 1, 2, 3),
         "sigma": SIGMA,
-        "max_order": 2,
         "tol": 2e-4,
         "xp": np,
         "dtype": "float32",
     }
-    return separable.scattering(positions, weights, **(defaults | options))
+    paths = scattering_paths(J, L, max_order)
+    found = separable.scattering(positions, weights, paths, **(defaults | options))
+    found = found.swapaxes(0, 1)
+    shape = (len(weights), -1, L + 1, found.shape[-1])
+    n = 1 + (J + 1) * (L + 1) if max_order else 1
+    return found[:, 0], found[:, 1:n].reshape(shape), found[:, n:].reshape(shape)
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,16 @@ def test_atoms_far_apart_do_not_interact() -> None:
     atoms = scattering(np.array([[0, 0, 0], [0, 0, 30.0]]), np.ones((1, 2)), J=1)
     for one, two in zip(atom, atoms, strict=True):
         assert_allclose(two, 2 * one, rtol=1e-3)
+
+
+def test_paths_in_any_order_and_number(molecule) -> None:
+    positions, weights = molecule
+    options = {"Q": (1,), "sigma": 0.5, "tol": 2e-4, "xp": np, "dtype": "float64"}
+    every = scattering_paths(2, 2, 2)
+    expected = separable.scattering(positions, weights, every, **options)
+    some = [Path((1, 2), 1), Path((0,), 2), Path((), 0), Path((0, 2), 2)]
+    found = separable.scattering(positions, weights, some, **options)
+    assert_allclose(found, expected[[every.index(p) for p in some]], rtol=1e-9)
 
 
 @pytest.mark.parametrize("max_order", [0, 1])

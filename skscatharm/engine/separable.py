@@ -35,6 +35,7 @@ from skscatharm.engine.quadrature import (
     tensor_grid,
 )
 from skscatharm.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.paths import Path
 
 __all__ = ["gaussian_factors", "grid_memory", "harmonic_terms", "scattering"]
 
@@ -57,16 +58,14 @@ _SIDE = 64  # points of a tile along an axis
 def scattering(
     positions: NDArray[np.float64],
     weights: NDArray[np.float64],
+    paths: Sequence[Path],
     *,
-    J: int,
-    L: int,
     Q: Sequence[float],
     sigma: float,
-    max_order: int,
     tol: float,
     xp: Any,
     dtype: Any,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+) -> NDArray[np.float64]:
     """Compute the coefficients of one molecule.
 
     Parameters
@@ -75,7 +74,9 @@ def scattering(
         In the unit of `sigma`.
     weights : ndarray of shape (n_channels, n_atoms)
         Weights of the atoms in each channel.
-    J, L, Q, sigma, max_order, tol
+    paths : sequence of Path
+        What to compute; paths that share their first wavelet share its field.
+    Q, sigma, tol
         As in :class:`~skscatharm.SolidHarmonicScattering`.
     xp : module
         Namespace of the array library that computes.
@@ -84,12 +85,7 @@ def scattering(
 
     Returns
     -------
-    order0 : ndarray of shape (n_channels, n_exponents)
-    order1 : ndarray of shape (n_channels, J + 1, L + 1, n_exponents)
-        Empty if `max_order` is 0.
-    order2 : ndarray of shape (n_channels, J * (J + 1) / 2, L + 1, n_exponents)
-        With the pairs of scales in the order (0, 1), (0, 2), ..., (1, 2), ...; empty
-        if `max_order` is less than 2.
+    ndarray of shape (n_paths, n_channels, n_exponents)
     """
     q = np.asarray(Q)
     unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
@@ -98,31 +94,30 @@ def scattering(
     amplitude = np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
     unit = unit * (2 * pi) ** -1.5 / amplitude
 
-    n_channels = len(weights)
-    n_scales = J + 1 if max_order > 0 else 0
-    n_pairs = J * (J + 1) // 2 if max_order > 1 else 0
-    order1 = np.empty((n_channels, n_scales, L + 1, len(Q)))
-    order2 = np.empty((n_channels, n_pairs, L + 1, len(Q)))
-
-    moments, _ = molecule.atoms(0, sigma)
-    order0 = (unit * sigma**-3) ** q * moments
-    for degree, j1 in product(range(L + 1), range(n_scales)):
+    found = {}
+    if Path((), 0) in paths:
+        moments, _ = molecule.atoms(0, sigma)
+        found[Path((), 0)] = (unit * sigma**-3) ** q * moments
+    for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
         scale1 = sigma * 2**j1
         width = hypot(sigma, scale1)
-        last = j1 == J or max_order < 2
-        moments, smooth = molecule.atoms(degree, width, None if last else 2 * scale1)
+        following = {
+            p.scales[1] for p in paths if p.degree == degree and p.scales[:-1] == (j1,)
+        }
+        moments, smooth = molecule.atoms(
+            degree, width, 2 * scale1 if following else None
+        )
         constant = (scale1 / width) ** degree * width**-3
-        order1[:, j1, degree] = (unit * constant) ** q * moments
+        found[Path((j1,), degree)] = (unit * constant) ** q * moments
         if smooth is None:
             continue
-        for j2 in range(j1 + 1, J + 1):
+        for j2 in following:
             scale2 = sigma * 2**j2
             rest = sqrt(scale2**2 - smooth.width**2)
             moments = molecule.convolution(smooth, degree, rest, hypot(width, scale2))
             constant2 = constant * (scale2 / rest) ** degree
-            pair = j1 * J - j1 * (j1 - 1) // 2 + j2 - j1 - 1
-            order2[:, pair, degree] = (unit * constant2) ** q * moments
-    return order0, order1, order2
+            found[Path((j1, j2), degree)] = (unit * constant2) ** q * moments
+    return np.stack([found[path] for path in paths])
 
 
 def grid_memory(

@@ -1,0 +1,42 @@
+"""Paths of the cascade: which wavelets a coefficient has met."""
+
+from itertools import combinations, product
+from typing import NamedTuple
+
+__all__ = ["Path", "scattering_paths"]
+
+
+class Path(NamedTuple):
+    """The scales and the degree of the wavelets on the way to a coefficient.
+
+    The scales are indices j that increase, as many as the order of the coefficient.
+    """
+
+    scales: tuple[int, ...]
+    degree: int
+
+
+def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
+    """List the paths of a transform, in the order of its columns.
+
+    Parameters
+    ----------
+    J, L, max_order : int
+        As in :class:`~skscatharm.SolidHarmonicScattering`.
+
+    Returns
+    -------
+    list of Path
+        Order 0 has a single path, ``Path((), 0)``.
+
+    Examples
+    --------
+    >>> from skscatharm.paths import scattering_paths
+    >>> [path.scales for path in scattering_paths(J=1, L=0, max_order=2)]
+    [(), (0,), (1,), (0, 1)]
+    """
+    return [Path((), 0)] + [
+        Path(scales, degree)
+        for order in range(1, max_order + 1)
+        for scales, degree in product(combinations(range(J + 1), order), range(L + 1))
+    ]
