@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Tags, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from skscatharm.densities import channel_weights, resolve_channels
-from skscatharm.engine.arrays import keep_freed_memory
-from skscatharm.engine.separable import grid_memory, scattering
+from skscatharm.engine import scattering_batch
+from skscatharm.engine.separable import grid_memory
 from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import Structure, check_structures
 
@@ -214,7 +213,9 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         }
         batches = list(gen_batches(len(structures), self._batch_size(len(structures))))
         results = Parallel(self.n_jobs, return_as="generator")(
-            delayed(_transform_batch)(structures[batch], weights[batch], paths, options)
+            delayed(scattering_batch)(
+                structures[batch], weights[batch], paths, **options
+            )
             for batch in batches
         )
         coefficients = np.empty((len(structures), len(self.get_feature_names_out())))
@@ -222,7 +223,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             total=len(structures), disable=not self.verbose, unit="molecule"
         ) as progress:
             for batch, result in zip(batches, results, strict=True):
-                coefficients[batch] = result
+                coefficients[batch] = _arrange(result, paths)
                 progress.update(len(result))
         return coefficients
 
@@ -296,26 +297,17 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _transform_batch(
-    structures: Sequence[Structure],
-    weights: Sequence[NDArray[np.float64]],
-    paths: Sequence[Path],
-    options: Mapping[str, Any],
+def _arrange(
+    coefficients: NDArray[np.float64], paths: Sequence[Path]
 ) -> NDArray[np.float64]:
-    keep_freed_memory()
-    # The matrices are small: more threads would only wait for each other.
-    with threadpool_limits(1, user_api="blas"):
-        coefficients = np.stack(
-            [
-                scattering(structure.positions, w, paths, xp=np, **options)
-                for structure, w in zip(structures, weights, strict=True)
-            ]
-        )
-    # Columns go by order, channel, path of that order, exponent.
-    columns = [
-        coefficients[:, [len(path.scales) == order for path in paths]]
-        .swapaxes(1, 2)
-        .reshape(len(structures), -1)
-        for order in range(3)
-    ]
-    return np.concatenate(columns, axis=1)
+    """Bring coefficients into columns: by order, channel, path, exponent."""
+    orders = np.array([len(path.scales) for path in paths])
+    return np.concatenate(
+        [
+            coefficients[:, orders == order]
+            .swapaxes(1, 2)
+            .reshape(len(coefficients), -1)
+            for order in range(3)
+        ],
+        axis=1,
+    )
