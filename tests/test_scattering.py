@@ -280,7 +280,7 @@ def test_nothing_is_computed_before_all_is_checked(molecules, monkeypatch) -> No
     def fail(*args, **kwargs):
         raise AssertionError("computed too early")
 
-    monkeypatch.setattr(scattering, "_transform_batch", fail)
+    monkeypatch.setattr(scattering, "scattering_batch", fail)
     wrong = molecules.copy()
     wrong[-1, 0, 1] = np.nan
     with pytest.raises(ValueError, match="Molecule 19, atom 0 has NaN"):
