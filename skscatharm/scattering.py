@@ -74,7 +74,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         table {Z: weight}.
     max_order : {0, 1, 2}, default=2
         Largest order of the coefficients.
-    tol : float, default=3e-4
+    tol : float, default=2e-4
         Relative error that the worst coefficient of a typical molecule may have; most
         are far more exact. The number of points grows like ``tol**-0.75``.
     dtype : {"float32", "float64"}, default="float32"
@@ -140,7 +140,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             "bonding",
         ),
         max_order: int = 2,
-        tol: float = 3e-4,
+        tol: float = 2e-4,
         dtype: str = "float32",
         n_jobs: int | None = None,
         verbose: int = 0,

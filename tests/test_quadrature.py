@@ -5,6 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from skscatharm.engine.quadrature import (
     coarse_grid,
+    fine_grid,
     fine_step,
     margin,
     principal_axes,
@@ -26,7 +27,7 @@ def integrate(values: np.ndarray, grid) -> float:
 @pytest.mark.parametrize("step", [0.3, 0.65])
 @pytest.mark.parametrize("q", [0.5, 1, 2, 3])
 def test_gaussians_anywhere_are_integrated_exactly(q, step, positions) -> None:
-    grid = tensor_grid(positions, WIDTH, step, margin(0))
+    grid = tensor_grid(positions, WIDTH, step, margin(0), 0.85)
     for centre in positions:
         x, y, z = (
             np.exp(-q * ((axis.points - r) / WIDTH) ** 2 / 2)
@@ -38,7 +39,7 @@ def test_gaussians_anywhere_are_integrated_exactly(q, step, positions) -> None:
 
 def test_step_among_the_atoms_and_beyond(positions) -> None:
     for axis, extent in zip(
-        tensor_grid(positions, WIDTH, 0.4, 7),
+        tensor_grid(positions, WIDTH, 0.4, 7, 0.85),
         np.abs(positions).max(axis=0),
         strict=True,
     ):
@@ -50,7 +51,7 @@ def test_step_among_the_atoms_and_beyond(positions) -> None:
 
 
 def test_coarse_grid_is_coarser_than_a_fine_one(positions) -> None:
-    fine = tensor_grid(positions, WIDTH, fine_step(1, 3, WIDTH, 2e-4), margin(3))
+    fine = fine_grid(positions, 1, 3, WIDTH, 2e-4)
     coarse = coarse_grid(positions, 1.3 * WIDTH, 1.1 * WIDTH)
     for f, c in zip(fine, coarse, strict=True):
         assert len(c.points) < 0.75 * len(f.points)

@@ -12,15 +12,17 @@ separable.
 from math import ceil, hypot, sqrt
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, gammainccinv
+from scipy.special import gammainccinv
 
 __all__ = [
     "Axis",
     "Grid",
     "coarse_grid",
     "coarse_points",
+    "fine_grid",
     "fine_step",
     "margin",
     "principal_axes",
@@ -30,18 +32,18 @@ __all__ = [
 _Array = NDArray[np.float64]
 
 # Steps in widths of the field at the tolerance of reference, by order and degree; the
-# last is for all higher degrees. Degree 0 has no zeros, and is smooth.
+# last is for all higher degrees. Degree 0 has no zeros, and is smooth. Wide fields
+# overlap with those of the next atoms: where they cancel, there are more zeros. Their
+# grids are small, and so the remedy is cheap.
 _REFERENCE = 2e-4
-_STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.42, 0.48, 0.48, 0.37)}
+_STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.46, 0.54, 0.52, 0.40)}
+_WIDE_STEPS = {1: (0.65, 0.31, 0.40, 0.32, 0.33), 2: (0.65, 0.40, 0.46, 0.44, 0.37)}
+_WIDE = {1: 0.4, 2: 0.7}  # Å
 _LARGEST_STEP = 0.65
-# Fields wider than this, in Å, overlap with those of the next atoms: where they cancel,
-# there are more zeros. They are coarse, and so the remedy is cheap.
-_OVERLAP = 0.4
-_OVERLAP_FACTOR = 0.83
-_OUTER_STEP = 0.85
+_OUTER_STEP = 0.85  # at the tolerance of reference
 _KNEE = 1.5  # widths beyond the outermost atoms where the grid begins to stretch
 _SHARPNESS = 0.8  # of the stretch, in points
-_COARSE_MARGIN = 6.6
+_COARSE_MARGIN = 6.0
 _SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -70,12 +72,36 @@ def principal_axes(positions: _Array) -> _Array:
 
 def fine_step(order: int, degree: int, width: float, tol: float) -> float:
     """Step among the atoms, in widths of the field."""
-    step = _STEPS[order][min(degree, 4)]
+    steps = _WIDE_STEPS if width > _WIDE[order] else _STEPS
+    step = steps[order][min(degree, 4)]
     if degree > 0:
         step *= (tol / _REFERENCE) ** 0.25
-        if order == 1 and width > _OVERLAP:
-            step *= _OVERLAP_FACTOR
     return min(step, _LARGEST_STEP)
+
+
+def fine_grid(
+    positions: _Array, order: int, degree: int, width: float, tol: float
+) -> Grid:
+    """Make the grid on which the modulus of a field is integrated.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+        Positions of the atoms, centred on the origin.
+    order, degree : int
+        Those of the field.
+    width : float
+        Its width, in the unit of the positions.
+    tol : float
+        As in :class:`~skscatharm.SolidHarmonicScattering`.
+
+    Returns
+    -------
+    Grid
+    """
+    outer = min(_OUTER_STEP, _OUTER_STEP * (tol / _REFERENCE) ** 0.25)
+    step = fine_step(order, degree, width, tol)
+    return tensor_grid(positions, width, step, margin(degree), outer)
 
 
 def margin(degree: int) -> float:
@@ -93,7 +119,7 @@ def tensor_grid(
     width: float,
     step: float,
     margin: float,
-    outer: float = _OUTER_STEP,
+    outer: float,
 ) -> Grid:
     r"""Make the three axes of the grid of a molecule that is centred on the origin.
 
@@ -120,12 +146,11 @@ def tensor_grid(
     -------
     Grid
     """
-    x, y, z = np.abs(positions).max(axis=0) / width
-    return (
-        _axis(x, width, step, margin, outer),
-        _axis(y, width, step, margin, outer),
-        _axis(z, width, step, margin, outer),
+    x, y, z = (
+        Axis(*_axis(extent, width, step, margin, outer))
+        for extent in np.abs(positions).max(axis=0) / width
     )
+    return x, y, z
 
 
 def coarse_grid(positions: _Array, width: float, scale: float) -> Grid:
@@ -142,19 +167,20 @@ def coarse_points(positions: _Array, width: float, scale: float) -> float:
 
 def _coarse_step(width: float, scale: float) -> float:
     # It leaves aliases of exp(-22) where the spectra of field and wavelet meet.
-    return 0.94 / hypot(1, width / scale)
+    return 1.2 / hypot(1, width / scale)
 
 
+@numba.njit(cache=True)
 def _axis(
     extent: float, width: float, step: float, margin: float, outer: float
-) -> Axis:
+) -> tuple[_Array, _Array]:
     outer = max(step, outer)
     knee = (extent + _KNEE) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)
     xi = np.arange(-reach, reach + 1) + _SHIFT
-    right, left = (xi - knee) / _SHARPNESS, (-xi - knee) / _SHARPNESS
-    stretch = _SHARPNESS * (np.logaddexp(0, right) - np.logaddexp(0, left))
+    right, left = np.exp((xi - knee) / _SHARPNESS), np.exp((-xi - knee) / _SHARPNESS)
+    stretch = _SHARPNESS * (np.log1p(right) - np.log1p(left))
     points = step * xi + (outer - step) * stretch
-    weights = step + (outer - step) * (expit(right) + expit(left))
+    weights = step + (outer - step) * (right / (1 + right) + left / (1 + left))
     inside = np.abs(points) <= extent + margin
-    return Axis(width * points[inside], width * weights[inside])
+    return width * points[inside], width * weights[inside]

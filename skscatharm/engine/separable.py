@@ -14,33 +14,33 @@ this, order 2 goes from the fine grid that the modulus of order 1 needs to a coa
 which is enough for the convolution.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, reduce
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import ceil, hypot, pi, sqrt
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
+from skscatharm.engine import kernels, loops
 from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.kernels import gaussian_factors, near_columns
 from skscatharm.engine.quadrature import (
+    Axis,
     Grid,
     coarse_grid,
     coarse_points,
-    fine_step,
+    fine_grid,
     margin,
     principal_axes,
-    tensor_grid,
 )
 from skscatharm.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.paths import Path
 
-__all__ = ["gaussian_factors", "grid_memory", "harmonic_terms", "scattering"]
+__all__ = ["grid_memory", "scattering"]
 
 Array = Any  # of the array library that computes
-Polynomial = tuple[tuple[tuple[int, int], float], ...]  # in x and y
 
 # Fields are computed times this, from weights that add up to at most 1: their cubes
 # just fit into float32, and where they decay to nothing they end before the subnormal
@@ -48,10 +48,10 @@ Polynomial = tuple[tuple[tuple[int, int], float], ...]  # in x and y
 _AMPLITUDE = 2.0**36
 _AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
 _FLOOR = 1e-9
-_CUT = 8.0  # widths beyond which a Gaussian factor counts as zero
+_CUT = 7.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
 _SMOOTHING_CUT = 5.5
-_BLOCK = 2**17  # values of a field worked on at a time, so that they stay in cache
+_BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
 _SIDE = 64  # points of a tile along an axis
 
 
@@ -104,19 +104,27 @@ def scattering(
         following = {
             p.scales[1] for p in paths if p.degree == degree and p.scales[:-1] == (j1,)
         }
+        direct = degree == 0 and np.all(weights >= 0)
         moments, smooth = molecule.atoms(
-            degree, width, 2 * scale1 if following else None
+            degree, width, 2 * scale1 if following and not direct else None
         )
         constant = (scale1 / width) ** degree * width**-3
         found[Path((j1,), degree)] = (unit * constant) ** q * moments
-        if smooth is None:
-            continue
-        for j2 in following:
+        for j2 in range(j1 + 1, max(following, default=j1) + 1):
             scale2 = sigma * 2**j2
-            rest = sqrt(scale2**2 - smooth.width**2)
-            moments = molecule.convolution(smooth, degree, rest, hypot(width, scale2))
-            constant2 = constant * (scale2 / rest) ** degree
-            found[Path((j1, j2), degree)] = (unit * constant2) ** q * moments
+            width2 = hypot(width, scale2)
+            if smooth is None:
+                # Gaussians all the way, and nothing for the modulus to change.
+                moments, _ = molecule.atoms(0, width2)
+                found[Path((j1, j2), 0)] = (unit * width2**-3) ** q * moments
+                continue
+            if j2 > j1 + 1:
+                smooth = smooth.coarser()
+            if j2 in following:
+                rest = sqrt(scale2**2 - smooth.width**2)
+                moments = molecule.convolution(smooth, degree, rest, width2)
+                constant2 = constant * (scale2 / rest) ** degree
+                found[Path((j1, j2), degree)] = (unit * constant2) ** q * moments
     return np.stack([found[path] for path in paths])
 
 
@@ -150,10 +158,11 @@ class _Molecule:
     ) -> None:
         self.positions = positions
         self.weights = weights * _AMPLITUDE
-        self.Q = Q
+        self.Q = np.asarray(Q, dtype=np.float64)
         self.tol = tol
         self.xp = xp
         self.dtype = dtype
+        self.loops = kernels if is_numpy_namespace(xp) else loops
 
     def atoms(
         self, degree: int, width: float, next_scale: float | None = None
@@ -176,51 +185,38 @@ class _Molecule:
             The moduli convolved with a Gaussian that those wavelets contain.
         """
         xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree)
-        grid = tensor_grid(
-            self.positions, width, fine_step(1, degree, width, self.tol), reach
-        )
-        factors = [
-            self.array(gaussian_factors(axis.points, r, width, degree))
-            for axis, r in zip(grid, self.positions.T, strict=True)
-        ]
+        reach = margin(degree) * width
+        grid = fine_grid(self.positions, 1, degree, width, self.tol)
         constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
-        weights = self.array(constant * self.weights.T[:, :, np.newaxis])
-        smooth = None if next_scale is None else _Smooth(self, grid, width, next_scale)
+        weights = constant * self.weights.T[:, :, np.newaxis]
+        smooth = None if next_scale is None else _Smooth(self, width, next_scale)
 
         moments = np.zeros((n_channels, len(self.Q)))
-        for tile in _tiles(grid, self.positions, reach * width):
-            near = xp.asarray(tile.atoms)
+        for tile in _tiles(grid, self.positions, reach):
             x, y, z = (
-                xp.take(factor[:, part, :], near, axis=2)
-                for factor, part in zip(factors, tile.parts, strict=True)
+                self.array(gaussian_factors(r, axis.points, width, degree, _CUT))
+                for axis, r in zip(tile.axes, self.positions[tile.atoms].T, strict=True)
             )
-            row, column = np.divmod(tile.columns, y.shape[1])
-            x = xp.take(x, xp.asarray(row), axis=1)
-            y = xp.take(y, xp.asarray(column), axis=1)
-            planar = {(a, b): x[a, ...] * y[b, ...] for a, b in _powers(degree)}
-            w = xp.take(weights, near, axis=0)
+            w = self.array(weights[tile.atoms])
             axial = [
-                xp.reshape(w * z[c, ...].T[:, None, :], (len(tile.atoms), -1))
+                xp.reshape(w * z[c, ...][:, None, :], (len(tile.atoms), -1))
                 for c in range(degree + 1)
             ]
-            orders = [
-                (_concat(p, 1, xp), _concat(a, 0, xp))
-                for p, a in harmonic_terms(planar, axial, degree)
+            planar = self.loops.atom_terms(x, y, tile.rows, tile.columns, degree)
+            components = [
+                (_concat([axial[c] for c in harmonic], 0, xp).T, p)
+                for harmonic, p in zip(solid_harmonics(degree), planar, strict=True)
             ]
-            planar_weights = self.array(tile.weights)
-            moduli = []
-            integrals = 0.0
-            for rows in _cut(len(tile.columns), _BLOCK // axial[0].shape[1]):
-                squared = _sum_of_squares(xp.matmul(p[rows, :], a) for p, a in orders)
-                modulus = xp.sqrt(squared)
-                integrals += self._integrate(squared, modulus, planar_weights[rows])
-                moduli.append(modulus)
-            axial_weights = self.array(grid[2].weights[tile.parts[2]])
+            wx, wy, wz = (axis.weights for axis in tile.axes)
+            planar_weights = self.array(wx[tile.rows] * wy[tile.columns])
+            part = None if smooth is None else _SmoothTile(smooth, tile)
+            integrals = self._pool(
+                components, planar_weights, None if part is None else part.add
+            )
             integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
-            moments += to_numpy(xp.matmul(integrals, axial_weights)).T
-            if smooth is not None:
-                smooth.add(_concat(moduli, 0, xp), tile)
+            moments += to_numpy(xp.matmul(integrals, self.array(wz))).T
+            if part is not None:
+                part.finish()
         return moments, smooth
 
     def convolution(
@@ -243,67 +239,90 @@ class _Molecule:
         moments : ndarray of shape (n_channels, n_exponents)
         """
         xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree)
-        grid = tensor_grid(
-            self.positions, width, fine_step(2, degree, width, self.tol), reach
-        )
+        reach = margin(degree) * width
+        grid = fine_grid(self.positions, 2, degree, width, self.tol)
 
         moments = np.zeros((n_channels, len(self.Q)))
-        for tile in _tiles(grid, self.positions, reach * width):
-            window = _window(smooth.grid, tile.points, _CUT * scale)
+        for tile in _tiles(grid, self.positions, reach):
+            window = _window(smooth.grid, tile.axes, _CUT * scale)
             x, y, z = (
                 self.array(
-                    gaussian_factors(p, axis.points[part], scale, degree)
+                    gaussian_factors(to.points, axis.points[part], scale, degree, _CUT)
                     * (axis.weights[part] / scale)
                 )
-                for p, axis, part in zip(tile.points, smooth.grid, window, strict=True)
+                for to, axis, part in zip(tile.axes, smooth.grid, window, strict=True)
             )
-            values = smooth.values[window[0], window[1], :, window[2]] + _FLOOR
-            (_, t_x, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
-            # The matrix products are fast if their results are long: x comes last,
-            # and is the axis of the harmonics.
-            values = xp.reshape(values, (n_x, n_y, n_channels * n_z))
-            planar = {}
-            for b in range(degree + 1):
-                along_y = xp.reshape(xp.matmul(y[b, ...], values), (-1, n_z))
-                for c in range(degree + 1 - b):
-                    plane = xp.matmul(along_y, z[c, ...].T)
-                    planar[b, c] = xp.reshape(plane, (n_x, -1))
-            constant = wavelet_constant(degree)
-            axial = [constant * x[a, ...] for a in range(degree + 1)]
-            orders = [
-                (_concat(a, 1, xp), _concat(p, 0, xp))
-                for p, a in harmonic_terms(planar, axial, degree)
-            ]
-            wx, wy, wz = (
-                self.array(axis.weights[part])
-                for axis, part in zip(grid, tile.parts, strict=True)
-            )
-            size = n_channels * t_z
-            for rows in _cut(t_y, _BLOCK // (t_x * size)):
-                part = slice(rows.start * size, rows.stop * size)
-                squared = _sum_of_squares(xp.matmul(a, p[:, part]) for a, p in orders)
-                integrals = self._integrate(squared, xp.sqrt(squared), wx)
-                integrals = xp.reshape(integrals, (len(self.Q), -1, n_channels, t_z))
-                integrals = xp.matmul(integrals, wz)
-                moments += to_numpy(
-                    xp.tensordot(integrals, wy[rows], axes=([1], [0]))
-                ).T
+            (_, _, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
+            values = smooth.values[window[0], :, window[1], window[2]] + _FLOOR
+            # Even powers first: those of a harmonic then follow each other.
+            powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
+            y = xp.reshape(xp.stack([y[b, ...] for b in powers], axis=1), (-1, n_y))
+            along_y = xp.reshape(xp.matmul(y, values), (-1, (degree + 1) * n_z))
+            # The last and longest matrix products are along x, the axis of the
+            # harmonics.
+            components = []
+            for harmonic in solid_harmonics(degree):
+                planar = []
+                for a, polynomial in harmonic.items():
+                    # Powers in between that do not occur have the factor zero.
+                    found = [powers.index(b) for b, _ in polynomial]
+                    first, last = min(found), max(found)
+                    terms = [
+                        polynomial.get((b, degree - a - b), 0.0)
+                        * z[degree - a - b, ...].T
+                        for b in powers[first : last + 1]
+                    ]
+                    plane = xp.matmul(
+                        along_y[:, first * n_z : (last + 1) * n_z],
+                        _concat(terms, 0, xp),
+                    )
+                    planar.append(xp.reshape(plane, (n_x, -1)))
+                constant = wavelet_constant(degree)
+                axial = [constant * x[a, ...].T for a in harmonic]
+                components.append((_concat(axial, 0, xp).T, _concat(planar, 0, xp)))
+            wx, wy, wz = (axis.weights for axis in tile.axes)
+            planar_weights = self.array(np.outer(wy, wz).ravel())
+            for channel in range(n_channels):
+                part = slice(channel * t_y * t_z, (channel + 1) * t_y * t_z)
+                integrals = self._pool(
+                    [(a, p[:, part]) for a, p in components], planar_weights
+                )
+                moments[channel] += to_numpy(xp.matmul(integrals, self.array(wx)))
         return moments
 
-    def _integrate(self, squared: Array, modulus: Array, weights: Array) -> Array:
-        """Integrate the powers of a modulus, of shape (n, ...), along its first axis.
+    def _pool(
+        self,
+        components: Sequence[tuple[Array, Array]],
+        weights: Array,
+        use: Callable[[Array], None] | None = None,
+    ) -> Array:
+        """Integrate the powers of a modulus along its columns.
+
+        Parameters
+        ----------
+        components : list of (array of shape (n_rows, k), array of shape (k, n_columns))
+            For each order m, matrices whose product is that component of the field.
+        weights : array of shape (n_columns,)
+            Weights of the columns as a quadrature rule.
+        use : callable or None
+            Is given the moduli, some columns after others.
 
         Returns
         -------
-        array of shape (n_exponents, ...)
+        array of shape (n_exponents, n_rows)
         """
-        return self.xp.stack(
-            [
-                self.xp.matmul(weights, _power(squared, modulus, q, self.xp))
-                for q in self.Q
-            ]
-        )
+        integrals = 0.0
+        for part in _cut(weights.shape[0], _BLOCK // components[0][0].shape[0]):
+            moduli, integral = self.loops.pool(
+                [(a, p[:, part]) for a, p in components],
+                weights[part],
+                self.Q,
+                _AMPLITUDE,
+            )
+            integrals += integral
+            if use is not None:
+                use(moduli)
+        return integrals
 
     def array(self, values: NDArray[np.float64]) -> Array:
         """Move an array to where the fields are computed."""
@@ -311,48 +330,77 @@ class _Molecule:
 
 
 class _Smooth:
-    """Fields convolved with a Gaussian, collected tile by tile on a coarse grid."""
+    """Fields convolved with a Gaussian, on a coarse grid, for wavelets of a scale."""
 
-    def __init__(
-        self, molecule: _Molecule, fine: Grid, width: float, next_scale: float
-    ) -> None:
-        smoothing = _SMOOTHING * next_scale
-        self.grid = coarse_grid(molecule.positions, *_smooth_widths(width, next_scale))
+    def __init__(self, molecule: _Molecule, width: float, scale: float) -> None:
+        self.grid = coarse_grid(molecule.positions, *_smooth_widths(width, scale))
         n_x, n_y, n_z = (len(axis.points) for axis in self.grid)
         self.values = molecule.xp.zeros(
-            (n_x, n_y, len(molecule.weights), n_z), dtype=molecule.dtype
+            (n_x, len(molecule.weights), n_y, n_z), dtype=molecule.dtype
         )
-        self.width = smoothing
-        self._xp = molecule.xp
-        self._reach = _SMOOTHING_CUT * smoothing
-        self._factors = [
-            molecule.array(
-                gaussian_factors(v.points, u.points, smoothing, 0, _SMOOTHING_CUT)[0]
-                * (u.weights / (sqrt(2 * pi) * smoothing))
-            )
-            for v, u in zip(self.grid, fine, strict=True)
-        ]
+        self.width = _SMOOTHING * scale
+        self._field_width = width
+        self._scale = scale
+        self.molecule = molecule
 
-    def add(self, field: Array, tile: "_Tile") -> None:
-        """Add fields, of shape (n_columns, n_channels * n_z)."""
-        xp = self._xp
-        window = _window(self.grid, tile.points, self._reach)
-        x, y, z = (
-            factor[to, part]
-            for factor, to, part in zip(self._factors, window, tile.parts, strict=True)
+    def coarser(self) -> "_Smooth":
+        """Smooth the fields further, for wavelets of twice the scale."""
+        xp = self.molecule.xp
+        result = _Smooth(self.molecule, self._field_width, 2 * self._scale)
+        width = sqrt(result.width**2 - self.width**2)
+        for parts, axes in _parts(result.grid):
+            window = _window(self.grid, axes, _SMOOTHING_CUT * width)
+            x, y, z = (
+                self.factors(
+                    to.points, Axis(axis.points[part], axis.weights[part]), width
+                )
+                for to, axis, part in zip(axes, self.grid, window, strict=True)
+            )
+            values = self.values[window[0], :, window[1], window[2]]
+            values = xp.matmul(y, xp.matmul(values, z.T))
+            shape = (x.shape[0], *values.shape[1:])
+            values = xp.matmul(x, xp.reshape(values, (x.shape[1], -1)))
+            result.values[parts[0], :, parts[1], parts[2]] = xp.reshape(values, shape)
+        return result
+
+    def factors(self, points: NDArray[np.float64], axis: Axis, width: float) -> Array:
+        """Make the matrix that convolves with a Gaussian along an axis."""
+        factors = gaussian_factors(points, axis.points, width, 0, _SMOOTHING_CUT)
+        return self.molecule.array(factors[0] * (axis.weights / (sqrt(2 * pi) * width)))
+
+
+class _SmoothTile:
+    """What the fields on a tile add to the smooth ones."""
+
+    def __init__(self, smooth: _Smooth, tile: "_Tile") -> None:
+        self._smooth = smooth
+        self._tile = tile
+        self._window = _window(smooth.grid, tile.axes, _SMOOTHING_CUT * smooth.width)
+        self._x, self._y, self._z = (
+            smooth.factors(to.points[part], axis, smooth.width)
+            for to, part, axis in zip(smooth.grid, self._window, tile.axes, strict=True)
         )
-        (t_x, n_x), (t_y, n_y), (t_z, n_z) = x.shape, y.shape, z.shape
-        # Columns that were left out are zero: they all take the row that is appended.
-        rows = np.full(n_x * n_y, len(tile.columns))
-        rows[tile.columns] = np.arange(len(tile.columns))
-        field = xp.concat([field, xp.zeros_like(field[:1, ...])])
-        field = xp.reshape(xp.take(field, xp.asarray(rows), axis=0), (n_x, n_y, -1))
-        field = xp.matmul(y, field)
-        field = xp.matmul(x, xp.reshape(field, (n_x, -1)))
-        field = xp.matmul(xp.reshape(field, (-1, n_z)), z.T)
-        self.values[window[0], window[1], :, window[2]] += xp.reshape(
-            field, (t_x, t_y, -1, t_z)
+        self._layers: list[Array] = []
+
+    def add(self, fields: Array) -> None:
+        """Take fields, of shape (n_channels * n_z, n), on the next n columns."""
+        shape = (-1, self._z.shape[1], fields.shape[1])
+        xp = self._smooth.molecule.xp
+        self._layers.append(xp.matmul(self._z, xp.reshape(fields, shape)))
+
+    def finish(self) -> None:
+        """Add everything."""
+        molecule, tile = self._smooth.molecule, self._tile
+        field = molecule.loops.spread(
+            _concat(self._layers, 2, molecule.xp),
+            tile.rows,
+            tile.columns,
+            self._x.shape[1],
+            self._y.shape[1],
         )
+        field = molecule.xp.matmul(molecule.xp.matmul(self._x, field), self._y.T)
+        x, y, z = self._window
+        self._smooth.values[x, :, y, z] += molecule.xp.permute_dims(field, (2, 0, 3, 1))
 
 
 def _smooth_widths(width: float, next_scale: float) -> tuple[float, float]:
@@ -363,29 +411,32 @@ def _smooth_widths(width: float, next_scale: float) -> tuple[float, float]:
 class _Tile(NamedTuple):
     """A part of a grid, without the columns along z that are far from every atom."""
 
-    parts: tuple[slice, ...]
-    points: list[NDArray[np.float64]]
+    axes: Grid
     atoms: NDArray[np.int64]  # those within reach
-    columns: NDArray[np.int64]  # indices into the flattened x and y
-    weights: NDArray[np.float64]  # of the columns, as a quadrature rule
+    rows: NDArray[np.int64]  # indices of the columns in x
+    columns: NDArray[np.int64]  # and in y
 
 
 def _tiles(grid: Grid, positions: NDArray[np.float64], reach: float) -> Iterator[_Tile]:
     """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
+    for _, (x, y, z) in _parts(grid):
+        atoms = np.arange(len(positions))
+        for axis, r in zip((x, y, z), positions.T, strict=True):
+            first, last = axis.points[[0, -1]]
+            atoms = atoms[(r[atoms] > first - reach) & (r[atoms] < last + reach)]
+        rows, columns = near_columns(x.points, y.points, positions[atoms], reach)
+        if len(rows):
+            yield _Tile((x, y, z), atoms, rows, columns)
+
+
+def _parts(grid: Grid) -> Iterator[tuple[tuple[slice, ...], Grid]]:
+    """Cut a grid into parts of some points along each axis."""
     for parts in product(*(_cut(len(axis.points), _SIDE) for axis in grid)):
-        points = [axis.points[part] for axis, part in zip(grid, parts, strict=True)]
-        first, last = (np.array([p[i] for p in points]) for i in (0, -1))
-        near = (positions > first - reach) & (positions < last + reach)
-        atoms = np.flatnonzero(near.all(axis=1))
-        x, y, _ = positions[atoms].T[:, :, np.newaxis]
-        squares_x, squares_y = (points[0] - x) ** 2, (points[1] - y) ** 2
-        squares = squares_x[:, :, np.newaxis] + squares_y[:, np.newaxis, :]
-        columns = np.flatnonzero((squares < reach**2).any(axis=0))
-        if len(columns):
-            wx, wy, _ = (a.weights[part] for a, part in zip(grid, parts, strict=True))
-            yield _Tile(
-                parts, points, atoms, columns, np.outer(wx, wy).ravel()[columns]
-            )
+        x, y, z = (
+            Axis(axis.points[part], axis.weights[part])
+            for axis, part in zip(grid, parts, strict=True)
+        )
+        yield parts, (x, y, z)
 
 
 def _cut(length: int, size: int) -> list[slice]:
@@ -394,118 +445,14 @@ def _cut(length: int, size: int) -> list[slice]:
     return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
 
 
-def _window(
-    grid: Grid, points: Sequence[NDArray[np.float64]], reach: float
-) -> tuple[slice, ...]:
+def _window(grid: Grid, part: Grid, reach: float) -> tuple[slice, ...]:
     """Find the part of a grid that is within reach of points."""
     return tuple(
         slice(*np.searchsorted(axis.points, (p[0] - reach, p[-1] + reach)).tolist())
-        for axis, p in zip(grid, points, strict=True)
+        for axis, (p, _) in zip(grid, part, strict=True)
     )
-
-
-def gaussian_factors(
-    points: NDArray[np.float64],
-    centres: NDArray[np.float64],
-    width: float,
-    degree: int,
-    cut: float = _CUT,
-) -> NDArray[np.float64]:
-    r"""Evaluate :math:`d^a e^{-d^2/2}` for all powers a up to a degree.
-
-    Here d is the distance from centre to point in widths; beyond `cut` the factor is
-    zero.
-
-    Returns
-    -------
-    ndarray of shape (degree + 1, n_points, n_centres)
-    """
-    d = (points[:, np.newaxis] - centres) / width
-    factors = np.empty((degree + 1, *d.shape))
-    factors[0] = np.exp(-d * d / 2) * (np.abs(d) < cut)
-    for a in range(degree):
-        factors[a + 1] = factors[a] * d
-    return factors
-
-
-def harmonic_terms(
-    planar: Mapping[tuple[int, int], Array], axial: Sequence[Array], degree: int
-) -> Iterator[tuple[list[Array], list[Array]]]:
-    r"""Arrange products of factors into solid harmonics.
-
-    Parameters
-    ----------
-    planar : mapping from (a, b) to array
-        The factors of :math:`x^a y^b`.
-    axial : sequence over c of array
-        The factors of :math:`z^c`.
-    degree : int
-
-    Yields
-    ------
-    planar_terms, axial_terms : list of array
-        For each order m, such that the solid harmonic is the sum of the products of
-        their members.
-    """
-    # Orders share their polynomials in x and y up to a constant, which goes to z.
-    combined: dict[Polynomial, Array] = {}
-    for harmonic in _monic_harmonics(degree):
-        for _, _, polynomial in harmonic:
-            if polynomial not in combined:
-                combined[polynomial] = reduce(
-                    add,
-                    (planar[ab] if p == 1 else planar[ab] * p for ab, p in polynomial),
-                )
-        yield (
-            [combined[polynomial] for _, _, polynomial in harmonic],
-            [axial[c] * constant for c, constant, _ in harmonic],
-        )
-
-
-@cache
-def _monic_harmonics(degree: int) -> list[list[tuple[int, float, Polynomial]]]:
-    """Solid harmonics as sums of z^c times a constant times a monic polynomial."""
-    harmonics = []
-    for harmonic in solid_harmonics(degree):
-        terms = []
-        for c, polynomial in harmonic.items():
-            constant = next(iter(polynomial.values()))
-            monic = tuple((ab, round(p / constant, 9)) for ab, p in polynomial.items())
-            terms.append((c, constant, monic))
-        harmonics.append(terms)
-    return harmonics
-
-
-def _sum_of_squares(fields: Iterable[Array]) -> Array:
-    """Add up squares in place: the fields are used up."""
-    total = None
-    for field in fields:
-        field *= field
-        if total is None:
-            total = field
-        else:
-            total += field
-    return total
-
-
-def _power(squared: Array, modulus: Array, q: float, xp: Any) -> Array:
-    """Raise a modulus to a power: those of `_AMPLIFIED` the cheap way."""
-    if q == 0.5:
-        return xp.sqrt(modulus)
-    if q == 1:
-        return modulus
-    if q == 2:
-        return squared
-    if q == 3:
-        return squared * modulus
-    return (modulus / _AMPLITUDE) ** q
 
 
 def _concat(arrays: Sequence[Array], axis: int, xp: Any) -> Array:
     """Concatenate without a copy of what is one already."""
     return arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=axis)
-
-
-def _powers(degree: int) -> list[tuple[int, int]]:
-    """Exponents of x and y that add up to at most a degree."""
-    return [(a, b) for a in range(degree + 1) for b in range(degree + 1 - a)]

@@ -1,0 +1,233 @@
+"""The loops of the separable engine for processors: one pass where arrays take many.
+
+The same functions for other array libraries are in :mod:`skscatharm.engine.arrays`.
+Each inner loop goes over contiguous numbers and writes to one array, which compilers
+turn into vector instructions.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.harmonics import solid_harmonics
+
+__all__ = ["atom_terms", "gaussian_factors", "near_columns", "pool", "spread"]
+
+Array = NDArray[Any]
+
+_compile = numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+
+
+def atom_terms(
+    x: Array, y: Array, rows: Array, columns: Array, degree: int
+) -> list[Array]:
+    """Evaluate the polynomials in x and y of the solid harmonics around atoms.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (degree + 1, n_atoms, n)
+        Powers along an axis.
+    rows, columns : ndarray of int of shape (n_points,)
+        Indices into x and y: the points. Those of a row follow each other.
+    degree : int
+
+    Returns
+    -------
+    list of ndarray of shape (n_powers * n_atoms, n_points)
+        For each order m, the factors of its powers of z.
+    """
+    return [
+        _atom_terms(x, y, rows, columns, *_monomials(degree, m, x.dtype)).reshape(
+            -1, len(rows)
+        )
+        for m in range(2 * degree + 1)
+    ]
+
+
+def pool(
+    components: Sequence[tuple[Array, Array]],
+    weights: Array,
+    exponents: Array,
+    amplitude: float,
+) -> tuple[Array, Array]:
+    """Compute a modulus, and integrate its powers along the last axis.
+
+    Parameters
+    ----------
+    components : sequence of (array of shape (n_rows, k), array of shape (k, n))
+        For each order m, matrices whose product is that component of the field.
+    weights : array of shape (n,)
+        Weights of the points along the last axis as a quadrature rule.
+    exponents : ndarray of shape (n_exponents,)
+    amplitude : float
+        What moduli are divided by before they are raised to unusual exponents.
+
+    Returns
+    -------
+    modulus : array of shape (n_rows, n)
+    integrals : array of shape (n_exponents, n_rows)
+    """
+    squared = np.zeros((len(components[0][0]), len(weights)), weights.dtype)
+    component = np.empty_like(squared)
+    for a, b in components:
+        _add_squares(squared, np.matmul(a, b, out=component))
+    return _pool(squared, weights, exponents, weights.dtype.type(amplitude))
+
+
+@_compile
+def gaussian_factors(
+    points: Any, centres: Any, width: float, degree: int, cut: float
+) -> Any:
+    r"""Evaluate :math:`d^a e^{-d^2/2}` for all powers a up to a degree.
+
+    Here d is the distance from centre to point in widths; beyond `cut` the factor is
+    zero.
+
+    Returns
+    -------
+    ndarray of shape (degree + 1, n_points, n_centres)
+    """
+    factors = np.zeros((degree + 1, len(points), len(centres)))
+    for i in range(len(points)):
+        for j in range(len(centres)):
+            d = (points[i] - centres[j]) / width
+            if abs(d) < cut:
+                factor = np.exp(-d * d / 2)
+                for a in range(degree + 1):
+                    factors[a, i, j] = factor
+                    factor *= d
+    return factors
+
+
+@_compile
+def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
+    """Put columns back to where they were in x and y, with zeros between them.
+
+    Parameters
+    ----------
+    field : ndarray of shape (n, n_z, n_columns)
+    rows, columns : ndarray of int of shape (n_columns,)
+        Indices into x and y.
+    n_x, n_y : int
+
+    Returns
+    -------
+    ndarray of shape (n, n_z, n_x, n_y)
+    """
+    out = np.zeros((field.shape[0], field.shape[1], n_x, n_y), field.dtype)
+    for i in range(field.shape[0]):
+        for j in range(field.shape[1]):
+            start = 0
+            while start < len(rows):
+                row, first = rows[start], columns[start]
+                stop = start + np.searchsorted(rows[start:], row, side="right")
+                for k in range(stop - start):
+                    out[i, j, row, first + k] = field[i, j, start + k]
+                start = stop
+    return out
+
+
+@_compile
+def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
+    """Find the columns along z that come near an atom, and those between them in a row.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_x,)
+    y : ndarray of shape (n_y,)
+    positions : ndarray of shape (n_atoms, 3)
+    reach : float
+        What is near.
+
+    Returns
+    -------
+    rows, columns : ndarray of int of shape (n_columns,)
+        Indices into x and y.
+    """
+    rows = np.empty(len(x) * len(y), np.int64)
+    columns = np.empty(len(x) * len(y), np.int64)
+    found = 0
+    for i in range(len(x)):
+        low, high = np.inf, -np.inf
+        for n in range(len(positions)):
+            square = reach**2 - (x[i] - positions[n, 0]) ** 2
+            if square > 0:
+                low = min(low, positions[n, 1] - np.sqrt(square))
+                high = max(high, positions[n, 1] + np.sqrt(square))
+        for j in range(len(y)):
+            if low < y[j] < high:
+                rows[found], columns[found] = i, j
+                found += 1
+    return rows[:found], columns[:found]
+
+
+@cache
+def _monomials(degree: int, m: int, dtype: Any) -> tuple[Array, Array]:
+    """List the monomials of a solid harmonic: its term, powers of x and y; a factor."""
+    terms = solid_harmonics(degree)[m].values()
+    table = [(t, a, b) for t, term in enumerate(terms) for a, b in term]
+    factors = [p for term in terms for p in term.values()]
+    return np.array(table), np.array(factors, dtype)
+
+
+@_compile
+def _atom_terms(
+    x: Any, y: Any, rows: Any, columns: Any, monomials: Any, factors: Any
+) -> Any:
+    n_atoms, n_points = x.shape[1], len(rows)
+    terms = np.zeros((monomials[-1, 0] + 1, n_atoms, n_points), x.dtype)
+    start = 0
+    while start < n_points:
+        i, first = rows[start], columns[start]
+        stop = start + np.searchsorted(rows[start:], i, side="right")
+        for k in range(len(factors)):
+            t, a, b = monomials[k]
+            for n in range(n_atoms):
+                factor = factors[k] * x[a, n, i]
+                term, powers = terms[t, n, start:stop], y[b, n, first:]
+                for j in range(stop - start):
+                    term[j] += factor * powers[j]
+        start = stop
+    return terms
+
+
+@_compile
+def _add_squares(squared: Any, component: Any) -> None:
+    for i in range(len(squared)):
+        for k in range(squared.shape[1]):
+            squared[i, k] += component[i, k] * component[i, k]
+
+
+@_compile
+def _pool(squared: Any, weights: Any, exponents: Any, amplitude: Any) -> Any:
+    n_rows, n = squared.shape
+    moduli = np.empty_like(squared)
+    integrals = np.empty((len(exponents), n_rows), squared.dtype)
+    for i in range(n_rows):
+        square, modulus = squared[i], moduli[i]
+        for k in range(n):
+            modulus[k] = np.sqrt(square[k])
+        for e in range(len(exponents)):
+            q = exponents[e]
+            total = weights.dtype.type(0)
+            if q == 0.5:
+                for k in range(n):
+                    total += weights[k] * np.sqrt(modulus[k])
+            elif q == 1:
+                for k in range(n):
+                    total += weights[k] * modulus[k]
+            elif q == 2:
+                for k in range(n):
+                    total += weights[k] * square[k]
+            elif q == 3:
+                for k in range(n):
+                    total += weights[k] * (square[k] * modulus[k])
+            else:
+                for k in range(n):
+                    total += weights[k] * (modulus[k] / amplitude) ** q
+            integrals[e, i] = total
+    return moduli, integrals

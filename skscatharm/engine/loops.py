@@ -1,0 +1,63 @@
+"""The loops of the separable engine as array functions, for any array library.
+
+:mod:`skscatharm.engine.kernels` has the same functions for processors, compiled, and
+says what they take and return.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from skscatharm.harmonics import solid_harmonics
+
+__all__ = ["atom_terms", "pool", "spread"]
+
+Array = Any
+
+
+def atom_terms(
+    x: Array, y: Array, rows: Array, columns: Array, degree: int
+) -> list[Array]:
+    xp = array_namespace(x)
+    x = xp.take(x, xp.asarray(rows), axis=2)
+    y = xp.take(y, xp.asarray(columns), axis=2)
+    return [
+        xp.concat(
+            [
+                reduce(add, (p * x[a, ...] * y[b, ...] for (a, b), p in term.items()))
+                for term in harmonic.values()
+            ]
+        )
+        for harmonic in solid_harmonics(degree)
+    ]
+
+
+def pool(
+    components: Sequence[tuple[Array, Array]],
+    weights: Array,
+    exponents: Sequence[float],
+    amplitude: float,
+) -> tuple[Array, Array]:
+    xp = array_namespace(weights)
+    squared = reduce(add, ((a @ b) ** 2 for a, b in components))
+    modulus = xp.sqrt(squared)
+    powers = {0.5: xp.sqrt(modulus), 1: modulus, 2: squared, 3: squared * modulus}
+    integrals = [
+        (powers[q] if q in powers else (modulus / amplitude) ** float(q)) @ weights
+        for q in exponents
+    ]
+    return modulus, xp.stack(integrals)
+
+
+def spread(field: Array, rows: Array, columns: Array, n_x: int, n_y: int) -> Array:
+    xp = array_namespace(field)
+    # Columns that were left out take the zeros that are appended.
+    index = np.full((n_x, n_y), len(rows))
+    index[rows, columns] = np.arange(len(rows))
+    field = xp.concat([field, xp.zeros_like(field[..., :1])], axis=2)
+    field = xp.take(field, xp.asarray(index.ravel()), axis=2)
+    return xp.reshape(field, (*field.shape[:2], n_x, n_y))
