@@ -22,14 +22,15 @@ the others by itself. Everything runs on one thread. Into ``doc/measured`` go
     The picture.
 
 What the others gave is kept in ``benchmarks/.results``, so that a run that was stopped
-goes on where it was; ``--fresh`` starts over, as it must for times that are to be
-compared.
+goes on where it was; ``--fresh`` starts over, as after a change to this script, or for
+times that are to be compared.
 """
 
 import argparse
 import csv
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -37,6 +38,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from environments import HERE, environment
+from scipy.linalg import LinAlgWarning
 from scipy.spatial.transform import Rotation
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression, Ridge
@@ -168,7 +170,10 @@ def ridge_error(X: np.ndarray, y: np.ndarray) -> float:
         scoring=SCORING,
         cv=FOLDS,
     )
-    return -search.fit(X, y).best_score_
+    with warnings.catch_warnings():
+        # The smallest penalties are too small for many features.
+        warnings.simplefilter("ignore", LinAlgWarning)
+        return -search.fit(X, y).best_score_
 
 
 def kernel_error(kernels: np.ndarray, composition: np.ndarray, y: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from skscatharm import MultilinearRegressor
 
 
 class Multilinear:
-    """Features as collinear as coefficients are, a target that is not linear in them."""
+    """Features as collinear as coefficients are, and a target that bends."""
 
     params = ((1, 2, 3), (500, 2000))
     param_names = ("degree", "molecules")

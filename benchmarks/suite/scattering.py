@@ -41,7 +41,7 @@ class Transform:
 
 
 class Engine:
-    """Four molecules of QM9, by engine and array library; what is missing is skipped."""
+    """Four molecules of QM9, by engine and array library; those missing are skipped."""
 
     params = (("separable", "fourier"), ("numpy", "cupy", "torch"))
     param_names = ("engine", "backend")
