@@ -38,6 +38,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from environments import HERE, environment
+from matplotlib.ticker import NullLocator
 from scipy.linalg import LinAlgWarning
 from scipy.spatial.transform import Rotation
 from sklearn.kernel_ridge import KernelRidge
@@ -265,6 +266,7 @@ def draw(kymatio: dict[str, np.ndarray], soap: dict[str, Any]) -> None:
     )
     middle.legend()
 
+    training = np.array(SIZES) * (FOLDS.n_splits - 1) / FOLDS.n_splits
     labels = (
         "skscatharm, ridge",
         "skscatharm, multilinear",
@@ -274,7 +276,6 @@ def draw(kymatio: dict[str, np.ndarray], soap: dict[str, Any]) -> None:
     for label, errors, style in zip(
         labels, soap["errors"], ("C0--", "C0-", "C2--", "C2-"), strict=True
     ):
-        training = np.array(SIZES) * (FOLDS.n_splits - 1) / FOLDS.n_splits
         right.plot(training, errors, style, marker="o", label=label)
     right.set(
         xscale="log",
@@ -283,7 +284,12 @@ def draw(kymatio: dict[str, np.ndarray], soap: dict[str, Any]) -> None:
         ylabel="mean absolute error, kcal/mol",
         title="Atomization energy",
     )
-    right.legend()
+    right.set_xticks(training, [f"{n:.0f}" for n in training])
+    right.xaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_minor_formatter("{x:g}")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.legend(fontsize="small")
+    right.margins(y=0.3)
     figure.savefig(MEASURED / "peers.svg", metadata={"Date": None})
 
 
