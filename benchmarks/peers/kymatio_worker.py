@@ -1,8 +1,8 @@
 """Solid harmonic scattering of molecules by kymatio, in skscatharm's units.
 
-    python worker.py input.npz output.npz
+    python kymatio_worker.py input.npz output.npz
 
-runs in an environment with kymatio and PyTorch (see ``requirements.txt``) and
+runs in an environment with kymatio and PyTorch (see ``kymatio_requirements.txt``) and
 exchanges arrays with whoever calls it by files. The input holds
 
 ``molecules``

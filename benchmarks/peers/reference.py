@@ -1,6 +1,6 @@
 """Reference coefficients from kymatio, for the tests: ``tests/data/kymatio.npz``.
 
-    python benchmarks/kymatio/reference.py
+    python benchmarks/peers/reference.py
 
 makes a virtual environment for kymatio (which needs an older SciPy), runs itself
 again inside it, and takes about an hour and a half on one core. Five molecules of
@@ -18,15 +18,14 @@ import ast
 import csv
 import subprocess
 import sys
-import venv
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from environments import FOLDER, HERE, environment
+
 if TYPE_CHECKING:
     import numpy as np
-
-HERE = Path(__file__).resolve().parent
 
 # Water, acetonitrile, trifluoroethylamine, N-tert-butylformamide, 2-fluoropyridine:
 # every element of QM9, 3 to 18 atoms; a line, a plane, a ring and two tangles.
@@ -136,7 +135,7 @@ def mean_and_noise(
 def reference() -> "dict[str, np.ndarray]":
     """All that the file holds."""
     import numpy as np
-    from worker import scattering
+    from kymatio_worker import scattering
 
     molecules = qm9_molecules()
     weights = weights_by_channel()
@@ -203,22 +202,14 @@ def reference() -> "dict[str, np.ndarray]":
 def main() -> None:
     """Make the environment if needed, enter it, compute and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--env", type=Path, default=HERE.parent / ".envs" / "kymatio")
+    parser.add_argument("--env", type=Path, default=FOLDER / "kymatio")
     parser.add_argument(
         "--output", type=Path, default=HERE.parents[1] / "tests/data/kymatio.npz"
     )
     options = parser.parse_args()
 
     if Path(sys.prefix).resolve() != options.env.resolve():
-        python = options.env / ("Scripts" if sys.platform == "win32" else "bin")
-        python /= "python"
-        if not options.env.exists():
-            venv.create(options.env, with_pip=True)
-            (options.env / ".gitignore").write_text("*\n")
-        requirements = str(HERE / "requirements.txt")
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True
-        )
+        python = environment("kymatio", options.env)
         subprocess.run([python, __file__, *sys.argv[1:]], check=True)
         return
 
