@@ -14,6 +14,9 @@ from skscatharm.structures import Structure
 
 __all__ = ["find_engine", "molecule_memory", "scattering_batch"]
 
+# Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
+_BUSY = 4 * 2**30
+
 
 def find_engine(engine: str, library: Library) -> str:
     """Choose the engine: for "auto", the faster one where the library computes."""
@@ -106,30 +109,29 @@ def _fourier_scattering(
     """Compute as many molecules at a time as the device has memory for."""
     extents = np.stack([fourier.extent(r) for r in positions])
     n_channels = len(weights[0])
-
-    def memory(molecules: NDArray[np.int64]) -> float:
-        box = extents[molecules].max(axis=0)
-        return len(molecules) * fourier.field_memory(box, n_channels, paths, **options)
-
-    # Molecules of similar size, the largest first, for they share their boxes.
-    remaining = np.argsort(-np.prod(extents + 1, axis=1))
     results = np.empty((len(positions), len(paths), n_channels, len(options["Q"])))
-    largest = len(positions) if library.on_device else 1
-    while len(remaining):
-        batch = remaining[:largest]
-        while len(batch) > 1 and memory(batch) > library.free_memory():
-            batch = batch[: len(batch) // 2]
-        try:
-            results[batch] = fourier.scattering(
-                [positions[i] for i in batch],
-                [weights[i] for i in batch],
-                paths,
-                **options,
-            )
-        except library.out_of_memory():
-            if len(batch) == 1:
-                raise
-            largest = len(batch) // 2
-        else:
-            remaining = remaining[len(batch) :]
+
+    def fits(batch: NDArray[np.int64]) -> bool:
+        box = extents[batch].max(axis=0)
+        memory = fourier.field_memory(box, n_channels, paths, **options)
+        return len(batch) * memory < min(library.free_memory(), _BUSY)
+
+    pending = [np.arange(len(positions))]
+    while pending:
+        batch = pending.pop()
+        if len(batch) == 1 or fits(batch):
+            try:
+                results[batch] = fourier.scattering(
+                    [positions[i] for i in batch],
+                    [weights[i] for i in batch],
+                    paths,
+                    **options,
+                )
+                continue
+            except library.out_of_memory():
+                if len(batch) == 1:
+                    raise
+        # Molecules share their boxes: the halves are to be of similar ones.
+        axis = np.ptp(extents[batch], axis=0).argmax()
+        pending += np.array_split(batch[extents[batch, axis].argsort()], 2)
     return results

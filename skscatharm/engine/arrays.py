@@ -57,7 +57,9 @@ class Library(NamedTuple):
         return nullcontext()
 
     def free_memory(self) -> int:
-        """Ask for the bytes that arrays on the device may still take."""
+        """Ask for the bytes that arrays on the device may still take; 0 for a CPU."""
+        if not self.on_device:
+            return 0
         xp = _compatible(self.name)
         if self.name == "cupy":
             free, _ = xp.cuda.runtime.memGetInfo()

@@ -13,7 +13,7 @@ and some more, and so the results do not depend on the batch.
 """
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import exp, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -297,7 +297,7 @@ class _Batch:
         x, y, z = (xp.exp(-d * d / 2) for d in (x, y, z))
         present = self._array(self.present[..., np.newaxis])
         gaussians = _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * present, xp)
-        return self._array(gaussians > np.exp(-(margin(path.degree) ** 2) / 2))
+        return self._array(gaussians > exp(-(margin(path.degree) ** 2) / 2))
 
     def _phases(
         self, coordinates: NDArray[np.float64], indices: NDArray[np.floating[Any]]
