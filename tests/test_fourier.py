@@ -32,19 +32,17 @@ def batch(molecules):
 
 
 @pytest.mark.parametrize(
-    ("index", "dtype", "options"),
+    ("index", "J", "dtype", "options"),
     [
-        (0, "float32", {}),
-        (3, "float32", {}),
-        (7, "float32", {}),
-        (5, "float32", {"Q": (1, 1.5, 4)}),
-        (1, "float64", {"tol": 3e-5}),
-        (2, "float64", {"tol": 1e-4}),
+        (0, 2, "float32", {}),
+        (3, 2, "float32", {}),
+        (5, 1, "float32", {"Q": (1, 1.5, 4)}),
+        (2, 1, "float64", {"tol": 3e-5}),
     ],
 )
-def test_engines_agree(index, dtype, options, batch) -> None:
+def test_engines_agree(index, J, dtype, options, batch) -> None:
     (positions,), (weights,) = batch[0][index : index + 1], batch[1][index : index + 1]
-    paths = scattering_paths(2, 3, 2)
+    paths = scattering_paths(J, 3, 2)
     options = DEFAULTS | options | {"dtype": getattr(np, dtype)}
     expected = separable.scattering(positions, weights, paths, **options)
     (found,) = fourier.scattering([positions], [weights], paths, **options)
@@ -111,7 +109,7 @@ def test_atoms_far_apart_do_not_interact(Q) -> None:
 def test_single_precision_does_not_bias_low_exponents(batch) -> None:
     paths = scattering_paths(1, 2, 2)
     single, double = (
-        scattering(batch[0][:2], batch[1][:2], paths, dtype, sigma=0.4)
+        scattering(batch[0][:2], batch[1][:2], paths, dtype, sigma=0.6)
         for dtype in ("float32", "float64")
     )
     assert_allclose(single, double, rtol=1e-6)
@@ -122,8 +120,8 @@ def test_weights_of_any_sign_and_size(batch) -> None:
     weights[:, ::2] *= -1
     weights[1] = 0
     paths = scattering_paths(1, 2, 2)
-    first = scattering(batch[0][:1], [weights], paths, sigma=0.5)
-    second = scattering(batch[0][:1], [-1e6 * weights], paths, sigma=0.5)
+    first = scattering(batch[0][:1], [weights], paths, sigma=0.8)
+    second = scattering(batch[0][:1], [-1e6 * weights], paths, sigma=0.8)
     assert np.all(np.isfinite(first))
     assert np.all(first[:, :, 1] == 0)
     assert np.all(np.delete(first, 1, axis=2) > 0)
@@ -133,9 +131,9 @@ def test_weights_of_any_sign_and_size(batch) -> None:
 def test_paths_in_any_order_and_number(batch) -> None:
     positions, weights = batch[0][:1], batch[1][:1]
     every = scattering_paths(2, 2, 2)
-    expected = scattering(positions, weights, every, "float64", sigma=0.5)
+    expected = scattering(positions, weights, every, "float64", sigma=1.0)
     some = [Path((1, 2), 1), Path((0,), 2), Path((), 0), Path((0, 2), 2)]
-    found = scattering(positions, weights, some, "float64", sigma=0.5)
+    found = scattering(positions, weights, some, "float64", sigma=1.0)
     assert_allclose(found, expected[:, [every.index(p) for p in some]], rtol=1e-9)
 
 

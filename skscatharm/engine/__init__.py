@@ -122,8 +122,8 @@ def _fourier_scattering(
         if len(batch) == 1 or fits(batch):
             try:
                 results[batch] = fourier.scattering(
-                    [positions[i] for i in batch],
-                    [weights[i] for i in batch],
+                    [positions[i] for i in batch.tolist()],
+                    [weights[i] for i in batch.tolist()],
                     paths,
                     **options,
                 )
