@@ -13,7 +13,8 @@ and some more, and so the results do not depend on the batch.
 """
 
 from collections.abc import Sequence
-from math import exp, prod, sqrt
+from functools import cache
+from math import ceil, exp, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +109,7 @@ def field_memory(
     dtype: Any,
 ) -> float:
     """Estimate the bytes that `scattering` takes for a molecule of an extent."""
-    n_points = max(prod(_lattice(extent, path, sigma, tol).shape) for path in paths)
+    n_points = max(prod(_shape(extent, path, sigma, tol)) for path in paths)
     itemsize = xp.finfo(_precision(dtype, Q, xp)).bits // 8
     return _ARRAYS * n_channels * n_points * itemsize
 
@@ -331,15 +332,30 @@ def _lattice(
     extent: NDArray[np.float64], path: Path, sigma: float, tol: float
 ) -> _Lattice:
     """Make the box for a field of molecules of an extent, centred on the origin."""
+    step, _ = _step_and_reach(path, sigma, tol)
+    shape = _shape(extent, path, sigma, tol)
+    half = np.array([n // 2 for n in shape])
+    return _Lattice(np.diag(shape) * step, shape, step * (_SHIFT - half))
+
+
+def _shape(
+    extent: NDArray[np.float64], path: Path, sigma: float, tol: float
+) -> tuple[int, int, int]:
+    """Count the points of the grid of a box along its axes."""
+    step, reach = _step_and_reach(path, sigma, tol)
+    x, y, z = (
+        next_fast_len(ceil(2 * (length + reach) / step), real=True)
+        for length in extent.tolist()
+    )
+    return x, y, z
+
+
+@cache
+def _step_and_reach(path: Path, sigma: float, tol: float) -> tuple[float, float]:
+    """Step of the grid of a field, and how far the field reaches beyond the atoms."""
     width = _width(path, sigma)
     step = fine_step(max(1, len(path.scales)), path.degree, width, tol)
-    step = min(step, _LARGEST_STEP) * width
-    x, y, z = (
-        next_fast_len(int(n), real=True)
-        for n in np.ceil(2 * (extent + margin(path.degree) * width) / step)
-    )
-    shape = np.array((x, y, z))
-    return _Lattice(np.diag(shape * step), (x, y, z), step * (_SHIFT - shape // 2))
+    return min(step, _LARGEST_STEP) * width, margin(path.degree) * width
 
 
 def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:
