@@ -87,9 +87,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         a device and "separable" on the CPU.
     backend : {"auto", "numpy", "cupy", "torch"}, default="auto"
         The array library that computes. "auto" is CuPy if it finds a device and NumPy
-        otherwise; if `X` is an array on a device already, it is the library of `X`.
-        PyTorch computes on the device of `X` if that is a tensor, otherwise on CUDA
-        if there is any.
+        otherwise; or PyTorch, if `X` is a tensor on a CUDA device. PyTorch computes
+        where `X` is if that is a tensor, otherwise on a CUDA device if there is one.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.

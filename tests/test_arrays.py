@@ -40,10 +40,22 @@ def test_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.asarray(X)
     assert find_library("torch", tensor) == Library("torch", "cpu")
-    assert find_library("torch", tensor.to("meta")) == Library("torch", "meta")
-    assert find_library("auto", tensor.to("meta")) == Library("torch", "meta")
     assert find_library("numpy", tensor) == Library("numpy", "cpu")
     assert find_library("torch", X).on_device == torch.cuda.is_available()
+
+
+def test_torch_on_a_device() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no CUDA device")
+    tensor = torch.asarray(X, device="cuda:0")
+    library = find_library("auto", tensor)
+    assert library == find_library("torch", tensor) == Library("torch", "cuda:0")
+    assert library.free_memory() > 0
+    with library.scope():
+        assert library.namespace().asarray(X).is_cuda
+    with pytest.raises(library.out_of_memory()), library.scope():
+        torch.empty(2**50)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])

@@ -72,7 +72,9 @@ class Library(NamedTuple):
         """Return what the library raises when memory runs out."""
         if self.name == "torch":
             return (_compatible("torch").OutOfMemoryError,)
-        return (MemoryError,)  # CuPy derives its own from it
+        if self.name == "cupy":  # cuFFT has no error of its own for it
+            return (MemoryError, import_module("cupy.cuda.cufft").CuFFTError)
+        return (MemoryError,)
 
 
 def _compatible(name: str) -> Any:
@@ -85,7 +87,7 @@ def find_library(backend: str, X: Any) -> Library:
     Parameters
     ----------
     backend : {"auto", "numpy", "cupy", "torch"}
-        "auto" is the library of `X` if that lies on a device, otherwise CuPy if it
+        "auto" is PyTorch if `X` is a tensor on a CUDA device, otherwise CuPy if it
         finds a device, and NumPy if it does not.
     X : object
         The molecules. If they are an array of the library, it computes on their device.
@@ -102,7 +104,7 @@ def find_library(backend: str, X: Any) -> Library:
         If CuPy finds no device.
     """
     if backend == "auto":
-        if is_torch_array(X) and X.device.type != "cpu":
+        if is_torch_array(X) and X.is_cuda:
             backend = "torch"
         else:
             backend = "numpy" if _cupy_is_missing() else "cupy"
@@ -119,7 +121,7 @@ def find_library(backend: str, X: Any) -> Library:
                 "backend='torch' needs PyTorch: install it with `pip install torch`."
             ) from error
         if is_torch_array(X):
-            return Library("torch", str(X.device))
+            return Library("torch", str(X.device) if X.is_cuda else "cpu")
         return Library("torch", "cuda" if torch.cuda.is_available() else "cpu")
     return Library("numpy", "cpu")
 
