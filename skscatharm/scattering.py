@@ -306,12 +306,13 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         for i, structure in enumerate(structures):
             memory = molecule_memory(structure, len(tables), paths, **options)
             if memory > _MEMORY:
+                other = " or engine='separable'" * (options["engine"] == "fourier")
                 size = np.ptp(structure.positions, axis=0).max()
                 raise ValueError(
                     f"Molecule {i} extends over {size:.3g} Å: with sigma="
                     f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
                     f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
-                    "are in Å, choose a larger sigma."
+                    f"are in Å, choose a larger sigma{other}."
                 )
         return structures, weights
 

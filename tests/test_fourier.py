@@ -37,7 +37,7 @@ def batch(molecules):
         (0, 2, "float32", {}),
         (3, 2, "float32", {}),
         (5, 1, "float32", {"Q": (1, 1.5, 4)}),
-        (2, 1, "float64", {"tol": 3e-5}),
+        (2, 1, "float64", {"tol": 5e-5}),
     ],
 )
 def test_engines_agree(index, J, dtype, options, batch) -> None:
@@ -47,7 +47,8 @@ def test_engines_agree(index, J, dtype, options, batch) -> None:
     expected = separable.scattering(positions, weights, paths, **options)
     (found,) = fourier.scattering([positions], [weights], paths, **options)
     errors = np.abs(found / expected - 1)
-    assert errors.max() < 2 * options["tol"]  # of which each engine has one
+    # Each has its own error, and not every molecule is a typical one.
+    assert errors.max() < 3 * options["tol"]
     assert np.median(errors) < 0.1 * options["tol"]
 
 
@@ -77,9 +78,9 @@ def test_degree_0_gives_densities_of_other_widths(batch) -> None:
         Path((0,), 0),
         *(Path(s, 0) for s in combinations(range(3), 2)),
     ]
-    found = scattering(positions, weights, paths)
+    found = scattering(positions, weights, paths, sigma=0.6)
     for i, path in enumerate(paths):
-        sigma = SIGMA * np.sqrt(1 + sum(4**j for j in path.scales))
+        sigma = 0.6 * np.sqrt(1 + sum(4**j for j in path.scales))
         density = scattering(positions, weights, [Path((), 0)], sigma=sigma)
         assert_allclose(found[:, i], density[:, 0], rtol=5e-5)
 
@@ -142,8 +143,8 @@ def test_paths_in_any_order_and_number(batch) -> None:
     [("float32", (1, 2, 3, 4), 2e-5), ("float64", (0.5, 1, 2, 3, 4), 1e-9)],
 )
 def test_array_libraries_agree(xp, dtype, Q, rtol, batch) -> None:
-    paths = scattering_paths(1, 3, 2)
-    options = {"Q": Q, "sigma": 0.8, "dtype": dtype}
+    paths = scattering_paths(1, 2, 2)
+    options = {"Q": Q, "sigma": 1.0, "dtype": dtype}
     expected = scattering(batch[0][:2], batch[1][:2], paths, **options)
     found = scattering(batch[0][:2], batch[1][:2], paths, xp=xp, **options)
     assert_allclose(found, expected, rtol=rtol)
@@ -166,7 +167,7 @@ def test_wavevectors_of_an_oblique_box() -> None:
 
 @pytest.mark.parametrize("Q", [(0.5, 1, 2, 3), (1, 2, 3)])
 def test_memory_is_estimated(Q, batch) -> None:
-    options = DEFAULTS | {"Q": Q, "dtype": np.float32}
+    options = DEFAULTS | {"Q": Q, "dtype": np.float32, "sigma": 0.6}
     paths = scattering_paths(1, 2, 2)
     tracemalloc.start()
     fourier.scattering(batch[0][:1], batch[1][:1], paths, **options)

@@ -307,7 +307,7 @@ class _Batch:
 
         Returns
         -------
-        array of shape (\\*coordinates.shape, n_indices)
+        array of shape (..., n_indices)
         """
         xp = self.xp
         x = xp.asarray(coordinates[..., np.newaxis], dtype=xp.float64)
