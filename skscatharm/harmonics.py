@@ -1,13 +1,15 @@
 r"""Real solid harmonics as polynomials, and the wavelets made of them.
 
-Everything here is a small exact table: the engines turn it into fields.
+Everything here is exact, and small but for the wavelets in frequency; the engines turn
+it into fields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from math import comb, factorial, gamma, pi, sqrt
+from typing import Any
 
-__all__ = ["solid_harmonics", "wavelet_constant"]
+__all__ = ["solid_harmonics", "wavelet_constant", "wavelets_in_frequency"]
 
 Polynomial = Mapping[tuple[int, int], float]
 
@@ -112,3 +114,42 @@ def wavelet_constant(degree: int) -> float:
     """
     radial = 2 ** ((degree + 1) / 2) * gamma((degree + 3) / 2)
     return 1 / (sqrt((2 * degree + 1) * 4 * pi) * radial)
+
+
+def wavelets_in_frequency(
+    degree: int, scale: float, wavevectors: Sequence[Any], xp: Any
+) -> Iterator[Any]:
+    r"""Evaluate the Fourier transforms of the wavelets of a degree and a scale.
+
+    .. math::
+
+        \int \psi_{lms}(u)\, e^{-i k \cdot u} du = (-i)^l\, (2 \pi)^{3/2} c_l\,
+        (s |k|)^l e^{-s^2 |k|^2 / 2}\, Y_{lm}\!\left(\frac{k}{|k|}\right)
+
+    Parameters
+    ----------
+    degree : int
+        The degree l, 0 or more.
+    scale : float
+        The scale s.
+    wavevectors : sequence of three arrays
+        The components of k in x, y and z, arrays that broadcast to one shape, in
+        radians for a unit of length.
+    xp : module
+        Namespace of their array library.
+
+    Yields
+    ------
+    array of that shape
+        For m = -l, ..., l the transform without its factor :math:`(-i)^l`: a real
+        array.
+    """
+    x, y, z = (scale * k for k in wavevectors)
+    # What is smaller than this cannot matter, but subnormal numbers would be slow.
+    exponent = xp.clip((x * x + y * y + z * z) / 2, None, 60.0)
+    gaussian = (2 * pi) ** 1.5 * wavelet_constant(degree) * xp.exp(-exponent)
+    for harmonic in solid_harmonics(degree):
+        yield gaussian * sum(
+            z**c * sum(p * x**a * y**b for (a, b), p in polynomial.items())
+            for c, polynomial in harmonic.items()
+        )

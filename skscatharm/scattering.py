@@ -14,14 +14,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from tqdm import tqdm
 
 from skscatharm.densities import channel_weights, resolve_channels
-from skscatharm.engine import scattering_batch
-from skscatharm.engine.separable import grid_memory
+from skscatharm.engine import find_engine, molecule_memory, scattering_batch
+from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
 from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import Structure, check_structures
 
 __all__ = ["SolidHarmonicScattering"]
 
 _MEMORY = 4 * 2**30
+_DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
 
 
 class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
@@ -78,10 +79,21 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Relative error that the worst coefficient of a typical molecule may have; most
         are far more exact. The number of points grows like ``tol**-0.75``.
     dtype : {"float32", "float64"}, default="float32"
-        Precision of the fields. The smallest tolerances take "float64".
+        Precision of the fields. The smallest tolerances take "float64", and so do all
+        exponents below 1 with the Fourier engine, whatever is asked for.
+    engine : {"auto", "separable", "fourier"}, default="auto"
+        How the fields are computed: as products of factors along the axes, which is
+        fast on a CPU, or by FFTs of boxes around the molecules. "auto" is "fourier" on
+        a device and "separable" on the CPU.
+    backend : {"auto", "numpy", "cupy", "torch"}, default="auto"
+        The array library that computes. "auto" is CuPy if it finds a device and NumPy
+        otherwise; or PyTorch, if `X` is a tensor on a CUDA device. PyTorch computes
+        where `X` is if that is a tensor, otherwise on a CUDA device if there is one.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.
+        On a device it has no effect: one process fills it with as many molecules at a
+        time as its memory holds.
     verbose : int, default=0
         Show a progress bar if not 0.
 
@@ -122,6 +134,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 0, 1e-2, closed="neither")],
         "dtype": [StrOptions({"float32", "float64"})],
+        "engine": [StrOptions({"auto", "separable", "fourier"})],
+        "backend": [StrOptions({"auto", "numpy", "cupy", "torch"})],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -142,6 +156,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         max_order: int = 2,
         tol: float = 2e-4,
         dtype: str = "float32",
+        engine: str = "auto",
+        backend: str = "auto",
         n_jobs: int | None = None,
         verbose: int = 0,
     ) -> None:
@@ -153,6 +169,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self.max_order = max_order
         self.tol = tol
         self.dtype = dtype
+        self.engine = engine
+        self.backend = backend
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -174,13 +192,13 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, ImportError, RuntimeError
             If a parameter is invalid, or as :meth:`transform`.
         """
-        self._check(X)
+        self._check(X, find_library(self.backend, X))
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float64]:
+    def transform(self, X: Any) -> Any:
         """Compute the coefficients of molecules.
 
         Parameters
@@ -192,7 +210,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Returns
         -------
         coefficients : ndarray of shape (n_molecules, n_coefficients)
-            In the order of :meth:`get_feature_names_out`.
+            In the order of :meth:`get_feature_names_out`. If `X` is an array of CuPy or
+            PyTorch, so are they, on the same device.
 
         Raises
         ------
@@ -201,18 +220,20 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         ValueError
             If a molecule cannot be computed. The message names it, and says what to
             do. All molecules are checked before the first is computed.
+        ImportError
+            If the library that `backend` asks for is not installed.
+        RuntimeError
+            If `backend` is "cupy" and there is no device.
         """
         self._validate_params()
-        structures, weights = self._check(X)
+        library = find_library(self.backend, X)
+        structures, weights = self._check(X, library)
         paths = scattering_paths(self.J, self.L, self.max_order)
-        options = {
-            "Q": self._exponents(),
-            "sigma": self.sigma,
-            "tol": self.tol,
-            "dtype": self.dtype,
-        }
-        batches = list(gen_batches(len(structures), self._batch_size(len(structures))))
-        results = Parallel(self.n_jobs, return_as="generator")(
+        options = self._options(library)
+        n_jobs = 1 if library.on_device else self.n_jobs
+        size = _batch_size(len(structures), n_jobs, library)
+        batches = list(gen_batches(len(structures), size))
+        results = Parallel(n_jobs, return_as="generator")(
             delayed(scattering_batch)(
                 structures[batch], weights[batch], paths, **options
             )
@@ -225,7 +246,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             for batch, result in zip(batches, results, strict=True):
                 coefficients[batch] = _arrange(result, paths)
                 progress.update(len(result))
-        return coefficients
+        return to_library_of(X, coefficients)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -263,30 +284,37 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
         return Q.tolist()
 
-    def _check(self, X: Any) -> tuple[list[Structure], list[NDArray[np.float64]]]:
-        """Raise whatever there is to raise, before anything takes time."""
-        self._exponents()
-        tables = resolve_channels(self.channels)
-        structures = check_structures(X)
-        weights = channel_weights(tables, structures)
-        if self.max_order == 2 and self.J > 0:
-            for i, structure in enumerate(structures):
-                memory = grid_memory(
-                    structure.positions, len(tables), self.sigma, self.dtype
-                )
-                if memory > _MEMORY:
-                    size = np.ptp(structure.positions, axis=0).max()
-                    raise ValueError(
-                        f"Molecule {i} extends over {size:.3g} Å: with sigma="
-                        f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
-                        f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
-                        "are in Å, choose a larger sigma."
-                    )
-        return structures, weights
+    def _options(self, library: Library) -> dict[str, Any]:
+        return {
+            "Q": self._exponents(),
+            "sigma": self.sigma,
+            "tol": self.tol,
+            "dtype": self.dtype,
+            "engine": find_engine(self.engine, library),
+            "library": library,
+        }
 
-    def _batch_size(self, n_molecules: int) -> int:
-        # Some batches for each worker, that none waits long for the last.
-        return int(np.clip(n_molecules // (8 * effective_n_jobs(self.n_jobs)), 1, 32))
+    def _check(
+        self, X: Any, library: Library
+    ) -> tuple[list[Structure], list[NDArray[np.float64]]]:
+        """Raise whatever there is to raise, before anything takes time."""
+        options = self._options(library)
+        tables = resolve_channels(self.channels)
+        structures = check_structures(to_host(X))
+        weights = channel_weights(tables, structures)
+        paths = scattering_paths(self.J, self.L, self.max_order)
+        for i, structure in enumerate(structures):
+            memory = molecule_memory(structure, len(tables), paths, **options)
+            if memory > _MEMORY:
+                other = " or engine='separable'" * (options["engine"] == "fourier")
+                size = np.ptp(structure.positions, axis=0).max()
+                raise ValueError(
+                    f"Molecule {i} extends over {size:.3g} Å: with sigma="
+                    f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
+                    f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
+                    f"are in Å, choose a larger sigma{other}."
+                )
+        return structures, weights
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -295,6 +323,13 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _batch_size(n_molecules: int, n_jobs: int | None, library: Library) -> int:
+    if library.on_device:
+        return _DEVICE_BATCH
+    # Some batches for each worker, that none waits long for the last.
+    return int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
 
 
 def _arrange(

@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,3 +31,15 @@ def qm9() -> Bunch:
 def molecules(qm9: Bunch) -> NDArray[np.float64]:
     """Twenty molecules of QM9, of different sizes."""
     return qm9.data[:20]
+
+
+@pytest.fixture(params=["array_api_strict", "torch", "cupy"])
+def xp(request: pytest.FixtureRequest) -> Any:
+    """Each array library other than NumPy."""
+    if request.param == "array_api_strict":
+        return import_module(request.param)
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    library = import_module(f"array_api_compat.{request.param}")
+    if request.param == "cupy" and not library.cuda.is_available():
+        pytest.skip("CuPy finds no CUDA device")
+    return library

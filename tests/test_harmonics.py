@@ -4,7 +4,11 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.special import sph_harm_y
 
-from skscatharm.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.harmonics import (
+    solid_harmonics,
+    wavelet_constant,
+    wavelets_in_frequency,
+)
 
 DEGREES = range(7)
 
@@ -64,3 +68,19 @@ def test_wavelet_modulus_integrates_to_one(degree) -> None:
     )
     modulus = wavelet_constant(degree) * np.sqrt((2 * degree + 1) / (4 * np.pi))
     assert_allclose(modulus * radial, 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("scale", [0.5, 1.3])
+def test_wavelets_in_frequency(degree, scale) -> None:
+    axis = scale * np.linspace(-9, 9, 37)
+    u = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3)
+    envelope = np.exp(-(u**2).sum(axis=1) / (2 * scale**2))
+    wavelets = (
+        wavelet_constant(degree) * scale**-3 * evaluate(degree, u / scale) * envelope
+    )
+    k = np.random.default_rng(0).normal(size=(3, 5)) / scale
+    # The trapezoid rule is exact for them.
+    expected = wavelets @ np.exp(-1j * u @ k) * (axis[1] - axis[0]) ** 3
+    found = (-1j) ** degree * np.array([*wavelets_in_frequency(degree, scale, k, np)])
+    assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())

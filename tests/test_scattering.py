@@ -1,4 +1,5 @@
 import pickle
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def test_fit_transform_is_transform(molecules, fast) -> None:
     assert_array_equal(once, fast.fit(molecules).transform(molecules))
 
 
-def test_clone_and_pickle(molecules, fast) -> None:
+@pytest.mark.parametrize("engine", ["separable", "fourier"])
+def test_clone_and_pickle(engine, molecules, fast) -> None:
+    fast.set_params(engine=engine)
     expected = fast.fit_transform(molecules[:3])
     copy = pickle.loads(pickle.dumps(fast))
     assert_array_equal(copy.transform(molecules[:3]), expected)
@@ -237,6 +240,8 @@ def test_any_arrangement_of_atoms_has_positive_coefficients(atoms) -> None:
         ("max_order", 3),
         ("tol", 0),
         ("dtype", "float16"),
+        ("engine", "spherical"),
+        ("backend", "jax"),
         ("channels", "nuclear"),
         ("Q", 2),
     ],
@@ -292,6 +297,81 @@ def test_progress(molecules, fast, capsys) -> None:
     assert capsys.readouterr().err == ""
     fast.set_params(verbose=1).transform(molecules)
     assert "20/20" in capsys.readouterr().err
+
+
+class TestEnginesAndBackends:
+    def test_engines_agree(self, molecules, fast) -> None:
+        separable = fast.transform(molecules[:5])
+        fourier = fast.set_params(engine="fourier").transform(molecules[:5])
+        assert_allclose(fourier, separable, rtol=3e-4)
+        assert np.any(fourier != separable)
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_fourier_engine_gives_frames(self, n_jobs, molecules, fast) -> None:
+        fast.set_params(engine="fourier", n_jobs=n_jobs)
+        array = fast.transform(molecules[:4])
+        frame = fast.set_output(transform="pandas").transform(molecules[:4])
+        assert_array_equal(frame.columns, fast.get_feature_names_out())
+        assert_allclose(frame.to_numpy(), array)
+
+    @pytest.mark.parametrize("engine", ["separable", "fourier"])
+    @pytest.mark.parametrize("backend", ["auto", "numpy", "torch"])
+    def test_torch_in_torch_out(self, backend, engine, molecules, fast) -> None:
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        fast.set_params(engine=engine, sigma=1.0)
+        expected = fast.transform(molecules[:2])
+        tensor = torch.asarray(molecules[:2].copy(), requires_grad=True)
+        found = fast.set_params(backend=backend).fit_transform(tensor)
+        assert isinstance(found, torch.Tensor)
+        assert found.device == tensor.device
+        assert_allclose(found.numpy(), expected, rtol=2e-5)
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_numpy_in_numpy_out(self, n_jobs, molecules, fast) -> None:
+        pytest.importorskip("torch", reason="torch is not installed")
+        expected = fast.transform(molecules[:2])
+        found = fast.set_params(backend="torch", n_jobs=n_jobs).transform(molecules[:2])
+        assert isinstance(found, np.ndarray)
+        assert_allclose(found, expected, rtol=2e-5)
+
+    @pytest.mark.parametrize("engine", ["separable", "fourier"])
+    def test_cupy_in_cupy_out(self, engine, molecules, fast) -> None:
+        cupy = pytest.importorskip("cupy", reason="cupy is not installed")
+        if not cupy.cuda.is_available():
+            pytest.skip("CuPy finds no CUDA device")
+        fast.set_params(engine=engine)
+        found = fast.transform(cupy.asarray(molecules))
+        assert isinstance(found, cupy.ndarray)
+        expected = fast.set_params(backend="numpy").transform(molecules)
+        assert_allclose(found.get(), expected, rtol=2e-5)
+
+    @pytest.mark.parametrize("method", ["fit", "transform"])
+    def test_cupy_is_missing(self, method, molecules, fast, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "cupy", None)
+        fast.fit(molecules)
+        fast.set_params(backend="cupy")
+        with pytest.raises(ImportError, match="pip install"):
+            getattr(fast, method)(molecules)
+
+    def test_molecule_too_large_for_the_fourier_engine(self) -> None:
+        X = np.array([METHANE], dtype=float)
+        X[:, :, 1:] *= 60
+        transformer = SolidHarmonicScattering(engine="fourier")
+        with pytest.raises(
+            ValueError, match=r"Molecule 0 .* GiB .* engine='separable'"
+        ):
+            transformer.fit(X)
+        transformer.set_params(engine="separable").fit(X)
+
+    def test_search_over_engines(self, qm9) -> None:
+        pipeline = make_pipeline(
+            SolidHarmonicScattering(J=1, L=1, sigma=1.0), StandardScaler(), Ridge()
+        )
+        grid = {"solidharmonicscattering__engine": ["separable", "fourier"]}
+        search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2)
+        search.fit(qm9.data[:20], qm9.target[:20, 7])
+        scores = search.cv_results_["mean_test_score"]
+        assert_allclose(scores[0], scores[1], rtol=1e-2)
 
 
 def test_search_gives_the_same_on_two_jobs(qm9) -> None:

@@ -7,18 +7,60 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from skscatharm.engine.arrays import keep_freed_memory
-from skscatharm.engine.separable import scattering
+from skscatharm.engine import fourier, separable
+from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.paths import Path
 from skscatharm.structures import Structure
 
-__all__ = ["scattering_batch"]
+__all__ = ["find_engine", "molecule_memory", "scattering_batch"]
+
+# Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
+_BUSY = 4 * 2**30
+
+
+def find_engine(engine: str, library: Library) -> str:
+    """Choose the engine: for "auto", the faster one where the library computes."""
+    if engine == "auto":
+        return "fourier" if library.on_device else "separable"
+    return engine
+
+
+def molecule_memory(
+    structure: Structure,
+    n_channels: int,
+    paths: Sequence[Path],
+    *,
+    engine: str,
+    library: Library,
+    dtype: str,
+    **options: Any,
+) -> float:
+    """Estimate the bytes that `scattering_batch` takes at least for a molecule."""
+    if engine == "fourier":
+        xp = library.namespace()
+        return fourier.field_memory(
+            fourier.extent(structure.positions),
+            n_channels,
+            paths,
+            xp=xp,
+            dtype=getattr(xp, dtype),
+            **options,
+        )
+    if any(len(path.scales) > 1 for path in paths):
+        return separable.grid_memory(
+            structure.positions, n_channels, options["sigma"], dtype
+        )
+    return 0.0
 
 
 def scattering_batch(
     structures: Sequence[Structure],
     weights: Sequence[NDArray[np.float64]],
     paths: Sequence[Path],
+    *,
+    engine: str,
+    library: Library,
+    dtype: str,
     **options: Any,
 ) -> NDArray[np.float64]:
     """Compute the coefficients of a batch of molecules.
@@ -30,19 +72,66 @@ def scattering_batch(
         For each molecule, the weights of its atoms in each channel.
     paths : sequence of Path
         What to compute.
+    engine : {"separable", "fourier"}
+    library : Library
+        The array library that computes, and where.
+    dtype : {"float32", "float64"}
     **options
-        Q, sigma, tol and dtype, as in :class:`~skscatharm.SolidHarmonicScattering`.
+        Q, sigma and tol, as in :class:`~skscatharm.SolidHarmonicScattering`.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
+    xp = library.namespace()
+    options |= {"xp": xp, "dtype": getattr(xp, dtype)}
+    positions = [structure.positions for structure in structures]
     keep_freed_memory()
     # The matrices are small: more threads would only wait for each other.
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"), library.scope():
+        if engine == "fourier":
+            return _fourier_scattering(positions, weights, paths, library, options)
         return np.stack(
             [
-                scattering(structure.positions, w, paths, xp=np, **options)
-                for structure, w in zip(structures, weights, strict=True)
+                separable.scattering(r, w, paths, **options)
+                for r, w in zip(positions, weights, strict=True)
             ]
         )
+
+
+def _fourier_scattering(
+    positions: Sequence[NDArray[np.float64]],
+    weights: Sequence[NDArray[np.float64]],
+    paths: Sequence[Path],
+    library: Library,
+    options: dict[str, Any],
+) -> NDArray[np.float64]:
+    """Compute as many molecules at a time as the device has memory for."""
+    extents = np.stack([fourier.extent(r) for r in positions])
+    n_channels = len(weights[0])
+    results = np.empty((len(positions), len(paths), n_channels, len(options["Q"])))
+
+    def fits(batch: NDArray[np.int64]) -> bool:
+        box = extents[batch].max(axis=0)
+        memory = fourier.field_memory(box, n_channels, paths, **options)
+        return len(batch) * memory < min(library.free_memory(), _BUSY)
+
+    pending = [np.arange(len(positions))]
+    while pending:
+        batch = pending.pop()
+        if len(batch) == 1 or fits(batch):
+            try:
+                results[batch] = fourier.scattering(
+                    [positions[i] for i in batch.tolist()],
+                    [weights[i] for i in batch.tolist()],
+                    paths,
+                    **options,
+                )
+                continue
+            except library.out_of_memory():
+                if len(batch) == 1:
+                    raise
+        # Molecules share their boxes: the halves are to be of similar ones.
+        axis = np.ptp(extents[batch], axis=0).argmax()
+        pending += np.array_split(batch[extents[batch, axis].argsort()], 2)
+    return results

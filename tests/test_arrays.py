@@ -1,0 +1,100 @@
+import pickle
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
+
+X = np.ones((2, 3, 4))
+
+
+@pytest.fixture(params=["missing", "no device"])
+def no_cupy(request, monkeypatch):
+    """A computer where CuPy cannot compute, and what is raised there."""
+    if request.param == "missing":
+        monkeypatch.setitem(sys.modules, "cupy", None)
+        return ImportError, r"pip install 'skscatharm\[cuda12\]'"
+    cuda = SimpleNamespace(is_available=lambda: False)
+    cupy = SimpleNamespace(cuda=cuda, ndarray=type(None))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return RuntimeError, "no.*nvidia-smi"
+
+
+def test_cupy_cannot_compute(no_cupy) -> None:
+    error, message = no_cupy
+    assert find_library("auto", X) == Library("numpy", "cpu")
+    with pytest.raises(error, match=message):
+        find_library("cupy", X)
+
+
+def test_torch_is_missing(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch"):
+        find_library("torch", X)
+
+
+def test_torch() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.asarray(X)
+    assert find_library("torch", tensor) == Library("torch", "cpu")
+    assert find_library("numpy", tensor) == Library("numpy", "cpu")
+    assert find_library("torch", X).on_device == torch.cuda.is_available()
+
+
+def test_torch_on_a_device() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no CUDA device")
+    tensor = torch.asarray(X, device="cuda:0")
+    library = find_library("auto", tensor)
+    assert library == find_library("torch", tensor) == Library("torch", "cuda:0")
+    assert library.free_memory() > 0
+    with library.scope():
+        assert library.namespace().asarray(X).is_cuda
+    with pytest.raises(library.out_of_memory()), library.scope():
+        torch.empty(2**50)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_library_on_the_cpu(name) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    library = pickle.loads(pickle.dumps(Library(name, "cpu")))
+    assert not library.on_device
+    assert library.free_memory() == 0
+    with library.scope():
+        array = library.namespace().asarray(X)
+    assert type(array).__module__.startswith(name)
+    with pytest.raises(library.out_of_memory()):
+        raise library.out_of_memory()[0]
+
+
+def test_cupy() -> None:
+    cupy = pytest.importorskip("cupy", reason="cupy is not installed")
+    if not cupy.cuda.is_available():
+        pytest.skip("CuPy finds no CUDA device")
+    library = find_library("auto", X)
+    assert library == find_library("auto", cupy.asarray(X)) == Library("cupy", 0)
+    assert library.free_memory() > 0
+    with library.scope():
+        assert library.namespace().asarray(X).device.id == 0
+    with pytest.raises(library.out_of_memory()):
+        cupy.empty(2**50)
+
+
+def test_arrays_of_other_libraries_there_and_back(xp) -> None:
+    if "strict" in xp.__name__:
+        pytest.skip("array_api_strict is no library that users bring arrays of")
+    array = xp.asarray(X)
+    assert_array_equal(to_host(array), X)
+    back = to_library_of(array, X)
+    assert type(back) is type(array)
+    assert back.device == array.device
+
+
+def test_other_objects_stay_what_they_are() -> None:
+    molecules = [object()]
+    assert to_host(molecules) is molecules
+    assert to_library_of(molecules, X) is X
