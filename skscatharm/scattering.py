@@ -1,12 +1,15 @@
 """The transformer: molecules in, invariant coefficients out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby, product
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Tags, gen_batches
@@ -17,6 +20,8 @@ from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import scattering_batch
 from skscatharm.engine.separable import grid_memory
 from skscatharm.paths import Path, scattering_paths
+from skscatharm.reuse import stored_batch
+from skscatharm.store import CoefficientStore, density_keys
 from skscatharm.structures import Structure, check_structures
 
 __all__ = ["SolidHarmonicScattering"]
@@ -79,6 +84,9 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         are far more exact. The number of points grows like ``tol**-0.75``.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the fields. The smallest tolerances take "float64".
+    memory : str, path-like, CoefficientStore or None, default=None
+        Folder where coefficients are kept, so that each is computed once, whichever
+        fold, candidate or process asks for it; see :class:`CoefficientStore`.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.
@@ -122,6 +130,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 0, 1e-2, closed="neither")],
         "dtype": [StrOptions({"float32", "float64"})],
+        "memory": [str, os.PathLike, CoefficientStore, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -142,6 +151,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         max_order: int = 2,
         tol: float = 3e-4,
         dtype: str = "float32",
+        memory: str | os.PathLike[str] | CoefficientStore | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
     ) -> None:
@@ -153,6 +163,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self.max_order = max_order
         self.tol = tol
         self.dtype = dtype
+        self.memory = memory
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -207,25 +218,88 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         paths = scattering_paths(self.J, self.L, self.max_order)
         options = {
             "Q": self._exponents(),
-            "sigma": self.sigma,
-            "tol": self.tol,
+            "sigma": float(self.sigma),
+            "tol": float(self.tol),
             "dtype": self.dtype,
         }
-        batches = list(gen_batches(len(structures), self._batch_size(len(structures))))
-        results = Parallel(self.n_jobs, return_as="generator")(
-            delayed(scattering_batch)(
-                structures[batch], weights[batch], paths, **options
-            )
-            for batch in batches
+        if self.memory is None:
+            compute = partial(scattering_batch, paths=paths, **options)
+            coefficients = self._in_batches(compute, structures, weights)
+        else:
+            coefficients = self._recall(structures, weights, paths, **options)
+        return _arrange(coefficients, paths)
+
+    def _recall(
+        self,
+        structures: list[Structure],
+        weights: list[NDArray[np.float64]],
+        paths: list[Path],
+        Q: list[float],
+        **settings: Any,
+    ) -> NDArray[np.float64]:
+        """Read coefficients from the store, after those that it lacks were computed."""
+        store = self.memory
+        if not isinstance(store, CoefficientStore):
+            store = CoefficientStore(store)
+        keys = density_keys(structures, weights, settings)
+        coefficients = store.read(keys, paths, Q).swapaxes(1, 2)
+        lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
+        if len(lacking) == 0:
+            return coefficients
+
+        # Each molecule once; and in random order, as other processes that start with
+        # the same ones then find most of each other's work done.
+        first = {keys[i].tobytes(): i for i in lacking[::-1]}
+        chosen = np.random.default_rng().permutation(list(first.values()))
+        further = scattering_paths(max(self.J, store.ahead), self.L, self.max_order)
+        compute = partial(
+            stored_batch,
+            paths=paths,
+            further_paths=[
+                path
+                for path in further
+                if path not in paths and path.scales[0] <= self.J
+            ],
+            Q=Q,
+            store=store,
+            **settings,
         )
-        coefficients = np.empty((len(structures), len(self.get_feature_names_out())))
-        with tqdm(
-            total=len(structures), disable=not self.verbose, unit="molecule"
-        ) as progress:
-            for batch, result in zip(batches, results, strict=True):
-                coefficients[batch] = _arrange(result, paths)
-                progress.update(len(result))
+        coefficients[chosen] = self._in_batches(
+            compute,
+            [structures[i] for i in chosen],
+            [weights[i] for i in chosen],
+            keys[chosen],
+        )
+        coefficients[lacking] = coefficients[[first[keys[i].tobytes()] for i in lacking]]
         return coefficients
+
+    def _in_batches(
+        self, function: Callable[..., NDArray[np.float64]], *columns: Any
+    ) -> NDArray[np.float64]:
+        """Call a function with batches of molecules in parallel, and join the results.
+
+        Each of the columns has something for each molecule.
+        """
+        n_molecules = len(columns[0])
+        # Some batches for each worker, that none waits long for the last.
+        size = int(np.clip(n_molecules // (8 * effective_n_jobs(self.n_jobs)), 1, 32))
+        # The backend of dask has no generator.
+        backend, _ = get_active_backend()
+        results = Parallel(
+            self.n_jobs,
+            return_as="generator" if backend.supports_return_generator else "list",
+        )(
+            delayed(function)(*(column[batch] for column in columns))
+            for batch in gen_batches(n_molecules, size)
+        )
+        collected = []
+        with tqdm(
+            total=n_molecules, disable=not self.verbose, unit="molecule"
+        ) as progress:
+            for result in results:
+                collected.append(result)
+                progress.update(len(result))
+        return np.concatenate(collected)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -283,10 +357,6 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
                         "are in Å, choose a larger sigma."
                     )
         return structures, weights
-
-    def _batch_size(self, n_molecules: int) -> int:
-        # Some batches for each worker, that none waits long for the last.
-        return int(np.clip(n_molecules // (8 * effective_n_jobs(self.n_jobs)), 1, 32))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -12,7 +12,11 @@ from skscatharm.engine.separable import scattering
 from skscatharm.paths import Path
 from skscatharm.structures import Structure
 
-__all__ = ["scattering_batch"]
+__all__ = ["NUMERICS_VERSION", "scattering_batch"]
+
+# Raised with every change of the coefficients beyond rounding: those that stores hold
+# are then computed again.
+NUMERICS_VERSION = 1
 
 
 def scattering_batch(

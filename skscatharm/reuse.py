@@ -1,0 +1,124 @@
+"""What a store lacks is computed, with what costs little at the same time, and kept."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine import scattering_batch
+from skscatharm.paths import Path
+from skscatharm.store import CoefficientStore
+from skscatharm.structures import Structure
+
+__all__ = ["stored_batch"]
+
+_Array = NDArray[np.float64]
+
+_USUAL_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
+
+
+def stored_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    keys: NDArray[np.void],
+    *,
+    paths: Sequence[Path],
+    further_paths: Sequence[Path],
+    Q: Sequence[float],
+    store: CoefficientStore,
+    **settings: Any,
+) -> _Array:
+    """Compute of a batch what a store lacks, and keep it there.
+
+    Another process may have computed it by now: the store is read first.
+
+    Parameters
+    ----------
+    structures, weights
+        As for :func:`~skscatharm.engine.scattering_batch`.
+    keys : ndarray of shape (n_molecules, n_channels)
+        Of the molecules, made with these settings.
+    paths : sequence of Path
+        What is needed now.
+    further_paths : sequence of Path
+        What is computed as well if the fields of order 1 that it takes are.
+    Q
+        As for :func:`~skscatharm.engine.scattering_batch`. The usual exponents are
+        computed as well.
+    store : CoefficientStore
+    **settings
+        The other options of :func:`~skscatharm.engine.scattering_batch`.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+    """
+    all_paths = [*paths, *further_paths]
+    all_exponents = [*Q, *(q for q in _USUAL_EXPONENTS if q not in Q)]
+    values = store.read(keys, all_paths, all_exponents)
+    groups = _alike(np.isnan(values), all_paths, (len(paths), len(Q)))
+    for lacking, rows, channels in groups:
+        on_path, of_q = lacking.any(axis=1), lacking.any(axis=0)
+        new_paths = [all_paths[i] for i in np.flatnonzero(on_path)]
+        new_exponents = [all_exponents[i] for i in np.flatnonzero(of_q)]
+        computed = scattering_batch(
+            [structures[i] for i in rows],
+            [weights[i][channels] for i in rows],
+            new_paths,
+            Q=new_exponents,
+            **settings,
+        ).swapaxes(1, 2)
+        # What the store holds already stays as it is.
+        computed[..., ~lacking[np.ix_(on_path, of_q)]] = np.nan
+        store.write(
+            keys[np.ix_(rows, channels)], new_paths, new_exponents, computed, settings
+        )
+        where = np.ix_(rows, channels, on_path, of_q)
+        values[where] = np.where(np.isnan(computed), values[where], computed)
+    return values[:, :, : len(paths), : len(Q)].swapaxes(1, 2)
+
+
+def _alike(
+    lacking: NDArray[np.bool_], paths: Sequence[Path], needed: tuple[int, int]
+) -> list[tuple[NDArray[np.bool_], list[int], list[int]]]:
+    """Group the molecules and channels that lack the same.
+
+    Fields of order 1 of which nothing is needed now are left alone.
+
+    Parameters
+    ----------
+    lacking : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
+    paths : sequence of Path
+    needed : tuple of int
+        How many of the paths and of the exponents, the first ones, are needed now.
+
+    Returns
+    -------
+    list of tuple
+        What is lacking, of shape (n_paths, n_exponents), and indices of molecules and
+        of channels.
+    """
+    fields: dict[Any, list[int]] = defaultdict(list)
+    for i, path in enumerate(paths):
+        fields[path.scales[:1], path.degree].append(i)
+    urgent = lacking.copy()
+    urgent[:, :, needed[0] :] = False
+    urgent[..., needed[1] :] = False
+    for of_field in fields.values():
+        lacking[:, :, of_field] &= urgent[:, :, of_field].any(
+            axis=(2, 3), keepdims=True
+        )
+
+    groups = defaultdict(list)
+    for i, molecule in enumerate(lacking):
+        channels = defaultdict(list)
+        for k in np.flatnonzero(molecule.any(axis=(1, 2))).tolist():
+            channels[molecule[k].tobytes()].append(k)
+        for pattern, alike in channels.items():
+            groups[pattern, tuple(alike)].append(i)
+    return [
+        (lacking[rows[0], channels[0]], rows, list(channels))
+        for (_, channels), rows in groups.items()
+    ]

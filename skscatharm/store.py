@@ -1,0 +1,461 @@
+"""Coefficients kept between calls, in a folder.
+
+Each batch of molecules becomes one file in NumPy's format npz, which appears in the
+folder as a whole or not at all, is never written to again, and is named after a digest
+of its content. So there are no locks, which the file systems that the nodes of a
+cluster share often lack; a process that is killed leaves nothing half done; and a file
+that was damaged is known by its name, and costs its batch only. A database in one file
+(SQLite was compared, see ``benchmarks/store.py``) reads and writes about as fast, but
+needs locks that work, and one damaged page can cost all of it.
+"""
+
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from io import BytesIO
+from json import dumps, loads
+from pathlib import Path as FilePath
+from threading import RLock
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine import NUMERICS_VERSION
+from skscatharm.paths import Path
+from skscatharm.structures import Structure
+
+__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "density_keys"]
+
+_Array = NDArray[np.float64]
+_Keys = NDArray[np.void]
+
+_FORMAT_VERSION = 1
+_SUFFIX = f".coefficients-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
+_NAME = re.compile(r"[0-9a-f]{32}\.coefficients(-[0-9.]+\.npz|\.tmp)")
+_DIGEST_SIZE = 16
+_KEPT_IN_MEMORY = 2**29  # bytes
+
+
+class StoreWarning(UserWarning):
+    """Something is wrong with a store; coefficients are computed in its place."""
+
+
+class StoredCoefficients(NamedTuple):
+    """What a store holds that was computed with the same settings.
+
+    Attributes
+    ----------
+    settings : dict
+        The width and whatever else all of it has in common.
+    n_densities : int
+        Number of densities, that is, of molecules in each channel.
+    n_coefficients : int
+        Number of coefficients.
+    size : int
+        Bytes.
+    """
+
+    settings: dict[str, Any]
+    n_densities: int
+    n_coefficients: int
+    size: int
+
+
+class CoefficientStore:
+    """Scattering coefficients of molecules, kept in a folder.
+
+    As `memory` of :class:`SolidHarmonicScattering`, it makes a search compute each
+    coefficient once. Any number of processes may use a folder at the same time, on
+    any number of machines that share it. Coefficients are found by what they depend on:
+    positions and weights of the atoms, width, tolerance and precision, and a version of
+    the numerics.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Where the files are. It is made when the first is written.
+    size_limit : int, default=10 * 2**30
+        Bytes that the files may take. Beyond, those that have not been used for the
+        longest time are deleted.
+    ahead : int, default=3
+        With a field of order 1 at hand, further coefficients of order 2 cost little,
+        and without it much: all are computed up to this scale, even if `J` is smaller.
+        Set it to the largest J of a search, or to 0 if there is only one.
+
+    Warns
+    -----
+    StoreWarning
+        If a file is damaged (it is deleted then), comes from another version, or cannot
+        be written. The coefficients are computed again, or not kept.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from skscatharm import CoefficientStore, SolidHarmonicScattering
+    >>> hydrogen = [[1, 0, 0, 0], [1, 0, 0, 0.74]]
+    >>> with TemporaryDirectory() as folder:
+    ...     store = CoefficientStore(folder)
+    ...     scattering = SolidHarmonicScattering(J=1, L=1, sigma=0.5, memory=store)
+    ...     first = scattering.fit_transform([hydrogen])
+    ...     second = scattering.fit_transform([hydrogen])  # read from the folder
+    ...     (contents,) = store.contents()
+    >>> (first == second).all()
+    np.True_
+    >>> contents.settings["sigma"]
+    0.5
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        size_limit: int = 10 * 2**30,
+        ahead: int = 3,
+    ) -> None:
+        self.folder = str(FilePath(folder).absolute())
+        self.size_limit = size_limit
+        self.ahead = ahead
+
+    def __repr__(self) -> str:
+        return f"CoefficientStore({self.folder!r}, {self.size / 2**20:.1f} MiB)"
+
+    @property
+    def size(self) -> int:
+        """Bytes that the files take."""
+        return sum(stat.st_size for _, stat in self._files())
+
+    def contents(self) -> list[StoredCoefficients]:
+        """List what the store holds, by the settings that it was computed with.
+
+        Returns
+        -------
+        list of StoredCoefficients
+            Sorted by settings.
+
+        Warns
+        -----
+        StoreWarning
+            If a file is damaged.
+        """
+        densities: dict[str, set[bytes]] = defaultdict(set)
+        totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for path, stat in self._files():
+            if path.name.endswith(_SUFFIX) and (block := _load(path)):
+                densities[block.settings].update(block.keys)
+                totals[block.settings][0] += int(np.isfinite(block.values).sum())
+                totals[block.settings][1] += stat.st_size
+        return [
+            StoredCoefficients(loads(settings), len(densities[settings]), *total)
+            for settings, total in sorted(totals.items())
+        ]
+
+    def clear(self) -> None:
+        """Delete everything that the store holds."""
+        for path, _ in self._files():
+            path.unlink(missing_ok=True)
+
+    def read(
+        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+    ) -> _Array:
+        """Read coefficients.
+
+        Parameters
+        ----------
+        keys : ndarray
+            What :func:`density_keys` returns, of any shape.
+        paths : sequence of Path
+        exponents : sequence of float
+
+        Returns
+        -------
+        ndarray of shape (*keys.shape, n_paths, n_exponents)
+            NaN stands for what the store does not hold.
+
+        Warns
+        -----
+        StoreWarning
+            If a file is damaged, or comes from another version.
+        """
+        values = _opened(self.folder).read(keys.ravel().tolist(), paths, exponents)
+        return values.reshape(*keys.shape, *values.shape[1:])
+
+    def write(
+        self,
+        keys: _Keys,
+        paths: Sequence[Path],
+        exponents: Sequence[float],
+        coefficients: _Array,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Keep coefficients.
+
+        Parameters
+        ----------
+        keys : ndarray
+            What :func:`density_keys` returns, of any shape.
+        paths : sequence of Path
+        exponents : sequence of float
+        coefficients : ndarray of shape (*keys.shape, n_paths, n_exponents)
+            Where it is NaN, nothing is kept.
+        settings : mapping
+            What the keys were made with.
+
+        Warns
+        -----
+        StoreWarning
+            If that is not possible, as on a full disk.
+        """
+        buffer = BytesIO()
+        scales = [(*path.scales, -1, -1)[:2] for path in paths]
+        np.savez(
+            buffer,
+            keys=np.frombuffer(keys.tobytes(), np.uint8).reshape(-1, _DIGEST_SIZE),
+            scales=np.array(scales, dtype=np.int64),
+            degrees=np.array([path.degree for path in paths], dtype=np.int64),
+            exponents=np.array(exponents, dtype=np.float64),
+            coefficients=coefficients.reshape(keys.size, len(paths), len(exponents)),
+            settings=np.array(_canonical(settings)),
+        )
+        data = buffer.getvalue()
+        folder = FilePath(self.folder)
+        temporary = folder / f"{uuid4().hex}.coefficients.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(folder / f"{_digest(data)}{_SUFFIX}")
+        except OSError as error:
+            _warn(f"Coefficients cannot be kept in {folder}: {error}.")
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        self._evict()
+
+    def _evict(self) -> None:
+        files = self._files()
+        excess = sum(stat.st_size for _, stat in files) - self.size_limit
+        if excess <= 0:
+            return
+        excess += self.size_limit // 10  # so that it is not every time
+        for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
+            with suppress(OSError):
+                path.unlink()
+                excess -= stat.st_size
+            if excess <= 0:
+                return
+
+    def _files(self) -> list[tuple[FilePath, os.stat_result]]:
+        files = []
+        for name in _list(self.folder):
+            path = FilePath(self.folder, name)
+            with suppress(OSError):  # another process has deleted it
+                files.append((path, path.stat()))
+        return files
+
+
+def density_keys(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    settings: Mapping[str, Any],
+) -> _Keys:
+    """Digest all that the coefficients of molecules depend on.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    weights : sequence of ndarray of shape (n_channels, n_atoms)
+        Weights of the atoms in each channel.
+    settings : mapping
+        Everything else, such as the width: what JSON can write.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_channels)
+    """
+    common = blake2b(_canonical(settings).encode(), digest_size=_DIGEST_SIZE)
+    digests = []
+    for structure, rows in zip(structures, weights, strict=True):
+        molecule = common.copy()
+        molecule.update(structure.positions.tobytes())
+        for row in rows:
+            density = molecule.copy()
+            density.update(row.tobytes())
+            digests.append(density.digest())
+    keys = np.frombuffer(b"".join(digests), dtype=f"V{_DIGEST_SIZE}")
+    return keys.reshape(len(structures), -1)
+
+
+class _Block(NamedTuple):
+    """The content of a file."""
+
+    keys: list[bytes]
+    paths: tuple[Path, ...]
+    exponents: tuple[float, ...]
+    values: _Array  # of shape (n_keys, n_paths, n_exponents)
+    settings: str
+
+
+class _Table:
+    """Coefficients of the same paths and exponents, from any number of files."""
+
+    def __init__(self, n_paths: int, n_exponents: int) -> None:
+        self.rows: dict[bytes, int] = {}
+        self.values = np.empty((0, n_paths, n_exponents))
+
+    def append(self, block: _Block) -> None:
+        first, last = len(self.rows), len(self.rows) + len(block.keys)
+        if last > len(self.values):
+            grown = np.empty((2 * last, *self.values.shape[1:]))
+            grown[:first] = self.values[:first]
+            self.values = grown
+        for key, new in zip(block.keys, block.values, strict=True):
+            if key in self.rows:
+                old = self.values[self.rows[key]]
+                self.values[self.rows[key]] = np.where(np.isnan(old), new, old)
+            else:
+                self.rows[key] = len(self.rows)
+                self.values[self.rows[key]] = new
+
+
+class _Contents:
+    """What this process knows of a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._lock = RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known: set[str] = set()
+        self._unread: dict[bytes, set[str]] = {}  # files that a key is in
+        self._tables: dict[tuple[Any, Any], _Table] = {}
+
+    def read(
+        self, keys: list[bytes], paths: Sequence[Path], exponents: Sequence[float]
+    ) -> _Array:
+        with self._lock:
+            self._look_around()
+            for name in sorted({n for k in keys for n in self._unread.get(k, ())}):
+                self._take_in(name)
+            values = np.full((len(keys), len(paths), len(exponents)), np.nan)
+            for (known_paths, known_exponents), table in self._tables.items():
+                to_path, from_path = _common(paths, known_paths)
+                to_q, from_q = _common(exponents, known_exponents)
+                rows = [table.rows.get(key, -1) for key in keys]
+                found = np.flatnonzero(np.array(rows) >= 0)
+                if not (len(found) and to_path and to_q):
+                    continue
+                source = np.array(rows)[found]
+                new = table.values[np.ix_(source, from_path, from_q)]
+                where = np.ix_(found, to_path, to_q)
+                old = values[where]
+                values[where] = np.where(np.isnan(old), new, old)
+            if sum(t.values.nbytes for t in self._tables.values()) > _KEPT_IN_MEMORY:
+                self._forget()
+            return values
+
+    def _look_around(self) -> None:
+        """Learn which files have appeared, and forget all if some have gone."""
+        names = _list(self._folder)
+        others = [name for name in names if not name.endswith((_SUFFIX, ".tmp"))]
+        if others and not self._known:
+            _warn(
+                f"{len(others)} files in {self._folder} come from another version, and "
+                "cannot be used. The method clear of CoefficientStore deletes them."
+            )
+        current = {name for name in names if name.endswith(_SUFFIX)}
+        if self._known - current:
+            self._forget()
+        for name in current - self._known:
+            path = FilePath(self._folder, name)
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    keys = list(map(bytes, file["keys"]))
+            except Exception:  # whatever damage does to a zip file
+                block = _load(path)
+                if block is None:
+                    continue
+                keys = block.keys
+            self._known.add(name)
+            for key in keys:
+                self._unread.setdefault(key, set()).add(name)
+
+    def _take_in(self, name: str) -> None:
+        block = _load(FilePath(self._folder, name))
+        if block is None:
+            return
+        for key in block.keys:
+            self._unread[key].discard(name)
+        layout = (block.paths, block.exponents)
+        if layout not in self._tables:
+            self._tables[layout] = _Table(*map(len, layout))
+        self._tables[layout].append(block)
+
+
+@cache
+def _opened(folder: str) -> _Contents:
+    """Share what is known of a folder among all stores of this process."""
+    return _Contents(folder)
+
+
+def _common(asked: Sequence[Any], known: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Indices in both sequences of what they have in common."""
+    where = {value: i for i, value in enumerate(known)}
+    indices = [(i, where[value]) for i, value in enumerate(asked) if value in where]
+    return [i for i, _ in indices], [i for _, i in indices]
+
+
+def _list(folder: str) -> list[str]:
+    """Names of the files of a store; nothing else in its folder is touched."""
+    try:
+        return [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+
+
+def _load(path: FilePath) -> _Block | None:
+    """Read a file and check it; None if that fails."""
+    try:
+        data = path.read_bytes()
+        with suppress(OSError):
+            os.utime(path)  # it has been used
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _warn(f"{path} cannot be read: {error}.")
+        return None
+    if not path.name.startswith(_digest(data)):
+        _warn(f"{path} is damaged: what it held has to be computed again.")
+        with suppress(OSError):
+            path.unlink()
+        return None
+    with np.load(BytesIO(data), allow_pickle=False) as file:
+        return _Block(
+            list(map(bytes, file["keys"])),
+            tuple(
+                Path(tuple(j for j in scales if j >= 0), degree)
+                for scales, degree in zip(
+                    file["scales"].tolist(), file["degrees"].tolist(), strict=True
+                )
+            ),
+            tuple(file["exponents"].tolist()),
+            file["coefficients"],
+            str(file["settings"]),
+        )
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    return dumps(dict(settings), sort_keys=True)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, StoreWarning, stacklevel=2)
