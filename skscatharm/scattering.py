@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from itertools import groupby, product
+from math import sqrt
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -27,6 +29,8 @@ from skscatharm.structures import Structure, check_structures
 __all__ = ["SolidHarmonicScattering"]
 
 _MEMORY = 4 * 2**30
+_MAX_KNOWN_KEYS = 64
+_known_keys: dict[bytes | None, NDArray[np.void]] = {}
 
 
 class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
@@ -188,7 +192,10 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         TypeError, ValueError
             If a parameter is invalid, or as :meth:`transform`.
         """
-        self._check(X)
+        if self.memory is None:
+            self._check(X)
+        else:
+            self._keys(X)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float64]:
@@ -214,39 +221,28 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             do. All molecules are checked before the first is computed.
         """
         self._validate_params()
-        structures, weights = self._check(X)
         paths = scattering_paths(self.J, self.L, self.max_order)
-        options = {
-            "Q": self._exponents(),
-            "sigma": float(self.sigma),
-            "tol": float(self.tol),
-            "dtype": self.dtype,
-        }
         if self.memory is None:
-            compute = partial(scattering_batch, paths=paths, **options)
+            structures, weights = self._check(X)
+            compute = partial(
+                scattering_batch, paths=paths, Q=self._exponents(), **self._settings()
+            )
             coefficients = self._in_batches(compute, structures, weights)
         else:
-            coefficients = self._recall(structures, weights, paths, **options)
+            coefficients = self._recall(X, paths)
         return _arrange(coefficients, paths)
 
-    def _recall(
-        self,
-        structures: list[Structure],
-        weights: list[NDArray[np.float64]],
-        paths: list[Path],
-        Q: list[float],
-        **settings: Any,
-    ) -> NDArray[np.float64]:
+    def _recall(self, X: Any, paths: list[Path]) -> NDArray[np.float64]:
         """Read coefficients from the store, after those that it lacks were computed."""
-        store = self.memory
+        keys, Q, store = self._keys(X), self._exponents(), self.memory
         if not isinstance(store, CoefficientStore):
             store = CoefficientStore(store)
-        keys = density_keys(structures, weights, settings)
         coefficients = store.read(keys, paths, Q).swapaxes(1, 2)
         lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
         if len(lacking) == 0:
             return coefficients
 
+        structures, weights = self._check(X)
         # Each molecule once; and in random order, as other processes that start with
         # the same ones then find most of each other's work done.
         first = {keys[i].tobytes(): i for i in lacking[::-1]}
@@ -262,7 +258,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             ],
             Q=Q,
             store=store,
-            **settings,
+            **self._settings(),
         )
         coefficients[chosen] = self._in_batches(
             compute,
@@ -337,6 +333,35 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
         return Q.tolist()
 
+    def _settings(self) -> dict[str, Any]:
+        """What all coefficients depend on, besides the molecule."""
+        return {
+            "sigma": float(self.sigma),
+            "tol": float(self.tol),
+            "dtype": self.dtype,
+        }
+
+    def _keys(self, X: Any) -> NDArray[np.void]:
+        """Check as `_check`, and find the keys of the coefficients in a store.
+
+        A search comes with the same arrays over and over: both are done once.
+        """
+        self._exponents()
+        parameters = (self._settings(), self.channels, self.max_order == 2, self.J > 0)
+        token = None
+        if isinstance(X, np.ndarray) and X.dtype == np.float64:
+            digest = blake2b(repr((X.shape, *parameters)).encode())
+            digest.update(np.ascontiguousarray(X))
+            token = digest.digest()
+        if token not in _known_keys:
+            keys = density_keys(*self._check(X), self._settings())
+            if token is None:
+                return keys
+            _known_keys[token] = keys
+            while len(_known_keys) > _MAX_KNOWN_KEYS:
+                del _known_keys[next(iter(_known_keys))]
+        return _known_keys[token]
+
     def _check(self, X: Any) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise, before anything takes time."""
         self._exponents()
@@ -344,10 +369,18 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         structures = check_structures(X)
         weights = channel_weights(tables, structures)
         if self.max_order == 2 and self.J > 0:
-            for i, structure in enumerate(structures):
-                memory = grid_memory(
-                    structure.positions, len(tables), self.sigma, self.dtype
-                )
+            needs = partial(
+                grid_memory,
+                n_channels=len(tables),
+                sigma=self.sigma,
+                dtype=self.dtype,
+            )
+            # Few molecules, if any, are so large that it takes a closer look.
+            radius = max(np.ptp(s.positions, axis=0).max() for s in structures)
+            ball = radius * sqrt(3) * np.concatenate([np.eye(3), -np.eye(3)])
+            large = enumerate(structures) if needs(ball) > _MEMORY else ()
+            for i, structure in large:
+                memory = needs(structure.positions)
                 if memory > _MEMORY:
                     size = np.ptp(structure.positions, axis=0).max()
                     raise ValueError(
