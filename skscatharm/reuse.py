@@ -56,9 +56,11 @@ def stored_batch(
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
     all_paths = [*paths, *further_paths]
-    all_exponents = [*Q, *(q for q in _USUAL_EXPONENTS if q not in Q)]
+    # In this order always, so that rounding does not depend on what came first.
+    all_exponents = sorted({*Q, *_USUAL_EXPONENTS})
+    asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents)
-    groups = _alike(np.isnan(values), all_paths, (len(paths), len(Q)))
+    groups = _alike(np.isnan(values), all_paths, len(paths), asked)
     for lacking, rows, channels in groups:
         on_path, of_q = lacking.any(axis=1), lacking.any(axis=0)
         new_paths = [all_paths[i] for i in np.flatnonzero(on_path)]
@@ -81,12 +83,15 @@ def stored_batch(
     equal = keys[:, :, np.newaxis] == keys[:, np.newaxis, :]
     first = equal.argmax(axis=2)[..., np.newaxis, np.newaxis]
     values = np.take_along_axis(values, first, axis=1)
-    return values[:, :, : len(paths), : len(Q)].swapaxes(1, 2)
+    return values[:, :, : len(paths), asked].swapaxes(1, 2)
 
 
 def _alike(
-    lacking: NDArray[np.bool_], paths: Sequence[Path], needed: tuple[int, int]
-) -> list[tuple[NDArray[np.bool_], list[int], list[int]]]:
+    lacking: NDArray[np.bool_],
+    paths: Sequence[Path],
+    n_asked: int,
+    asked_exponents: Sequence[int],
+) -> list[tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]]:
     """Group the molecules and channels that lack the same.
 
     Fields of order 1 of which nothing is needed now are left alone.
@@ -95,8 +100,10 @@ def _alike(
     ----------
     lacking : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
     paths : sequence of Path
-    needed : tuple of int
-        How many of the paths and of the exponents, the first ones, are needed now.
+    n_asked : int
+        Number of paths, the first ones, that are needed now.
+    asked_exponents : sequence of int
+        Indices of the exponents that are needed now.
 
     Returns
     -------
@@ -107,13 +114,10 @@ def _alike(
     fields: dict[Any, list[int]] = defaultdict(list)
     for i, path in enumerate(paths):
         fields[path.scales[:1], path.degree].append(i)
-    urgent = lacking.copy()
-    urgent[:, :, needed[0] :] = False
-    urgent[..., needed[1] :] = False
     for of_field in fields.values():
-        lacking[:, :, of_field] &= urgent[:, :, of_field].any(
-            axis=(2, 3), keepdims=True
-        )
+        asked = [i for i in of_field if i < n_asked]
+        urgent = lacking[:, :, asked][..., asked_exponents]
+        lacking[:, :, of_field] &= np.any(urgent, axis=(2, 3), keepdims=True)
 
     groups = defaultdict(list)
     for i, molecule in enumerate(lacking):
@@ -123,6 +127,6 @@ def _alike(
         for pattern, alike in channels.items():
             groups[pattern, tuple(alike)].append(i)
     return [
-        (lacking[rows[0], channels[0]], rows, list(channels))
+        (lacking[rows[0], channels[0]], np.array(rows), np.array(channels))
         for (_, channels), rows in groups.items()
     ]

@@ -229,14 +229,22 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             )
             coefficients = self._in_batches(compute, structures, weights)
         else:
-            coefficients = self._recall(X, paths)
+            coefficients = self._recall(X, paths, self.memory)
         return _arrange(coefficients, paths)
 
-    def _recall(self, X: Any, paths: list[Path]) -> NDArray[np.float64]:
+    def _recall(
+        self,
+        X: Any,
+        paths: list[Path],
+        memory: str | os.PathLike[str] | CoefficientStore,
+    ) -> NDArray[np.float64]:
         """Read coefficients from the store, after those that it lacks were computed."""
-        keys, Q, store = self._keys(X), self._exponents(), self.memory
-        if not isinstance(store, CoefficientStore):
-            store = CoefficientStore(store)
+        keys, Q = self._keys(X), self._exponents()
+        store = (
+            CoefficientStore(memory)
+            if isinstance(memory, str | os.PathLike)
+            else memory
+        )
         coefficients = store.read(keys, paths, Q).swapaxes(1, 2)
         lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
         if len(lacking) == 0:
@@ -266,7 +274,9 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             [weights[i] for i in chosen],
             keys[chosen],
         )
-        coefficients[lacking] = coefficients[[first[keys[i].tobytes()] for i in lacking]]
+        coefficients[lacking] = coefficients[
+            [first[keys[i].tobytes()] for i in lacking]
+        ]
         return coefficients
 
     def _in_batches(
@@ -351,7 +361,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         token = None
         if isinstance(X, np.ndarray) and X.dtype == np.float64:
             digest = blake2b(repr((X.shape, *parameters)).encode())
-            digest.update(np.ascontiguousarray(X))
+            digest.update(X.tobytes())
             token = digest.digest()
         if token not in _known_keys:
             keys = density_keys(*self._check(X), self._settings())

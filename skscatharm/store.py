@@ -184,7 +184,10 @@ class CoefficientStore:
         StoreWarning
             If a file is damaged, or comes from another version.
         """
-        values = _opened(self.folder).read(keys.ravel().tolist(), paths, exponents)
+        contents = _opened(self.folder)
+        values = contents.read(
+            [key.tobytes() for key in keys.ravel()], paths, exponents
+        )
         return values.reshape(*keys.shape, *values.shape[1:])
 
     def write(
@@ -398,7 +401,7 @@ class _Contents:
         for name in current - self._known:
             path = FilePath(self._folder, name)
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with path.open("rb") as opened, np.load(opened) as file:
                     keys = list(map(bytes, file["keys"]))
             except Exception:  # whatever damage does to a zip file
                 block = _load(path)
@@ -444,7 +447,7 @@ def _list(folder: str) -> list[str]:
     """Names of the files of a store; nothing else in its folder is touched."""
     try:
         return [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
-    except FileNotFoundError:
+    except OSError:  # not there yet, most often; writing says what is wrong
         return []
 
 
@@ -464,7 +467,7 @@ def _load(path: FilePath) -> _Block | None:
         with suppress(OSError):
             path.unlink()
         return None
-    with np.load(BytesIO(data), allow_pickle=False) as file:
+    with np.load(BytesIO(data)) as file:
         return _Block(
             list(map(bytes, file["keys"])),
             tuple(
