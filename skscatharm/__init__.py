@@ -2,6 +2,7 @@
 
 from skscatharm import datasets
 from skscatharm.densities import STANDARD_CHANNELS
+from skscatharm.display import SearchDisplay
 from skscatharm.regression import MultilinearRegressor
 from skscatharm.scattering import SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
@@ -13,6 +14,7 @@ __all__ = [
     "STANDARD_CHANNELS",
     "CoefficientStore",
     "MultilinearRegressor",
+    "SearchDisplay",
     "SolidHarmonicScattering",
     "StoreWarning",
     "__version__",

@@ -4,10 +4,9 @@ import os
 import signal
 from collections.abc import Iterator
 from threading import Thread
-from time import monotonic, sleep
+from time import sleep
 
 import joblib
-import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.linear_model import Ridge
