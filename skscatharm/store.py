@@ -125,7 +125,7 @@ class CoefficientStore:
         self.ahead = ahead
 
     def __repr__(self) -> str:
-        return f"CoefficientStore({self.folder!r}, {self.size / 2**20:.1f} MiB)"
+        return f"CoefficientStore({self.folder!r})"
 
     @property
     def size(self) -> int:
