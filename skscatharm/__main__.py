@@ -403,7 +403,7 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 9), layout="constrained")
+    figure = Figure(figsize=(12, 9), layout="constrained")
     *axes, last = figure.subplots(2, 2).ravel()
     SearchDisplay.from_search(
         search,
@@ -420,6 +420,7 @@ def draw(
         xlabel="True atomization energy (kcal/mol)",
         ylabel="Predicted atomization energy (kcal/mol)",
         aspect="equal",
+        adjustable="datalim",
     )
     figure.savefig(path, dpi=150)
 

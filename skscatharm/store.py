@@ -15,7 +15,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from io import BytesIO
 from itertools import product
@@ -27,6 +27,7 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 
 from skscatharm.engine import NUMERICS_VERSION
 from skscatharm.paths import Path
@@ -42,6 +43,7 @@ _SUFFIX = f".coefficients-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
 _NAME = re.compile(r"[0-9a-f]{32}\.coefficients(-[0-9.]+\.npz|\.tmp)")
 _DIGEST_SIZE = 16
 _KEPT_IN_MEMORY = 2**29  # bytes
+_CACHED_ROWS = 256  # that the cache of a processor holds
 
 
 class StoreWarning(UserWarning):
@@ -170,13 +172,13 @@ class CoefficientStore:
         Parameters
         ----------
         keys : ndarray
-            What :func:`density_keys` returns, of any shape.
+            What :func:`~skscatharm.store.density_keys` returns, of any shape.
         paths : sequence of Path
         exponents : sequence of float
 
         Returns
         -------
-        ndarray of shape (*keys.shape, n_paths, n_exponents)
+        ndarray of shape (..., n_paths, n_exponents)
             NaN stands for what the store does not hold.
 
         Warns
@@ -203,10 +205,10 @@ class CoefficientStore:
         Parameters
         ----------
         keys : ndarray
-            What :func:`density_keys` returns, of any shape.
+            What :func:`~skscatharm.store.density_keys` returns, of any shape.
         paths : sequence of Path
         exponents : sequence of float
-        coefficients : ndarray of shape (*keys.shape, n_paths, n_exponents)
+        coefficients : ndarray of shape (..., n_paths, n_exponents)
             Where it is NaN, nothing is kept.
         settings : mapping
             What the keys were made with.
@@ -216,16 +218,17 @@ class CoefficientStore:
         StoreWarning
             If that is not possible, as on a full disk.
         """
+        description = {
+            "paths": paths,
+            "exponents": list(exponents),
+            "settings": _canonical(settings),
+        }
         buffer = BytesIO()
-        scales = [(*path.scales, -1, -1)[:2] for path in paths]
         np.savez(
             buffer,
-            keys=np.frombuffer(keys.tobytes(), np.uint8).reshape(-1, _DIGEST_SIZE),
-            scales=np.array(scales, dtype=np.int64),
-            degrees=np.array([path.degree for path in paths], dtype=np.int64),
-            exponents=np.array(exponents, dtype=np.float64),
+            keys=keys.ravel(),
             coefficients=coefficients.reshape(keys.size, len(paths), len(exponents)),
-            settings=np.array(_canonical(settings)),
+            description=np.array(dumps(description)),
         )
         data = buffer.getvalue()
         folder = FilePath(self.folder)
@@ -300,8 +303,8 @@ class _Block(NamedTuple):
     keys: list[bytes]
     paths: tuple[Path, ...]
     exponents: tuple[float, ...]
-    values: _Array  # of shape (n_keys, n_paths, n_exponents)
     settings: str
+    values: _Array  # of shape (n_keys, n_paths, n_exponents)
 
 
 class _Table:
@@ -315,12 +318,13 @@ class _Table:
 
     def append(self, numbers: NDArray[np.int64], values: _Array) -> None:
         """Add the coefficients of some keys."""
-        self._rows = _grown(self._rows, numbers.max() + 1, 0)
-        self._values = _grown(self._values, self._length + len(numbers), np.nan)
+        self._rows = _grown(self._rows, numbers.max() + 1)
+        self._values = _grown(self._values, self._length + len(numbers))
         # Of what has been computed twice, as by two processes, the first stays.
         numbers, values = numbers[::-1], values[::-1]
         new = numbers[self._rows[numbers] == 0]
         self._rows[new] = self._length + np.arange(len(new))
+        self._values[self._length : self._length + len(new)] = np.nan
         self._length += len(new)
         rows = self._rows[numbers]
         old = self._values[rows]
@@ -328,7 +332,7 @@ class _Table:
 
     def take(self, numbers: NDArray[np.int64]) -> _Array:
         """Take the coefficients of keys, NaN where there are none."""
-        self._rows = _grown(self._rows, numbers.max() + 1, 0)
+        self._rows = _grown(self._rows, numbers.max() + 1)
         return self._values[self._rows[numbers]]
 
     @property
@@ -336,11 +340,12 @@ class _Table:
         return self._rows.nbytes + self._values.nbytes
 
 
-def _grown(array: NDArray[Any], length: int, fill: float) -> NDArray[Any]:
-    """Make an array longer, at once by so much that it is seldom done."""
+def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
+    """Append zeros to an array, at once so many that it is seldom done."""
     if length <= len(array):
         return array
-    grown = np.full((2 * length, *array.shape[1:]), fill, dtype=array.dtype)
+    length = max(length, 2 * len(array))
+    grown = np.zeros((length, *array.shape[1:]), dtype=array.dtype)
     grown[: len(array)] = array
     return grown
 
@@ -366,8 +371,7 @@ class _Contents:
             self._look_around()
             if self._unread:
                 unread = [self._unread[key] for key in keys if key in self._unread]
-                for name in sorted(set[str]().union(*unread)):
-                    self._take_in(name)
+                self._take_in(sorted(set[str]().union(*unread)))
             values = np.full((len(keys), len(paths), len(exponents)), np.nan)
             numbers = np.array([self._numbers.get(key, 0) for key in keys])
             for (known_paths, known_exponents), table in self._tables.items():
@@ -375,13 +379,15 @@ class _Contents:
                 to_q, from_q = _common(exponents, known_exponents)
                 if not (to_path and to_q):
                     continue
-                known = table.take(numbers)
-                # Column by column is several times faster than all of them at once.
-                for to, origin in zip(
-                    product(to_path, to_q), product(from_path, from_q), strict=True
-                ):
-                    column = values[:, *to]
-                    np.copyto(column, known[:, *origin], where=np.isnan(column))
+                columns = list(
+                    zip(product(to_path, to_q), product(from_path, from_q), strict=True)
+                )
+                for part in gen_batches(len(keys), _CACHED_ROWS):
+                    known = table.take(numbers[part])
+                    # Column by column is faster than all of them at once.
+                    for to, origin in columns:
+                        column = values[part, *to]
+                        np.copyto(column, known[:, *origin], where=np.isnan(column))
             if sum(table.nbytes for table in self._tables.values()) > _KEPT_IN_MEMORY:
                 self._forget()
             return values
@@ -402,7 +408,7 @@ class _Contents:
             path = FilePath(self._folder, name)
             try:
                 with path.open("rb") as opened, np.load(opened) as file:
-                    keys = list(map(bytes, file["keys"]))
+                    keys = file["keys"].tolist()
             except Exception:  # whatever damage does to a zip file
                 block = _load(path)
                 if block is None:
@@ -412,22 +418,24 @@ class _Contents:
             for key in keys:
                 self._unread.setdefault(key, set()).add(name)
 
-    def _take_in(self, name: str) -> None:
-        block = _load(FilePath(self._folder, name))
-        if block is None:
-            return
-        for key in block.keys:
-            files = self._unread.get(key, set())
-            files.discard(name)
-            if not files:
-                self._unread.pop(key, None)
-        numbers = [
-            self._numbers.setdefault(key, 1 + len(self._numbers)) for key in block.keys
-        ]
-        layout = (block.paths, block.exponents)
-        if layout not in self._tables:
-            self._tables[layout] = _Table(*map(len, layout))
-        self._tables[layout].append(np.array(numbers), block.values)
+    def _take_in(self, names: list[str]) -> None:
+        for name in names:
+            block = _load(FilePath(self._folder, name))
+            if block is None:
+                continue
+            for key in block.keys:
+                files = self._unread.get(key, set())
+                files.discard(name)
+                if not files:
+                    self._unread.pop(key, None)
+            numbers = [
+                self._numbers.setdefault(key, 1 + len(self._numbers))
+                for key in block.keys
+            ]
+            layout = (block.paths, block.exponents)
+            if layout not in self._tables:
+                self._tables[layout] = _Table(*map(len, layout))
+            self._tables[layout].append(np.array(numbers), block.values)
 
 
 @cache
@@ -469,17 +477,21 @@ def _load(path: FilePath) -> _Block | None:
         return None
     with np.load(BytesIO(data)) as file:
         return _Block(
-            list(map(bytes, file["keys"])),
-            tuple(
-                Path(tuple(j for j in scales if j >= 0), degree)
-                for scales, degree in zip(
-                    file["scales"].tolist(), file["degrees"].tolist(), strict=True
-                )
-            ),
-            tuple(file["exponents"].tolist()),
+            file["keys"].tolist(),
+            *_described(file["description"].item()),
             file["coefficients"],
-            str(file["settings"]),
         )
+
+
+@lru_cache
+def _described(description: str) -> tuple[tuple[Path, ...], tuple[float, ...], str]:
+    """Read the paths, the exponents and the settings of a file."""
+    content = loads(description)
+    return (
+        tuple(Path(tuple(scales), degree) for scales, degree in content["paths"]),
+        tuple(content["exponents"]),
+        content["settings"],
+    )
 
 
 def _digest(data: bytes) -> str:
