@@ -289,7 +289,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         n_molecules = len(columns[0])
         # Some batches for each worker, that none waits long for the last.
         size = int(np.clip(n_molecules // (8 * effective_n_jobs(self.n_jobs)), 1, 32))
-        # The backend of dask has no generator.
+        # The backends of clusters have no generators.
         backend, _ = get_active_backend()
         results = Parallel(
             self.n_jobs,
@@ -357,20 +357,20 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         A search comes with the same arrays over and over: both are done once.
         """
         self._exponents()
-        parameters = (self._settings(), self.channels, self.max_order == 2, self.J > 0)
+        parameters = (self._settings(), self.channels, self.max_order)
         token = None
         if isinstance(X, np.ndarray) and X.dtype == np.float64:
             digest = blake2b(repr((X.shape, *parameters)).encode())
             digest.update(X.tobytes())
             token = digest.digest()
-        if token not in _known_keys:
+        keys = _known_keys.get(token)
+        if keys is None:
             keys = density_keys(*self._check(X), self._settings())
-            if token is None:
-                return keys
-            _known_keys[token] = keys
-            while len(_known_keys) > _MAX_KNOWN_KEYS:
-                del _known_keys[next(iter(_known_keys))]
-        return _known_keys[token]
+            if token is not None:
+                _known_keys[token] = keys
+            if len(_known_keys) > _MAX_KNOWN_KEYS:
+                _known_keys.pop(next(iter(_known_keys)), None)
+        return keys
 
     def _check(self, X: Any) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise, before anything takes time."""
@@ -378,7 +378,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         tables = resolve_channels(self.channels)
         structures = check_structures(X)
         weights = channel_weights(tables, structures)
-        if self.max_order == 2 and self.J > 0:
+        # A store computes order 2 ahead of what J asks for.
+        if self.max_order == 2 and (self.J > 0 or self.memory is not None):
             needs = partial(
                 grid_memory,
                 n_channels=len(tables),
