@@ -8,10 +8,12 @@ atomization energies of molecules that neither of the two saw.
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +36,10 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from skscatharm.datasets import load_qm9_sample
+from skscatharm.display import SearchDisplay
 from skscatharm.regression import MultilinearRegressor
 from skscatharm.scattering import SolidHarmonicScattering
+from skscatharm.store import CoefficientStore
 
 _Array = NDArray[np.float64]
 
@@ -48,19 +52,22 @@ REGRESSIONS = {
     ),
     "multilinear": MultilinearRegressor(random_state=0),
 }
-# All scales and degrees, with narrow and wide atoms; with fewer exponents only where
-# scale and degree are largest, and atoms wide.
-SCATTERING_GRID = [
-    {"sigma": [0.35, 0.22], "J": [1, 2], "L": [2, 3], "Q": [(0.5, 1, 2, 3)]},
-    {"sigma": [0.35], "J": [2], "L": [3], "Q": [(1, 2)]},
-]
+# A store keeps what has been computed: all that takes time are the largest J and L for
+# each width.
+SCATTERING_GRID: dict[str, list[Any]] = {
+    "sigma": [0.35, 0.22],
+    "J": [1, 2],
+    "L": [1, 2, 3],
+    "Q": [(1, 2), (0.5, 1, 2, 3)],
+}
 REGRESSION_GRID = {"degree": [2, 3]}
 
 TEST_SHARE = 0.25
 # Few molecules tell good scattering parameters from bad ones, and less exact
 # coefficients are exact enough for few molecules.
-SEARCH_SHARE = 0.3
+SEARCH_SHARE = 0.5
 SEARCH_TOL = 1e-3
+COST_MOLECULES = 3  # by which the time of a scattering is measured
 
 
 class Candidate(NamedTuple):
@@ -75,7 +82,7 @@ class Candidate(NamedTuple):
     error : float
         Mean absolute error, in kcal/mol.
     seconds : float
-        Time that a prediction takes for each molecule.
+        Time that the scattering takes for each molecule, if nothing is stored.
     """
 
     scattering: dict[str, Any]
@@ -115,7 +122,9 @@ def _run(options: argparse.Namespace) -> None:
     n_search = round(SEARCH_SHARE * len(X_train))
 
     print(f"Search over scattering and regression, with {n_search} molecules of QM9\n")
-    candidates = search_all(X_train[:n_search], y_train[:n_search], options.jobs)
+    search = search_all(X_train[:n_search], y_train[:n_search], options.jobs)
+    seconds = measure_costs(search, X_train[:COST_MOLECULES])
+    candidates = list_candidates(search, seconds)
     print_candidates(candidates)
 
     print(
@@ -126,15 +135,15 @@ def _run(options: argparse.Namespace) -> None:
         **candidates[0].scattering, n_jobs=options.jobs, verbose=1
     )
     coefficients = scattering.fit_transform(X_train)
-    search = search_regression(coefficients, y_train, options.jobs)
-    print_regressions(search)
+    regression_search = search_regression(coefficients, y_train, options.jobs)
+    print_regressions(regression_search)
 
     print(f"\nPrediction of {len(X_test)} other molecules\n")
     new_coefficients = scattering.transform(X_test)
     models = {
         "mean": DummyRegressor().fit(coefficients, y_train),
         "ridge": clone(REGRESSIONS["ridge"]).fit(coefficients, y_train),
-        "best of the search": search.best_estimator_,
+        "best of the search": regression_search.best_estimator_,
     }
     predictions = {
         name: model.predict(new_coefficients) for name, model in models.items()
@@ -144,7 +153,7 @@ def _run(options: argparse.Namespace) -> None:
     if drawing:
         options.output.mkdir(parents=True, exist_ok=True)
         path = options.output / PICTURE
-        draw(candidates, y_test, predictions["best of the search"], path)
+        draw(search, seconds, y_test, predictions["best of the search"], path)
         print(f"\nPicture: {path}")
 
 
@@ -184,7 +193,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def search_all(X: _Array, y: _Array, n_jobs: int) -> list[Candidate]:
+def search_all(X: _Array, y: _Array, n_jobs: int) -> GridSearchCV:
     """Search over the parameters of the scattering and the kinds of regression.
 
     Parameters
@@ -198,27 +207,24 @@ def search_all(X: _Array, y: _Array, n_jobs: int) -> list[Candidate]:
 
     Returns
     -------
-    candidates : list of Candidate
-        The best one first.
+    search : GridSearchCV
+        Fitted, without a model for all molecules.
     """
-    grid = [
-        {f"scattering__{name}": values for name, values in part.items()}
-        | {"regression": list(REGRESSIONS.values())}
-        for part in SCATTERING_GRID
-    ]
+    grid = {f"scattering__{name}": values for name, values in SCATTERING_GRID.items()}
+    grid["regression"] = list(REGRESSIONS.values())
     cv = ShuffleSplit(1, test_size=1 / 3, random_state=0)
-    ((_, test),) = cv.split(X)
-    # What a scattering gives for the training molecules serves all regressions.
-    with TemporaryDirectory() as cache:
-        pipeline = Pipeline(
-            [
-                ("scattering", SolidHarmonicScattering(tol=SEARCH_TOL)),
-                ("regression", REGRESSIONS["ridge"]),
-            ],
-            memory=cache,
-        )
+    with TemporaryDirectory() as folder:
+        store = CoefficientStore(folder, ahead=max(SCATTERING_GRID["J"]))
         search = GridSearchCV(
-            pipeline,
+            Pipeline(
+                [
+                    (
+                        "scattering",
+                        SolidHarmonicScattering(tol=SEARCH_TOL, memory=store),
+                    ),
+                    ("regression", REGRESSIONS["ridge"]),
+                ]
+            ),
             grid,
             scoring="neg_mean_absolute_error",
             cv=cv,
@@ -227,26 +233,47 @@ def search_all(X: _Array, y: _Array, n_jobs: int) -> list[Candidate]:
         )
         with progress(len(ParameterGrid(grid))):
             search.fit(X, y)
+    return search
 
+
+def measure_costs(search: GridSearchCV, X: _Array) -> _Array:
+    """Measure how long the scattering of each candidate of a search takes.
+
+    Parameters
+    ----------
+    search : GridSearchCV
+        From `search_all`.
+    X : ndarray of shape (n_molecules, n_atoms, 4)
+        Molecules to measure with.
+
+    Returns
+    -------
+    seconds : ndarray of shape (n_candidates,)
+        Time for a molecule.
+    """
+
+    @cache
+    def measure(**parameters: Any) -> float:
+        scattering = SolidHarmonicScattering(**parameters, tol=SEARCH_TOL)
+        start = perf_counter()
+        scattering.transform(X)
+        return (perf_counter() - start) / len(X)
+
+    return np.array(
+        [measure(**_scattering(params)) for params in search.cv_results_["params"]]
+    )
+
+
+def list_candidates(search: GridSearchCV, seconds: _Array) -> list[Candidate]:
+    """List the candidates of the search over everything, the best one first."""
     results = search.cv_results_
-    candidates = [
-        Candidate(
-            {
-                name.removeprefix("scattering__"): value
-                for name, value in parameters.items()
-                if name != "regression"
-            },
-            _name(parameters["regression"]),
-            -score,
-            seconds / len(test),
-        )
-        for parameters, score, seconds in zip(
-            results["params"],
-            results["mean_test_score"],
-            results["mean_score_time"],
-            strict=True,
-        )
-    ]
+    candidates = map(
+        Candidate,
+        map(_scattering, results["params"]),
+        [_name(params["regression"]) for params in results["params"]],
+        -results["mean_test_score"],
+        seconds,
+    )
     return sorted(candidates, key=attrgetter("error"))
 
 
@@ -283,6 +310,14 @@ def search_regression(X: _Array, y: _Array, n_jobs: int) -> GridSearchCV:
     with progress(cv.get_n_splits() * len(ParameterGrid(grid))):
         search.fit(X, y)
     return search
+
+
+def _scattering(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name.removeprefix("scattering__"): value
+        for name, value in params.items()
+        if name != "regression"
+    }
 
 
 def _name(regression: Any) -> str:
@@ -347,17 +382,20 @@ def print_errors(y: _Array, predictions: Mapping[str, _Array]) -> None:
 
 
 def draw(
-    candidates: Sequence[Candidate],
+    search: GridSearchCV,
+    seconds: _Array,
     y: _Array,
     prediction: _Array,
     path: Path,
 ) -> None:
-    """Draw the search, and predicted against true energies.
+    """Draw the search over everything, and predicted against true energies.
 
     Parameters
     ----------
-    candidates : sequence of Candidate
-        The best one first.
+    search : GridSearchCV
+        From `search_all`.
+    seconds : ndarray of shape (n_candidates,)
+        From `measure_costs`.
     y, prediction : ndarray of shape (n_molecules,)
         True and predicted energies.
     path : Path
@@ -365,34 +403,24 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-
-    for name, marker in zip(REGRESSIONS, "os", strict=True):
-        found = [c for c in candidates if c.regression == name]
-        left.scatter(
-            [1e3 * c.seconds for c in found],
-            [c.error for c in found],
-            marker=marker,
-            label=name,
-        )
-    best = candidates[0]
-    left.plot(1e3 * best.seconds, best.error, "o", ms=14, mfc="none", color="k")
-    settings = (f"{name}={value}" for name, value in best.scattering.items())
-    left.set(
-        title=f"Best: {', '.join(settings)}",
-        xlabel="Time for a molecule (ms)",
-        ylabel="Mean absolute error (kcal/mol)",
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    *axes, last = figure.subplots(2, 2).ravel()
+    SearchDisplay.from_search(
+        search,
+        costs=1e3 * seconds,
+        error_label="Mean absolute error (kcal/mol)",
+        cost_label="Time for a molecule (ms)",
+        pairs=[("scattering__L", "scattering__J"), ("regression", "scattering__sigma")],
+        axes=axes,
     )
-    left.legend()
-
-    right.plot(y, prediction, ".", label="Molecules that no search saw")
-    right.axline((y.mean(), y.mean()), slope=1, color="gray", lw=1, zorder=0)
-    right.set(
+    last.plot(y, prediction, ".", label="Molecules that no search saw")
+    last.axline((y.mean(), y.mean()), slope=1, color="gray", lw=1, zorder=0)
+    last.set(
         title=f"Mean absolute error {mean_absolute_error(y, prediction):.2f} kcal/mol",
         xlabel="True atomization energy (kcal/mol)",
         ylabel="Predicted atomization energy (kcal/mol)",
         aspect="equal",
+        adjustable="datalim",
     )
     figure.savefig(path, dpi=150)
 

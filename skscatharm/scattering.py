@@ -1,12 +1,17 @@
 """The transformer: molecules in, invariant coefficients out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
 from itertools import groupby, product
+from math import sqrt
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Tags, gen_batches
@@ -17,12 +22,16 @@ from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import find_engine, molecule_memory, scattering_batch
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
 from skscatharm.paths import Path, scattering_paths
+from skscatharm.reuse import stored_batch
+from skscatharm.store import CoefficientStore, density_keys
 from skscatharm.structures import Structure, check_structures
 
 __all__ = ["SolidHarmonicScattering"]
 
 _MEMORY = 4 * 2**30
 _DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
+_MAX_KNOWN_KEYS = 64
+_known_keys: dict[bytes | None, NDArray[np.void]] = {}
 
 
 class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
@@ -89,6 +98,9 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         The array library that computes. "auto" is CuPy if it finds a device and NumPy
         otherwise; or PyTorch, if `X` is a tensor on a CUDA device. PyTorch computes
         where `X` is if that is a tensor, otherwise on a CUDA device if there is one.
+    memory : str, path-like, CoefficientStore or None, default=None
+        Folder where coefficients are kept, so that each is computed once, whichever
+        fold, candidate or process asks for it; see :class:`CoefficientStore`.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.
@@ -136,6 +148,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
         "backend": [StrOptions({"auto", "numpy", "cupy", "torch"})],
+        "memory": [str, os.PathLike, CoefficientStore, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -158,6 +171,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         dtype: str = "float32",
         engine: str = "auto",
         backend: str = "auto",
+        memory: str | os.PathLike[str] | CoefficientStore | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
     ) -> None:
@@ -171,6 +185,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self.dtype = dtype
         self.engine = engine
         self.backend = backend
+        self.memory = memory
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -195,7 +210,11 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         TypeError, ValueError, ImportError, RuntimeError
             If a parameter is invalid, or as :meth:`transform`.
         """
-        self._check(X, find_library(self.backend, X))
+        library = find_library(self.backend, X)
+        if self.memory is None:
+            self._check(to_host(X), library)
+        else:
+            self._keys(to_host(X), library)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -227,26 +246,108 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         """
         self._validate_params()
         library = find_library(self.backend, X)
-        structures, weights = self._check(X, library)
+        molecules = to_host(X)
         paths = scattering_paths(self.J, self.L, self.max_order)
-        options = self._options(library)
-        n_jobs = 1 if library.on_device else self.n_jobs
-        size = _batch_size(len(structures), n_jobs, library)
-        batches = list(gen_batches(len(structures), size))
-        results = Parallel(n_jobs, return_as="generator")(
-            delayed(scattering_batch)(
-                structures[batch], weights[batch], paths, **options
+        if self.memory is None:
+            structures, weights = self._check(molecules, library)
+            compute = partial(
+                scattering_batch,
+                paths=paths,
+                Q=self._exponents(),
+                library=library,
+                **self._settings(library),
             )
-            for batch in batches
+            coefficients = self._in_batches(compute, library, structures, weights)
+        else:
+            coefficients = self._recall(molecules, library, paths, self.memory)
+        return to_library_of(X, _arrange(coefficients, paths))
+
+    def _recall(
+        self,
+        X: Any,
+        library: Library,
+        paths: list[Path],
+        memory: str | os.PathLike[str] | CoefficientStore,
+    ) -> NDArray[np.float64]:
+        """Read coefficients from the store, after those that it lacks were computed."""
+        keys, Q = self._keys(X, library), self._exponents()
+        store = (
+            CoefficientStore(memory)
+            if isinstance(memory, str | os.PathLike)
+            else memory
         )
-        coefficients = np.empty((len(structures), len(self.get_feature_names_out())))
+        coefficients = store.read(keys, paths, Q).swapaxes(1, 2)
+        lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
+        if len(lacking) == 0:
+            return coefficients
+
+        structures, weights = self._check(X, library)
+        # Each molecule once; and in random order, as other processes that start with
+        # the same ones then find most of each other's work done.
+        first = {keys[i].tobytes(): i for i in lacking[::-1]}
+        chosen = np.random.default_rng().permutation(list(first.values()))
+        further = scattering_paths(max(self.J, store.ahead), self.L, self.max_order)
+        compute = partial(
+            stored_batch,
+            paths=paths,
+            further_paths=[
+                path
+                for path in further
+                if path not in paths and path.scales[0] <= self.J
+            ],
+            Q=Q,
+            store=store,
+            library=library,
+            **self._settings(library),
+        )
+        coefficients[chosen] = self._in_batches(
+            compute,
+            library,
+            [structures[i] for i in chosen],
+            [weights[i] for i in chosen],
+            keys[chosen],
+        )
+        coefficients[lacking] = coefficients[
+            [first[keys[i].tobytes()] for i in lacking]
+        ]
+        return coefficients
+
+    def _in_batches(
+        self,
+        function: Callable[..., NDArray[np.float64]],
+        library: Library,
+        *columns: Any,
+    ) -> NDArray[np.float64]:
+        """Call a function with batches of molecules in parallel, and join the results.
+
+        Each of the columns has something for each molecule.
+        """
+        n_molecules = len(columns[0])
+        if library.on_device:
+            # One process fills a device, and the engine divides what it gets.
+            n_jobs: int | None = 1
+            size = _DEVICE_BATCH
+        else:
+            # Some batches for each worker, that none waits long for the last.
+            n_jobs = self.n_jobs
+            size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
+        # The backends of clusters have no generators.
+        backend, _ = get_active_backend()
+        results = Parallel(
+            n_jobs,
+            return_as="generator" if backend.supports_return_generator else "list",
+        )(
+            delayed(function)(*(column[batch] for column in columns))
+            for batch in gen_batches(n_molecules, size)
+        )
+        collected = []
         with tqdm(
-            total=len(structures), disable=not self.verbose, unit="molecule"
+            total=n_molecules, disable=not self.verbose, unit="molecule"
         ) as progress:
-            for batch, result in zip(batches, results, strict=True):
-                coefficients[batch] = _arrange(result, paths)
+            for result in results:
+                collected.append(result)
                 progress.update(len(result))
-        return to_library_of(X, coefficients)
+        return np.concatenate(collected)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -284,29 +385,63 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
         return Q.tolist()
 
-    def _options(self, library: Library) -> dict[str, Any]:
+    def _settings(self, library: Library) -> dict[str, Any]:
+        """What all coefficients depend on, besides the molecule."""
         return {
-            "Q": self._exponents(),
-            "sigma": self.sigma,
-            "tol": self.tol,
+            "sigma": float(self.sigma),
+            "tol": float(self.tol),
             "dtype": self.dtype,
             "engine": find_engine(self.engine, library),
-            "library": library,
         }
+
+    def _keys(self, X: Any, library: Library) -> NDArray[np.void]:
+        """Check as `_check`, and find the keys of the coefficients in a store.
+
+        A search comes with the same arrays over and over: both are done once.
+        """
+        self._exponents()
+        settings = self._settings(library)
+        token = None
+        if isinstance(X, np.ndarray) and X.dtype == np.float64:
+            parameters = (X.shape, settings, self.channels, self.max_order)
+            digest = blake2b(repr(parameters).encode())
+            digest.update(X.tobytes())
+            token = digest.digest()
+        keys = _known_keys.get(token)
+        if keys is None:
+            keys = density_keys(*self._check(X, library), settings)
+            if token is not None:
+                _known_keys[token] = keys
+            if len(_known_keys) > _MAX_KNOWN_KEYS:
+                _known_keys.pop(next(iter(_known_keys)), None)
+        return keys
 
     def _check(
         self, X: Any, library: Library
     ) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise, before anything takes time."""
-        options = self._options(library)
+        Q = self._exponents()
         tables = resolve_channels(self.channels)
-        structures = check_structures(to_host(X))
+        structures = check_structures(X)
         weights = channel_weights(tables, structures)
-        paths = scattering_paths(self.J, self.L, self.max_order)
-        for i, structure in enumerate(structures):
-            memory = molecule_memory(structure, len(tables), paths, **options)
+        # A store computes order 2 ahead of what J asks for.
+        J = max(self.J, int(self.memory is not None))
+        settings = self._settings(library)
+        paths = scattering_paths(J, self.L, self.max_order)
+
+        def needs(positions: NDArray[np.float64]) -> float:
+            return molecule_memory(
+                positions, len(tables), paths, Q=Q, library=library, **settings
+            )
+
+        # Few molecules, if any, are so large that it takes a closer look.
+        radius = max(np.ptp(s.positions, axis=0).max() for s in structures)
+        ball = radius * sqrt(3) * np.concatenate([np.eye(3), -np.eye(3)])
+        large = enumerate(structures) if needs(ball) > _MEMORY else ()
+        for i, structure in large:
+            memory = needs(structure.positions)
             if memory > _MEMORY:
-                other = " or engine='separable'" * (options["engine"] == "fourier")
+                other = " or engine='separable'" * (settings["engine"] == "fourier")
                 size = np.ptp(structure.positions, axis=0).max()
                 raise ValueError(
                     f"Molecule {i} extends over {size:.3g} Å: with sigma="
@@ -323,13 +458,6 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _batch_size(n_molecules: int, n_jobs: int | None, library: Library) -> int:
-    if library.on_device:
-        return _DEVICE_BATCH
-    # Some batches for each worker, that none waits long for the last.
-    return int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
 
 
 def _arrange(

@@ -13,7 +13,7 @@ from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
 
 SIGMA = 0.22
-DEFAULTS = {"Q": (0.5, 1, 2, 3), "sigma": SIGMA, "tol": 3e-4, "xp": np}
+DEFAULTS = {"Q": (0.5, 1, 2, 3), "sigma": SIGMA, "tol": 2e-4, "xp": np}
 
 
 def scattering(positions, weights, paths, dtype="float32", **options):

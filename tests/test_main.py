@@ -12,7 +12,7 @@ from skscatharm import __main__ as demo
 @pytest.fixture(autouse=True)
 def _small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     scattering = {"sigma": [0.5], "J": [0, 1], "L": [0, 1], "Q": [(1, 2)]}
-    monkeypatch.setattr(demo, "SCATTERING_GRID", [scattering])
+    monkeypatch.setattr(demo, "SCATTERING_GRID", scattering)
     monkeypatch.setattr(demo, "REGRESSION_GRID", {"degree": [1, 2]})
 
 

@@ -27,7 +27,7 @@ def integrate(values: np.ndarray, grid) -> float:
 @pytest.mark.parametrize("step", [0.3, 0.65])
 @pytest.mark.parametrize("q", [0.5, 1, 2, 3])
 def test_gaussians_anywhere_are_integrated_exactly(q, step, positions) -> None:
-    grid = tensor_grid(positions, WIDTH, step, margin(0), 0.85)
+    grid = tensor_grid(positions, WIDTH, step, margin(0), 0.85, 1.5)
     for centre in positions:
         x, y, z = (
             np.exp(-q * ((axis.points - r) / WIDTH) ** 2 / 2)
@@ -39,7 +39,7 @@ def test_gaussians_anywhere_are_integrated_exactly(q, step, positions) -> None:
 
 def test_step_among_the_atoms_and_beyond(positions) -> None:
     for axis, extent in zip(
-        tensor_grid(positions, WIDTH, 0.4, 7, 0.85),
+        tensor_grid(positions, WIDTH, 0.4, 7, 0.85, 1.5),
         np.abs(positions).max(axis=0),
         strict=True,
     ):

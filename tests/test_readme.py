@@ -23,9 +23,13 @@ def test_first_search(capsys: pytest.CaptureFixture[str]) -> None:
     assert -search.best_score_ < 0.3 * np.abs(y - y.mean()).mean()
 
 
-def test_quick_start() -> None:
+@pytest.mark.parametrize("page", ["quickstart", "searches"])
+def test_documentation(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     results = doctest.testfile(
-        str(ROOT / "doc" / "quickstart.rst"),
+        str(ROOT / "doc" / f"{page}.rst"),
         module_relative=False,
         optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
         encoding="utf-8",

@@ -12,7 +12,11 @@ from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.paths import Path
 from skscatharm.structures import Structure
 
-__all__ = ["find_engine", "molecule_memory", "scattering_batch"]
+__all__ = ["NUMERICS_VERSION", "find_engine", "molecule_memory", "scattering_batch"]
+
+# Raised with every change of the coefficients beyond rounding: those that stores hold
+# are then computed again.
+NUMERICS_VERSION = 1
 
 # Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
 _BUSY = 4 * 2**30
@@ -26,7 +30,7 @@ def find_engine(engine: str, library: Library) -> str:
 
 
 def molecule_memory(
-    structure: Structure,
+    positions: NDArray[np.float64],
     n_channels: int,
     paths: Sequence[Path],
     *,
@@ -39,7 +43,7 @@ def molecule_memory(
     if engine == "fourier":
         xp = library.namespace()
         return fourier.field_memory(
-            fourier.extent(structure.positions),
+            fourier.extent(positions),
             n_channels,
             paths,
             xp=xp,
@@ -47,9 +51,7 @@ def molecule_memory(
             **options,
         )
     if any(len(path.scales) > 1 for path in paths):
-        return separable.grid_memory(
-            structure.positions, n_channels, options["sigma"], dtype
-        )
+        return separable.grid_memory(positions, n_channels, options["sigma"], dtype)
     return 0.0
 
 

@@ -35,15 +35,17 @@ _Array = NDArray[np.float64]
 # last is for all higher degrees. Degree 0 has no zeros, and is smooth. Wide fields
 # overlap with those of the next atoms: where they cancel, there are more zeros. Their
 # grids are small, and so the remedy is cheap.
-_REFERENCE = 2e-4
+_REFERENCE = 2.1e-4
 _STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.46, 0.54, 0.52, 0.40)}
 _WIDE_STEPS = {1: (0.65, 0.31, 0.40, 0.32, 0.33), 2: (0.65, 0.40, 0.46, 0.44, 0.37)}
 _WIDE = {1: 0.4, 2: 0.7}  # Å
 _LARGEST_STEP = 0.65
 _OUTER_STEP = 0.85  # at the tolerance of reference
-_KNEE = 1.5  # widths beyond the outermost atoms where the grid begins to stretch
+# The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
+_KNEE = 0.5
 _SHARPNESS = 0.8  # of the stretch, in points
 _COARSE_MARGIN = 6.0
+_COARSE_KNEE = 1.5
 _SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -101,7 +103,8 @@ def fine_grid(
     """
     outer = min(_OUTER_STEP, _OUTER_STEP * (tol / _REFERENCE) ** 0.25)
     step = fine_step(order, degree, width, tol)
-    return tensor_grid(positions, width, step, margin(degree), outer)
+    knee = _KNEE + sqrt(max(degree, 1))
+    return tensor_grid(positions, width, step, margin(degree), outer, knee)
 
 
 def margin(degree: int) -> float:
@@ -120,6 +123,7 @@ def tensor_grid(
     step: float,
     margin: float,
     outer: float,
+    knee: float,
 ) -> Grid:
     r"""Make the three axes of the grid of a molecule that is centred on the origin.
 
@@ -139,15 +143,16 @@ def tensor_grid(
         Positions of the atoms.
     width : float
         Width of the field, in the unit of the positions.
-    step, margin, outer : float
-        Step h among the atoms, reach beyond them and step H far from them, in widths.
+    step, margin, outer, knee : float
+        Step h among the atoms, reach beyond them, step H far from them, and where
+        beyond them it begins to change, in widths.
 
     Returns
     -------
     Grid
     """
     x, y, z = (
-        Axis(*_axis(extent, width, step, margin, outer))
+        Axis(*_axis(extent, width, step, margin, outer, knee))
         for extent in np.abs(positions).max(axis=0) / width
     )
     return x, y, z
@@ -156,7 +161,9 @@ def tensor_grid(
 def coarse_grid(positions: _Array, width: float, scale: float) -> Grid:
     """Make the grid for a smooth field that meets wavelets of at least some scale."""
     step = _coarse_step(width, scale)
-    return tensor_grid(positions, width, step, _COARSE_MARGIN, 1.15 * step)
+    return tensor_grid(
+        positions, width, step, _COARSE_MARGIN, 1.15 * step, _COARSE_KNEE
+    )
 
 
 def coarse_points(positions: _Array, width: float, scale: float) -> float:
@@ -172,10 +179,10 @@ def _coarse_step(width: float, scale: float) -> float:
 
 @numba.njit(cache=True)
 def _axis(
-    extent: float, width: float, step: float, margin: float, outer: float
+    extent: float, width: float, step: float, margin: float, outer: float, knee: float
 ) -> tuple[_Array, _Array]:
     outer = max(step, outer)
-    knee = (extent + _KNEE) / step
+    knee = (extent + knee) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)
     xi = np.arange(-reach, reach + 1) + _SHIFT
     right, left = np.exp((xi - knee) / _SHARPNESS), np.exp((-xi - knee) / _SHARPNESS)
