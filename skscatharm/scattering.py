@@ -86,7 +86,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Largest order of the coefficients.
     tol : float, default=2e-4
         Relative error that the worst coefficient of a typical molecule may have; most
-        are far more exact. The number of points grows like ``tol**-0.75``.
+        are far more exact. The number of points grows like ``tol**-0.8``.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the fields. The smallest tolerances take "float64", and so do all
         exponents below 1 with the Fourier engine, whatever is asked for.

@@ -61,8 +61,8 @@ def test_steps_shrink_with_the_tolerance() -> None:
     for order in (1, 2):
         for degree in (1, 2, 3, 4):
             assert_allclose(
-                fine_step(order, degree, WIDTH, 2e-4 / 16),
-                fine_step(order, degree, WIDTH, 2e-4) / 2,
+                fine_step(order, degree, WIDTH, 2e-4),
+                fine_step(order, degree, WIDTH, 2e-5) * 10**0.27,
             )
 
 

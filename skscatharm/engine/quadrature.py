@@ -40,6 +40,7 @@ _STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.46, 0.54, 0.52, 0.40)}
 _WIDE_STEPS = {1: (0.65, 0.31, 0.40, 0.32, 0.33), 2: (0.65, 0.40, 0.46, 0.44, 0.37)}
 _WIDE = {1: 0.4, 2: 0.7}  # Å
 _LARGEST_STEP = 0.65
+_EXPONENT = 0.27  # of the tolerance in the step
 _OUTER_STEP = 0.85  # at the tolerance of reference
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 _KNEE = 0.5
@@ -77,7 +78,7 @@ def fine_step(order: int, degree: int, width: float, tol: float) -> float:
     steps = _WIDE_STEPS if width > _WIDE[order] else _STEPS
     step = steps[order][min(degree, 4)]
     if degree > 0:
-        step *= (tol / _REFERENCE) ** 0.25
+        step *= (tol / _REFERENCE) ** _EXPONENT
     return min(step, _LARGEST_STEP)
 
 
@@ -101,7 +102,7 @@ def fine_grid(
     -------
     Grid
     """
-    outer = min(_OUTER_STEP, _OUTER_STEP * (tol / _REFERENCE) ** 0.25)
+    outer = min(_OUTER_STEP, _OUTER_STEP * (tol / _REFERENCE) ** _EXPONENT)
     step = fine_step(order, degree, width, tol)
     knee = _KNEE + sqrt(max(degree, 1))
     return tensor_grid(positions, width, step, margin(degree), outer, knee)
