@@ -1,6 +1,6 @@
 """The loops of the separable engine for processors: one pass where arrays take many.
 
-The same functions for other array libraries are in :mod:`skscatharm.engine.arrays`.
+The same functions for other array libraries are in :mod:`skscatharm.engine.loops`.
 Each inner loop goes over contiguous numbers and writes to one array, which compilers
 turn into vector instructions.
 """
@@ -19,7 +19,10 @@ __all__ = ["atom_terms", "gaussian_factors", "near_columns", "pool", "spread"]
 
 Array = NDArray[Any]
 
-_compile = numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+# Sums may be taken in any order, and products and sums at once.
+_compile = numba.njit(
+    cache=True, fastmath={"reassoc", "contract"}, nogil=True, error_model="numpy"
+)
 
 
 def atom_terms(

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skscatharm.engine import kernels, loops
+from skscatharm.engine.kernels import gaussian_factors, near_columns
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_gaussian_factors(rng) -> None:
+    points, centres = rng.normal(size=9), rng.normal(size=4)
+    d = (points[:, None] - centres) / 0.3
+    found = gaussian_factors(points, centres, 0.3, 3, 2.0)
+    for a in range(4):
+        expected = np.where(np.abs(d) < 2, d**a * np.exp(-(d**2) / 2), 0)
+        assert_allclose(found[a], expected, rtol=1e-12)
+
+
+def test_near_columns_fill_the_rows_between_atoms(rng) -> None:
+    x, y = np.linspace(-3, 3, 40), np.linspace(-2, 2, 30)
+    positions = rng.uniform(-2, 2, size=(5, 3))
+    rows, columns = near_columns(x, y, positions, 0.8)
+    squares = (x[:, None, None] - positions[:, 0]) ** 2
+    near = (squares + (y[:, None] - positions[:, 1]) ** 2 < 0.8**2).any(axis=2)
+    assert near.any()
+    expected = [
+        (i, j)
+        for i, row in enumerate(near)
+        if row.any()
+        for j in range(np.flatnonzero(row)[0], np.flatnonzero(row)[-1] + 1)
+    ]
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+
+
+def test_no_column_is_near() -> None:
+    rows, columns = near_columns(np.arange(4.0), np.arange(4.0), -np.ones((1, 3)), 0.5)
+    assert len(rows) == len(columns) == 0
+
+
+@pytest.mark.parametrize("degree", range(7))
+def test_atom_terms(degree, rng) -> None:
+    x, y = rng.normal(size=(2, degree + 1, 3, 6))
+    rows = np.array([1, 1, 1, 4, 4, 5])
+    columns = np.array([2, 3, 4, 0, 1, 5])
+    compiled = kernels.atom_terms(x, y, rows, columns, degree)
+    portable = loops.atom_terms(x, y, rows, columns, degree)
+    assert len(compiled) == 2 * degree + 1
+    for a, b in zip(compiled, portable, strict=True):
+        assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 3e-6), ("float64", 1e-12)])
+def test_pool(dtype, rtol, rng) -> None:
+    components = [
+        (rng.normal(size=(7, k)).astype(dtype), rng.normal(size=(k, 50)).astype(dtype))
+        for k in (3, 6, 3)
+    ]
+    weights = rng.uniform(size=50).astype(dtype)
+    exponents = np.array([0.5, 1, 1.5, 2, 3, 4])
+    field = np.stack([a.astype(float) @ b.astype(float) for a, b in components])
+    modulus = np.sqrt((field**2).sum(axis=0))
+    expected = (modulus ** exponents[:, None, None]) @ weights
+    expected[[2, 5]] *= 4.0 ** -exponents[[2, 5], None]  # amplitude
+    for module in (kernels, loops):
+        found, integrals = module.pool(components, weights, exponents, 4.0)
+        assert found.dtype == integrals.dtype == dtype
+        assert_allclose(found, modulus, rtol=10 * rtol)
+        assert_allclose(integrals, expected, rtol=rtol)
+
+
+def test_spread(rng) -> None:
+    rows, columns = np.array([0, 0, 2, 2, 2]), np.array([1, 2, 0, 1, 2])
+    field = rng.normal(size=(2, 3, 5))
+    expected = np.zeros((2, 3, 4, 3))
+    expected[:, :, rows, columns] = field
+    for module in (kernels, loops):
+        assert_array_equal(module.spread(field, rows, columns, 4, 3), expected)
