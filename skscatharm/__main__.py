@@ -214,7 +214,8 @@ def search_all(X: _Array, y: _Array, n_jobs: int) -> GridSearchCV:
     grid["regression"] = list(REGRESSIONS.values())
     cv = ShuffleSplit(1, test_size=1 / 3, random_state=0)
     with TemporaryDirectory() as folder:
-        store = CoefficientStore(folder, ahead=max(SCATTERING_GRID["J"]))
+        scales = SCATTERING_GRID["J"]
+        store = CoefficientStore(folder, ahead=max(scales) - min(scales))
         search = GridSearchCV(
             Pipeline(
                 [
@@ -255,6 +256,7 @@ def measure_costs(search: GridSearchCV, X: _Array) -> _Array:
     @cache
     def measure(**parameters: Any) -> float:
         scattering = SolidHarmonicScattering(**parameters, tol=SEARCH_TOL)
+        scattering.transform(X[:1])  # so that the compiled code is there
         start = perf_counter()
         scattering.transform(X)
         return (perf_counter() - start) / len(X)

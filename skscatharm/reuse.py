@@ -45,7 +45,8 @@ def stored_batch(
     paths : sequence of Path
         What is needed now.
     further_paths : sequence of Path
-        What is computed as well if the fields of order 1 that it takes are.
+        What is computed as well if the fields of order 1 that it takes are, up to the
+        largest scale that is stored already, if that is enough for what is needed now.
     Q
         As for :func:`~skscatharm.engine.scattering_batch`. The usual exponents are
         computed as well.
@@ -64,9 +65,10 @@ def stored_batch(
     all_exponents = sorted({*Q, *_USUAL_EXPONENTS})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents)
-    groups = _alike(np.isnan(values), all_paths, len(paths), asked)
-    for lacking, rows, channels in groups:
-        on_path, of_q = lacking.any(axis=1), lacking.any(axis=0)
+    lacking = np.isnan(values) & _allowed(values, all_paths, len(paths))
+    groups = _alike(lacking, all_paths, len(paths), asked)
+    for lacks, rows, channels in groups:
+        on_path, of_q = lacks.any(axis=1), lacks.any(axis=0)
         new_paths = [all_paths[i] for i in np.flatnonzero(on_path)]
         new_exponents = [all_exponents[i] for i in np.flatnonzero(of_q)]
         computed = scattering_batch(
@@ -78,7 +80,7 @@ def stored_batch(
             **settings,
         ).swapaxes(1, 2)
         # What the store holds already stays as it is.
-        computed[..., ~lacking[np.ix_(on_path, of_q)]] = np.nan
+        computed[..., ~lacks[np.ix_(on_path, of_q)]] = np.nan
         store.write(
             keys[np.ix_(rows, channels)], new_paths, new_exponents, computed, settings
         )
@@ -89,6 +91,29 @@ def stored_batch(
     first = equal.argmax(axis=2)[..., np.newaxis, np.newaxis]
     values = np.take_along_axis(values, first, axis=1)
     return values[:, :, : len(paths), asked].swapaxes(1, 2)
+
+
+def _allowed(values: _Array, paths: Sequence[Path], n_asked: int) -> NDArray[np.bool_]:
+    """Find the paths that do not go beyond the scales that are in use already.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
+        What is stored, and NaN.
+    paths : sequence of Path
+    n_asked : int
+        Number of paths, the first ones, that are needed now.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_channels, n_paths, 1)
+    """
+    last = np.array([path.scales[-1] if len(path.scales) == 2 else 0 for path in paths])
+    stored = ~np.isnan(values).all(axis=3)
+    largest = np.max(stored * last, axis=2, keepdims=True)
+    enough = largest >= max(1, last[:n_asked].max())
+    allowed = ~enough | (last <= largest)
+    return allowed[..., np.newaxis]
 
 
 def _alike(

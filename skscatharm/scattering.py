@@ -286,7 +286,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         # the same ones then find most of each other's work done.
         first = {keys[i].tobytes(): i for i in lacking[::-1]}
         chosen = np.random.default_rng().permutation(list(first.values()))
-        further = scattering_paths(max(self.J, store.ahead), self.L, self.max_order)
+        further = scattering_paths(self.J + store.ahead, self.L, self.max_order)
         compute = partial(
             stored_batch,
             paths=paths,

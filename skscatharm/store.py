@@ -89,10 +89,12 @@ class CoefficientStore:
     size_limit : int, default=10 * 2**30
         Bytes that the files may take. Beyond, those that have not been used for the
         longest time are deleted.
-    ahead : int, default=3
+    ahead : int, default=2
         With a field of order 1 at hand, further coefficients of order 2 cost little,
-        and without it much: all are computed up to this scale, even if `J` is smaller.
-        Set it to the largest J of a search, or to 0 if there is only one.
+        and without it much. So where nothing is stored yet, they are computed up to
+        this many scales beyond `J`: then a search over increasing J computes each
+        field once. Set it to the difference between the largest and the smallest J of
+        a search, and to 0 if there is only one.
 
     Warns
     -----
@@ -122,7 +124,7 @@ class CoefficientStore:
         folder: str | os.PathLike[str],
         *,
         size_limit: int = 10 * 2**30,
-        ahead: int = 3,
+        ahead: int = 2,
     ) -> None:
         self.folder = str(FilePath(folder).absolute())
         self.size_limit = size_limit

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skscatharm import CoefficientStore, SolidHarmonicScattering
 
+dask = pytest.importorskip("dask", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 
 GRID = {
@@ -28,7 +29,10 @@ GRID = {
 @pytest.fixture(scope="module")
 def client() -> Iterator["distributed.Client"]:
     """A cluster of three worker processes."""
+    # Workers may take long to start while other tests keep the processors busy.
+    patience = dict.fromkeys(["connect", "tcp"], "300s")
     with (
+        dask.config.set({"distributed.comm.timeouts": patience}),
         distributed.LocalCluster(
             n_workers=3, threads_per_worker=1, dashboard_address=None
         ) as cluster,

@@ -113,6 +113,23 @@ def test_more_takes_what_is_missing(molecules, kept, computed) -> None:
     assert {key[-1] for key in found} == {1.5}
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_three_values_of_J_compute_each_field_once(
+    first, molecules, kept, computed
+) -> None:
+    for J in range(first, first + 3):
+        kept.set_params(J=J, sigma=1.0).transform(molecules[:1])
+    scales = [path.scales for _, _, paths, _ in computed for path in paths]
+    assert len(scales) == 2 * len(set(scales)) - 1  # two degrees, but for order 0
+    assert max(max(s, default=0) for s in scales) == first + 2
+    fields = [
+        field
+        for _, _, paths, _ in computed
+        for field in {(path.scales[0], path.degree) for path in paths if path.scales}
+    ]
+    assert len(fields) == len(set(fields))
+
+
 def test_new_molecules_are_computed(molecules, kept, computed) -> None:
     kept.transform(molecules[:8])
     computed.clear()
