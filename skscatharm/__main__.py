@@ -26,7 +26,6 @@ from sklearn.model_selection import (
     GridSearchCV,
     KFold,
     ParameterGrid,
-    ShuffleSplit,
     train_test_split,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -169,7 +168,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--molecules",
         type=int,
-        default=500,
+        default=800,
         metavar="N",
         help="number of molecules, 60 to 2000 (default: %(default)s)",
     )
@@ -212,7 +211,7 @@ def search_all(X: _Array, y: _Array, n_jobs: int) -> GridSearchCV:
     """
     grid = {f"scattering__{name}": values for name, values in SCATTERING_GRID.items()}
     grid["regression"] = list(REGRESSIONS.values())
-    cv = ShuffleSplit(1, test_size=1 / 3, random_state=0)
+    cv = KFold(3)
     with TemporaryDirectory() as folder:
         scales = SCATTERING_GRID["J"]
         store = CoefficientStore(folder, ahead=max(scales) - min(scales))
@@ -232,7 +231,7 @@ def search_all(X: _Array, y: _Array, n_jobs: int) -> GridSearchCV:
             n_jobs=n_jobs,
             refit=False,
         )
-        with progress(len(ParameterGrid(grid))):
+        with progress(cv.get_n_splits() * len(ParameterGrid(grid))):
             search.fit(X, y)
     return search
 

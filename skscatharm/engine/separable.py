@@ -52,7 +52,7 @@ _CUT = 7.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
 _SMOOTHING_CUT = 5.5
 _BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
-_SIDE = 64  # points of a tile along an axis
+_SIDE = 80  # points of a tile along an axis
 
 
 def scattering(
