@@ -58,7 +58,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < errors["ridge"] < 0.5 * errors["mean"]
     assert 0 < errors["best of the search"] < 0.5 * errors["mean"]
 
-    assert "8/8" in progress
+    assert "24/24" in progress
     assert "15/15" in progress
     picture = tmp_path / "new" / "folder" / demo.PICTURE
     assert str(picture) in printed

@@ -35,7 +35,7 @@ _Array = NDArray[np.float64]
 # last is for all higher degrees. Degree 0 has no zeros, and is smooth. Wide fields
 # overlap with those of the next atoms: where they cancel, there are more zeros. Their
 # grids are small, and so the remedy is cheap.
-_REFERENCE = 1.85e-4
+_REFERENCE = 2.1e-4
 _STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.46, 0.54, 0.52, 0.40)}
 _WIDE_STEPS = {1: (0.65, 0.31, 0.40, 0.32, 0.33), 2: (0.65, 0.40, 0.46, 0.44, 0.37)}
 _WIDE = {1: 0.4, 2: 0.7}  # Å
