@@ -191,8 +191,10 @@ class CoefficientStore:
             If a file is damaged, or comes from another version.
         """
         contents = _opened(self.folder)
+        data = keys.tobytes()
+        starts = range(0, len(data), _DIGEST_SIZE)
         values = contents.read(
-            [key.tobytes() for key in keys.ravel()], paths, exponents
+            [data[i : i + _DIGEST_SIZE] for i in starts], paths, exponents
         )
         return values.reshape(*keys.shape, *values.shape[1:])
 
