@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from skscatharm.engine.arrays import fft_namespace, to_numpy
-from skscatharm.engine.quadrature import fine_step, margin, principal_axes
+from skscatharm.engine.loops import power
+from skscatharm.engine.quadrature import SHIFT, fine_step, margin, principal_axes
 from skscatharm.harmonics import wavelets_in_frequency
 from skscatharm.paths import Path
 
@@ -33,7 +34,6 @@ Array = Any  # of the array library that computes
 # The grid cuts off the spectrum of a field. In widths, this step leaves ripples of
 # 1e-11 of the field, about what the field itself has come down to at the margin.
 _LARGEST_STEP = 0.45
-_SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 _ARRAYS = 7  # of the size of a field of all channels, that are held at a time
 
 
@@ -254,7 +254,8 @@ class _Batch:
         ndarray of shape (n_molecules, n_channels, n_exponents)
         """
         xp = self.xp
-        sums = [xp.sum(_power(field, q, xp), axis=(-3, -2, -1)) for q in Q]
+        powers = (power(field.modulus, field.squared, q) for q in Q)
+        sums = [xp.sum(values, axis=(-3, -2, -1)) for values in powers]
         return field.lattice.volume * to_numpy(xp.stack(sums, axis=-1))
 
     def _modulus(
@@ -335,7 +336,7 @@ def _lattice(
     step, _ = _step_and_reach(path, sigma, tol)
     shape = _shape(extent, path, sigma, tol)
     half = np.array([n // 2 for n in shape])
-    return _Lattice(np.diag(shape) * step, shape, step * (_SHIFT - half))
+    return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
 
 
 def _shape(
@@ -374,19 +375,6 @@ def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:
     planar = xp.matrix_transpose(xp.reshape(planar, (*x.shape[:2], -1)))
     total = xp.matmul(xp.expand_dims(planar, axis=1), z)
     return xp.reshape(total, (*z.shape[:2], x.shape[2], y.shape[2], z.shape[3]))
-
-
-def _power(field: _Field, q: float, xp: Any) -> Array:
-    """Raise a modulus to a power: the common ones the cheap way."""
-    if q == 0.5:
-        return xp.sqrt(field.modulus)
-    if q == 1:
-        return field.modulus
-    if q == 2:
-        return field.squared
-    if q == 3:
-        return field.squared * field.modulus
-    return field.modulus**q
 
 
 def _precision(dtype: Any, Q: Sequence[float], xp: Any) -> Any:

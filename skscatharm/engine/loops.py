@@ -1,7 +1,7 @@
 """The loops of the separable engine as array functions, for any array library.
 
-:mod:`skscatharm.engine.kernels` has the same functions for processors, compiled, and
-says what they take and return.
+:mod:`skscatharm.engine.kernels` has `atom_terms`, `pool` and `spread` for processors,
+compiled, and says what they take and return.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from array_api_compat import array_namespace
 
 from skscatharm.harmonics import solid_harmonics
 
-__all__ = ["atom_terms", "pool", "spread"]
+__all__ = ["atom_terms", "pool", "power", "spread"]
 
 Array = Any
 
@@ -45,12 +45,24 @@ def pool(
     xp = array_namespace(weights)
     squared = reduce(add, ((a @ b) ** 2 for a, b in components))
     modulus = xp.sqrt(squared)
-    powers = {0.5: xp.sqrt(modulus), 1: modulus, 2: squared, 3: squared * modulus}
-    integrals = [
-        (powers[q] if q in powers else (modulus / amplitude) ** float(q)) @ weights
-        for q in exponents
-    ]
+    integrals = [power(modulus, squared, q, amplitude) @ weights for q in exponents]
     return modulus, xp.stack(integrals)
+
+
+def power(modulus: Array, squared: Array, q: float, amplitude: float = 1.0) -> Array:
+    """Raise a modulus to a power: the common ones the cheap way.
+
+    Other exponents are those of the modulus divided by the amplitude.
+    """
+    if q == 0.5:
+        return array_namespace(modulus).sqrt(modulus)
+    if q == 1:
+        return modulus
+    if q == 2:
+        return squared
+    if q == 3:
+        return squared * modulus
+    return (modulus / amplitude) ** float(q)
 
 
 def spread(field: Array, rows: Array, columns: Array, n_x: int, n_y: int) -> Array:

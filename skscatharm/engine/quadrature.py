@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import gammainccinv
 
 __all__ = [
+    "SHIFT",
     "Axis",
     "Grid",
     "coarse_grid",
@@ -47,7 +48,7 @@ _KNEE = 0.5
 _SHARPNESS = 0.8  # of the stretch, in points
 _COARSE_MARGIN = 6.0
 _COARSE_KNEE = 1.5
-_SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
+SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
 class Axis(NamedTuple):
@@ -185,7 +186,7 @@ def _axis(
     outer = max(step, outer)
     knee = (extent + knee) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)
-    xi = np.arange(-reach, reach + 1) + _SHIFT
+    xi = np.arange(-reach, reach + 1) + SHIFT
     right, left = np.exp((xi - knee) / _SHARPNESS), np.exp((-xi - knee) / _SHARPNESS)
     stretch = _SHARPNESS * (np.log1p(right) - np.log1p(left))
     points = step * xi + (outer - step) * stretch
