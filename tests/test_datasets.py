@@ -1,7 +1,11 @@
 import importlib.util
 import runpy
+import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +13,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial import KDTree
 
-from skscatharm.datasets import load_qm9_sample
-from skscatharm.datasets._qm9 import Records, _targets, pack, parse, unpack
+from skscatharm.datasets import fetch_qm9, load_qm9_sample
+from skscatharm.datasets._qm9 import (
+    Records,
+    _targets,
+    pack,
+    parse,
+    qm9pack_folder,
+    unpack,
+)
 from skscatharm.structures import check_structures
 
 NAMES = ["mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv"]
@@ -41,9 +52,34 @@ Heatcapacity_Cv_cal_mol_K
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
-    (tmp_path / "qm9_part1.csv").write_text(FILE)
-    return parse(tmp_path)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data home of scikit-learn, not there yet."""
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a qm9pack of three molecules, which cannot be imported."""
+    data = tmp_path / "packages" / "qm9pack" / "data"
+    data.mkdir(parents=True)
+    (data.parent / "__init__.py").write_text("import pkg_resources_is_gone")
+    (data / "qm9_part1.csv").write_text(FILE)
+    monkeypatch.syspath_prepend(data.parents[1])
+    return data / "qm9_part1.csv"
+
+
+@pytest.fixture
+def kept(home: Path, source: Path) -> Path:
+    """The file that the first call has kept."""
+    fetch_qm9()
+    (file,) = home.iterdir()
+    return file
+
+
+@pytest.fixture
+def records(source: Path) -> Records:
+    return parse(source.parent)
 
 
 def test_shapes(qm9) -> None:
@@ -198,6 +234,162 @@ def test_pack_loses_no_more_than_stated(records: Records) -> None:
     assert_allclose(unpacked.positions, records.positions, rtol=0, atol=0.51e-5)
     for name in ("ids", "smiles", "charges", "properties"):
         assert_array_equal(getattr(unpacked, name), getattr(records, name))
+
+
+def test_qm9pack_is_found_but_not_imported(source: Path) -> None:
+    assert qm9pack_folder() == source.parent
+    assert "qm9pack" not in sys.modules
+
+
+def test_fetched_bunch(home: Path, source: Path, records: Records, qm9) -> None:
+    fetched = fetch_qm9(target="all")
+    assert set(fetched) == set(qm9)
+    assert_array_equal(fetched.data[:, :, 0], records.charges)
+    assert_array_equal(fetched.data[:, :, 1:], records.positions)
+    assert_array_equal(fetched.target, _targets(records))
+    assert fetched.target_names == qm9.target_names
+    assert fetched.target_units == qm9.target_units
+    assert_array_equal(fetched.ids, [1, 2, 3])
+    assert_array_equal(fetched.smiles, ["C", "N", "O"])
+    assert "130,831 molecules" in fetched.DESCR
+    common = qm9.DESCR[qm9.DESCR.index(":Properties:") :]
+    assert fetched.DESCR.endswith(common)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_fetched_target(name: str, kept: Path, records: Records) -> None:
+    X, y = fetch_qm9(return_X_y=True, target=name)
+    assert X.shape == (3, 5, 4)
+    assert_array_equal(y, _targets(records)[:, NAMES.index(name)])
+
+
+def test_fetched_frame(kept: Path) -> None:
+    fetched = fetch_qm9(as_frame=True, target="all")
+    X, y = fetch_qm9(as_frame=True, target="gap", return_X_y=True)
+    assert list(fetched.frame.columns) == ["smiles", *NAMES]
+    assert list(fetched.frame.index) == [1, 2, 3]
+    pd.testing.assert_frame_equal(fetched.target, fetched.frame[NAMES])
+    pd.testing.assert_series_equal(y, fetched.frame["gap"])
+    assert isinstance(X, np.ndarray)
+
+
+def test_kept_positions_are_exact(kept: Path, source: Path) -> None:
+    source.unlink()
+    position = fetch_qm9().data[2, 1, 1:]
+    assert_array_equal(position, [0.0647664923, 0.0205721989, 0.0015346341])
+
+
+def test_files_are_parsed_once(
+    kept: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fetch_qm9(target="all")
+    source.unlink()
+    for package in ("qm9pack", "pandas"):
+        monkeypatch.setitem(sys.modules, package, None)
+    second = fetch_qm9(target="all")
+    for name in first:
+        assert_array_equal(second[name], first[name])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_data_home(
+    kind: Callable[[Path], Any], home: Path, source: Path, tmp_path: Path
+) -> None:
+    fetch_qm9(data_home=kind(tmp_path / "elsewhere"))
+    assert [file.suffix for file in (tmp_path / "elsewhere").iterdir()] == [".npz"]
+    assert not home.exists()
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "short of a byte": lambda content: content[:-1],
+    "of another kind": lambda content: b"Index,SMILES\n",
+    "changed": lambda content: content.replace(
+        np.float64(-40.47893).tobytes(), np.float64(-40.47892).tobytes()
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_file_is_replaced(
+    damage: Callable[[bytes], bytes], kept: Path, records: Records
+) -> None:
+    content = kept.read_bytes()
+    kept.write_bytes(damage(content))
+    assert kept.read_bytes() != content
+    with pytest.warns(UserWarning, match="skscatharm_qm9.npz cannot be read") as caught:
+        fetched = fetch_qm9(target="all")
+    assert str(kept) in str(caught[0].message)
+    assert caught[0].filename == __file__
+    assert_array_equal(fetched.target, _targets(records))
+    # Any further warning would be an error.
+    assert_array_equal(fetch_qm9(target="all").target, fetched.target)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"ids": np.arange(3)},
+        {name: np.array([None, {}]) for name in Records._fields},
+    ],
+    ids=["without molecules", "of objects"],
+)
+def test_file_with_other_arrays_is_replaced(
+    arrays: dict[str, Any], kept: Path, records: Records
+) -> None:
+    np.savez(kept, **arrays)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        fetched = fetch_qm9(target="all")
+    assert_array_equal(fetched.target, _targets(records))
+
+
+def test_failed_write_leaves_nothing(
+    home: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: Any, **arrays: Any) -> None:
+        file.write(b"PK")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="No space left"):
+        fetch_qm9()
+    assert list(home.iterdir()) == []
+
+
+def test_missing_qm9pack(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qm9pack", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"pip install 'skscatharm\[qm9\]'"
+    ) as raised:
+        fetch_qm9()
+    assert raised.value.name == "qm9pack"
+
+
+@pytest.mark.parametrize("target", ["u0", "energy", "", None])
+def test_unknown_target_is_refused_before_parsing(target, home: Path) -> None:
+    with pytest.raises(ValueError, match="choose 'all' or one of mu, alpha"):
+        fetch_qm9(target=target)
+    assert not home.exists()
+
+
+@pytest.mark.skipif(QM9PACK is None, reason="qm9pack is not installed")
+def test_all_molecules_include_the_sample(qm9) -> None:
+    # pytest would keep the folder of tmp_path, and the file is large.
+    with TemporaryDirectory() as folder:
+        fetched = fetch_qm9(data_home=folder, target="all")
+        again = fetch_qm9(data_home=folder, target="all")
+    assert fetched.data.shape == (130_831, 29, 4)
+    assert_array_equal(again.data, fetched.data)
+    assert (np.diff(fetched.ids) > 0).all()
+    same = np.searchsorted(fetched.ids, qm9.ids)
+    assert_array_equal(fetched.ids[same], qm9.ids)
+    assert_array_equal(fetched.smiles[same], qm9.smiles)
+    assert_array_equal(fetched.target[same], qm9.target)
+    molecules = fetched.data[same]
+    assert not molecules[:, 27:].any()
+    assert_array_equal(molecules[:, :27, 0], qm9.data[:, :, 0])
+    assert_allclose(molecules[:, :27, 1:], qm9.data[:, :, 1:], rtol=0, atol=0.51e-5)
 
 
 @pytest.mark.skipif(QM9PACK is None, reason="qm9pack is not installed")

@@ -3,7 +3,6 @@
 Run ``python benchmarks/qm9/draw_sample.py`` in an environment with the extra ``qm9``.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,14 @@ import numpy as np
 from sklearn.utils import resample
 
 import skscatharm.datasets
-from skscatharm.datasets._qm9 import Records, pack, parse
+from skscatharm.datasets._qm9 import Records, pack, parse, qm9pack_folder
 
 N_MOLECULES = 2000
 
 
 def draw() -> dict[str, Any]:
     """Return the packed arrays of molecules drawn at random, in random order."""
-    # The folder is found without importing qm9pack, which loads all its data and
-    # needs pkg_resources.
-    spec = find_spec("qm9pack")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError("qm9pack is missing; install skscatharm[qm9].")
-    records = parse(Path(spec.submodule_search_locations[0]) / "data")
+    records = parse(qm9pack_folder())
     sample = Records(
         *resample(*records, replace=False, n_samples=N_MOLECULES, random_state=0)
     )

@@ -1,5 +1,5 @@
 """Molecules with quantum-chemical properties."""
 
-from skscatharm.datasets._qm9 import load_qm9_sample
+from skscatharm.datasets._qm9 import fetch_qm9, load_qm9_sample
 
-__all__ = ["load_qm9_sample"]
+__all__ = ["fetch_qm9", "load_qm9_sample"]

@@ -1,12 +1,18 @@
 """QM9: 130,831 small organic molecules with twelve properties."""
 
+import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch
 
 _DATA = files("skscatharm.datasets") / "data"
@@ -87,6 +93,30 @@ class Records(NamedTuple):
     charges: NDArray[np.uint8]
     positions: NDArray[np.float64]
     properties: NDArray[np.float64]
+
+
+def qm9pack_folder() -> Path:
+    """Find the files of the package qm9pack.
+
+    It is not imported: that would load all its data, and needs pkg_resources.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If qm9pack is not installed.
+    """
+    spec = find_spec("qm9pack")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(
+            "QM9 is read from the files of the package qm9pack, which is not "
+            "installed: pip install 'skscatharm[qm9]'.",
+            name="qm9pack",
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
 
 
 def parse(folder: str | PathLike[str]) -> Records:
@@ -178,6 +208,86 @@ def _targets(records: Records) -> NDArray[np.float64]:
     return targets
 
 
+def _read_sample() -> Records:
+    """Read the molecules that come with the package."""
+    with _DATA.joinpath("qm9_sample.npz").open("rb") as file:
+        return unpack(np.load(file, allow_pickle=False))
+
+
+def _read_all(data_home: str | PathLike[str] | None) -> Records:
+    """Read all molecules, as kept or from qm9pack, and keep them."""
+    path = Path(get_data_home(data_home)) / "skscatharm_qm9.npz"
+    if path.exists():
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                return Records(**kept)
+        except Exception as error:  # whatever damage does to a zip file
+            warnings.warn(
+                f"{path} cannot be read, so QM9 is parsed again: {error}",
+                stacklevel=4,  # the caller of fetch_qm9
+            )
+    records = parse(qm9pack_folder())
+    # Processes that come at the same time must not see, or write to, half a file.
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as new:
+            # Compressed, it would take half the space and five times as long to load.
+            np.savez(new, **records._asdict())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return records
+
+
+def _dataset(
+    read: Callable[[], Records],
+    description: str,
+    *,
+    return_X_y: bool,
+    as_frame: bool,
+    target: str,
+) -> Any:
+    """Give what `read` returns the form of a dataset of scikit-learn."""
+    if target != "all" and target not in _PROPERTIES:
+        raise ValueError(
+            f"target {target!r} is no property of QM9; choose 'all' or one of "
+            f"{', '.join(_PROPERTIES)}."
+        )
+    records = read()  # after the check, since it can take long
+    data = np.concatenate(
+        [records.charges[:, :, np.newaxis], records.positions], axis=2
+    )
+    names = list(_PROPERTIES) if target == "all" else [target]
+    targets = _targets(records)
+    y: Any = targets if target == "all" else targets[:, list(_PROPERTIES).index(target)]
+    extra = {}
+    if as_frame:
+        import pandas as pd
+
+        frame = pd.DataFrame(
+            targets, columns=list(_PROPERTIES), index=pd.Index(records.ids, name="id")
+        )
+        y = frame[names] if target == "all" else frame[target]
+        frame.insert(0, "smiles", records.smiles)
+        extra["frame"] = frame
+
+    if return_X_y:
+        return data, y
+    return Bunch(
+        data=data,
+        target=y,
+        target_names=names,
+        target_units=[_PROPERTIES[name].unit for name in names],
+        ids=records.ids,
+        smiles=records.smiles,
+        DESCR="".join(
+            _DATA.joinpath(name).read_text(encoding="utf-8")
+            for name in (description, "qm9_common.rst")
+        ),
+        **extra,
+    )
+
+
 def load_qm9_sample(
     *, return_X_y: bool = False, as_frame: bool = False, target: str = "U0"
 ) -> Any:
@@ -248,6 +358,10 @@ def load_qm9_sample(
     ValueError
         If `target` is the name of no property.
 
+    See Also
+    --------
+    fetch_qm9 : All of QM9.
+
     References
     ----------
     .. [1] R. Ramakrishnan, P. O. Dral, M. Rupp, O. A. von Lilienfeld, "Quantum
@@ -264,39 +378,103 @@ def load_qm9_sample(
     >>> sample.target_units
     ['eV']
     """
-    if target != "all" and target not in _PROPERTIES:
-        raise ValueError(
-            f"target {target!r} is no property of QM9; choose 'all' or one of "
-            f"{', '.join(_PROPERTIES)}."
-        )
-    with _DATA.joinpath("qm9_sample.npz").open("rb") as file:
-        records = unpack(np.load(file, allow_pickle=False))
-    data = np.concatenate(
-        [records.charges[:, :, np.newaxis], records.positions], axis=2
+    return _dataset(
+        _read_sample,
+        "qm9_sample.rst",
+        return_X_y=return_X_y,
+        as_frame=as_frame,
+        target=target,
     )
-    names = list(_PROPERTIES) if target == "all" else [target]
-    targets = _targets(records)
-    y: Any = targets if target == "all" else targets[:, list(_PROPERTIES).index(target)]
-    extra = {}
-    if as_frame:
-        import pandas as pd
 
-        frame = pd.DataFrame(
-            targets, columns=list(_PROPERTIES), index=pd.Index(records.ids, name="id")
-        )
-        y = frame[names] if target == "all" else frame[target]
-        frame.insert(0, "smiles", records.smiles)
-        extra["frame"] = frame
 
-    if return_X_y:
-        return data, y
-    return Bunch(
-        data=data,
-        target=y,
-        target_names=names,
-        target_units=[_PROPERTIES[name].unit for name in names],
-        ids=records.ids,
-        smiles=records.smiles,
-        DESCR=_DATA.joinpath("qm9_sample.rst").read_text(encoding="utf-8"),
-        **extra,
+def fetch_qm9(
+    *,
+    data_home: str | PathLike[str] | None = None,
+    return_X_y: bool = False,
+    as_frame: bool = False,
+    target: str = "U0",
+) -> Any:
+    """Load all 130,831 molecules of QM9, with twelve properties.
+
+    The first call reads them from the files of the package qm9pack
+    (``pip install 'skscatharm[qm9]'``) and keeps them in one file of 123 MB in the data
+    home of scikit-learn, ``skscatharm_qm9.npz``. Later calls load this file, and need
+    neither qm9pack nor pandas. :func:`~skscatharm.datasets.load_qm9_sample` lists the
+    properties.
+
+    Parameters
+    ----------
+    data_home : str or path-like, default=None
+        Folder to keep the molecules in. None is that of
+        :func:`sklearn.datasets.get_data_home`, by default ``~/scikit_learn_data``.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` in place of a Bunch.
+    as_frame : bool, default=False
+        Give the target as a pandas Series or DataFrame indexed by `ids`, and all
+        properties in `frame`. The molecules stay an array. Needs pandas.
+    target : str, default="U0"
+        Name of the property to predict, or ``"all"`` for all twelve.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the attributes:
+
+        data : ndarray of shape (130831, 29, 4)
+            Molecules in the order of QM9: columns Z, x, y, z, positions in Å, padded
+            with rows of zeros. The positions are exactly those of the files, whereas
+            :func:`~skscatharm.datasets.load_qm9_sample` rounds them to 1e-5 Å.
+        target : ndarray of shape (130831,), or (130831, 12) for ``target="all"``
+            The property to predict.
+        target_names : list of str
+            Names of the properties in `target`.
+        target_units : list of str
+            Their units.
+        ids : ndarray of shape (130831,)
+            Numbers of the molecules in QM9.
+        smiles : ndarray of shape (130831,)
+            SMILES of the molecules.
+        frame : DataFrame of shape (130831, 13)
+            SMILES and all twelve properties. Only with ``as_frame=True``.
+        DESCR : str
+            Where the data come from.
+
+    (data, target) : tuple, if ``return_X_y=True``
+        The first two of these.
+
+    Raises
+    ------
+    ValueError
+        If `target` is the name of no property.
+    ModuleNotFoundError
+        If nothing is kept and qm9pack is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If the kept file is damaged. The molecules are read from qm9pack again.
+
+    See Also
+    --------
+    load_qm9_sample : 2,000 of the molecules, which come with the package.
+
+    References
+    ----------
+    .. [1] R. Ramakrishnan, P. O. Dral, M. Rupp, O. A. von Lilienfeld, "Quantum
+       chemistry structures and properties of 134 kilo molecules", Scientific Data 1,
+       140022 (2014). https://doi.org/10.1038/sdata.2014.22
+
+    Examples
+    --------
+    >>> from skscatharm.datasets import fetch_qm9
+    >>> X, y = fetch_qm9(return_X_y=True)  # doctest: +SKIP
+    >>> X.shape, y.shape  # doctest: +SKIP
+    ((130831, 29, 4), (130831,))
+    """
+    return _dataset(
+        partial(_read_all, data_home),
+        "qm9.rst",
+        return_X_y=return_X_y,
+        as_frame=as_frame,
+        target=target,
     )
