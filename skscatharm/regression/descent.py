@@ -1,0 +1,281 @@
+"""Products of linear forms that are trained by stochastic gradient descent."""
+
+from collections.abc import Callable
+from functools import reduce
+from math import cos, pi, sqrt
+from operator import mul
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils._array_api import _convert_to_numpy
+
+from skscatharm.regression.axes import Array, Sample
+from skscatharm.regression.polynomial import Polynomial
+from skscatharm.regression.ridge import fit_part
+
+# Deviations of the principal axes are raised to this power to scale the coordinates.
+_DECAY = 0.3
+# Deviation of the first factors about 1. Smaller ones stay near the linear solution,
+# which is a saddle.
+_SPREAD = 0.25
+# Unit of the targets, in mean absolute errors of ridge regression.
+_UNIT = 4.0
+# Errors below this many units count squared, larger ones by their size.
+_KNEE = 0.02
+_MAX_BATCH = 256
+_BATCHES = 32  # in an epoch, if the samples are few
+# Largest step of the weights, and what part of all steps leads up to it.
+_STEP = 0.01
+_WARM_UP = 0.1
+_MOMENTUM, _SECOND_MOMENTUM = 0.9, 0.999
+
+
+class Training(NamedTuple):
+    """What training found, and how.
+
+    Attributes
+    ----------
+    polynomial : Polynomial
+        The best polynomial, by its error on the samples set apart.
+    losses : ndarray of shape (max_epochs,)
+        Mean absolute error while training, in that of ridge regression.
+    validation_errors : ndarray of shape (max_epochs,)
+        The same on the samples set apart, after each epoch.
+    """
+
+    polynomial: Polynomial
+    losses: Array
+    validation_errors: Array
+
+
+def train_products(
+    sample: Sample,
+    alphas: Array,
+    errors: Array,
+    start: Polynomial | None,
+    *,
+    degree: int,
+    n_products: int,
+    max_epochs: int,
+    validation_fraction: float,
+    random_state: np.random.RandomState,
+    xp: Any,
+    device: Any,
+    progress: Callable[[], object] = lambda: None,
+) -> Training:
+    """Train a linear form for each target, and products that all targets share.
+
+    Minimises the sum of absolute errors, smoothed near zero, with the optimiser Adam
+    and a rate that rises and falls once.
+
+    Parameters
+    ----------
+    sample : Sample
+        Coordinates and targets.
+    alphas, errors : ndarrays of shape (n_targets,)
+        Penalty and mean absolute error of ridge regression, where training starts.
+    start : Polynomial or None
+        Where training starts instead.
+    degree : int
+        Factors in a product.
+    n_products : int
+        Number of products.
+    max_epochs : int
+        How often each sample is used.
+    validation_fraction : float
+        Part of the samples that is set apart, to choose the best epoch.
+    random_state : RandomState
+        Draws those samples, the first products and the order of the samples.
+    xp, device : module, device
+        Array library that computes, and where.
+    progress : callable
+        Called after each epoch.
+
+    Returns
+    -------
+    training : Training
+    """
+    white, deviations, targets, sample_weight = sample
+    order = random_state.permutation(len(white))
+    n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
+    apart, used = order[:n_apart], order[n_apart:]
+    scales = _Scales((deviations / deviations.max(initial=0.0)) ** _DECAY, errors)
+    best = start
+    if start is None:
+        slope, intercept = fit_part(
+            white[used] * deviations, targets[used], sample_weight[used], alphas
+        )
+        start = Polynomial(
+            intercept,
+            (deviations[:, None] * slope).T,
+            *scales.draw(n_products, degree, random_state),
+        )
+        # If products do not help, none are used.
+        best = start._replace(coef=np.zeros_like(start.coef))
+
+    def to_device(array: Any) -> Any:
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        return xp.asarray(array, device=device)
+
+    x, y = to_device(white * scales.columns), to_device(targets / scales.units)
+    weight = to_device(sample_weight / sample_weight[used].mean())
+    parameters, best = (
+        [to_device(p) for p in scales.pack(polynomial)] for polynomial in (start, best)
+    )
+    moments = [(xp.zeros_like(p), xp.zeros_like(p)) for p in parameters]
+
+    def select(rows: Any) -> tuple[Any, Any, Any]:
+        return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0), xp.take(weight, rows)
+
+    def validate(parameters: list[Any]) -> float:
+        if n_apart == 0:
+            return 0.0
+        rows, aims, weights = select(to_device(apart))
+        residual, _, _ = _residual(xp, parameters, rows, aims, degree)
+        error = _absolute(xp, residual, weights) / xp.sum(weights)
+        return _UNIT * float(error)
+
+    batch = max(1, min(_MAX_BATCH, len(used) // _BATCHES))
+    starts = range(0, len(used), batch)
+    n_steps = max_epochs * len(starts)
+    step = 0
+    least = validate(best)
+    losses, validation_errors = [], []
+    for _ in range(max_epochs):
+        shuffled = to_device(random_state.permutation(used))
+        loss = 0.0
+        for first in starts:
+            gradients, absolute = _gradients(
+                xp, parameters, *select(shuffled[first : first + batch]), degree
+            )
+            loss += absolute
+            step += 1
+            _advance(xp, parameters, gradients, moments, step, n_steps)
+        losses.append(_UNIT * float(loss) / len(used))
+        validation_errors.append(validate(parameters))
+        if validation_errors[-1] <= least:
+            least = validation_errors[-1]
+            best = [xp.asarray(p, copy=True) for p in parameters]
+        progress()
+    return Training(
+        scales.unpack([_convert_to_numpy(p, xp) for p in best], degree),
+        np.array(losses),
+        np.array(validation_errors),
+    )
+
+
+class _Scales:
+    """Units in which parameters are near 1, and their arrays while they are trained.
+
+    These are the weights of all factors side by side, of shape (n_axes,
+    degree * n_products), their offsets, `coef`, `slope` and `intercept`, the last three
+    transposed.
+    """
+
+    def __init__(self, columns: Array, errors: Array) -> None:
+        self.columns = columns
+        self.units = np.where(errors > 0, _UNIT * errors, 1.0)
+
+    def draw(
+        self, n_products: int, degree: int, random_state: np.random.RandomState
+    ) -> tuple[Array, Array, Array]:
+        """Draw `coef`, `weights` and `offsets`."""
+        signs = random_state.choice([-1.0, 1.0], (len(self.units), n_products))
+        weights = random_state.normal(size=(n_products, degree, len(self.columns)))
+        # An empty norm is 0.
+        size = np.linalg.norm(self.columns) or 1.0
+        return (
+            self.units[:, None] * signs / np.sqrt(n_products),
+            _SPREAD / size * self.columns * weights,
+            np.ones((n_products, degree)),
+        )
+
+    def pack(self, polynomial: Polynomial) -> list[Array]:
+        intercept, slope, coef, weights, offsets = polynomial
+        n_axes = len(self.columns)
+        return [
+            (weights / self.columns).transpose(2, 1, 0).reshape(n_axes, -1),
+            offsets.T.ravel(),
+            coef.T / self.units,
+            (slope / self.columns).T / self.units,
+            intercept / self.units,
+        ]
+
+    def unpack(self, arrays: list[Any], degree: int) -> Polynomial:
+        weights, offsets, coef, slope, intercept = (
+            array.astype(np.float64) for array in arrays
+        )
+        n_axes = len(self.columns)
+        factors = weights.reshape(n_axes, degree, -1).transpose(2, 1, 0)
+        return Polynomial(
+            self.units * intercept,
+            (self.units * slope).T * self.columns,
+            (self.units * coef).T,
+            factors * self.columns,
+            offsets.reshape(degree, -1).T,
+        )
+
+
+def _residual(
+    xp: Any, parameters: list[Any], x: Any, y: Any, degree: int
+) -> tuple[Any, Any, list[Any]]:
+    """Predictions minus targets; the products; and for each factor all others."""
+    weights, offsets, coef, slope, intercept = parameters
+    forms = xp.reshape(x @ weights + offsets, (x.shape[0], degree, -1))
+    factors = [forms[:, t, :] for t in range(degree)]
+    others = [reduce(mul, factors[:t] + factors[t + 1 :]) for t in range(degree)]
+    products = factors[0] * others[0]
+    return products @ coef + x @ slope + intercept - y, products, others
+
+
+def _absolute(xp: Any, residual: Any, weight: Any) -> Any:
+    """Sum of the absolute errors, each the mean over the targets."""
+    return xp.sum(xp.mean(xp.abs(residual), axis=1) * weight)
+
+
+def _gradients(
+    xp: Any, parameters: list[Any], x: Any, y: Any, weight: Any, degree: int
+) -> tuple[list[Any], Any]:
+    """Derivatives of the smoothed absolute error, and the absolute errors."""
+    residual, products, others = _residual(xp, parameters, x, y, degree)
+    slopes = residual / xp.sqrt(residual * residual + _KNEE**2)
+    slopes *= weight[:, None] / x.shape[0]
+    by_product = slopes @ parameters[2].T
+    by_factor = xp.concat([by_product * other for other in others], axis=1)
+    gradients = [
+        x.T @ by_factor,
+        xp.sum(by_factor, axis=0),
+        products.T @ slopes,
+        x.T @ slopes,
+        xp.sum(slopes, axis=0),
+    ]
+    return gradients, _absolute(xp, residual, weight)
+
+
+def _advance(
+    xp: Any,
+    parameters: list[Any],
+    gradients: list[Any],
+    moments: list[tuple[Any, Any]],
+    step: int,
+    n_steps: int,
+) -> None:
+    """Take a step of Adam, in place."""
+    done = step / n_steps
+    if done < _WARM_UP:
+        rate = _STEP * done / _WARM_UP
+    else:
+        rate = _STEP * (1 + cos(pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+    # Both moments start at zero.
+    rate *= sqrt(1 - _SECOND_MOMENTUM**step) / (1 - _MOMENTUM**step)
+    for p, gradient, (mean, square) in zip(parameters, gradients, moments, strict=True):
+        mean *= _MOMENTUM
+        mean += (1 - _MOMENTUM) * gradient
+        gradient *= gradient
+        gradient *= 1 - _SECOND_MOMENTUM
+        square *= _SECOND_MOMENTUM
+        square += gradient
+        size = xp.sqrt(square)
+        size += 1e-8
+        p -= rate * mean / size
