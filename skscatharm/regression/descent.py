@@ -100,8 +100,9 @@ def train_products(
     n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
     apart, used = order[:n_apart], order[n_apart:]
     scales = _Scales((deviations / deviations.max(initial=0.0)) ** _DECAY, errors)
-    best = start
-    if start is None:
+    if start is not None:
+        untrained = start
+    else:
         slope, intercept = fit_part(
             white[used] * deviations, targets[used], sample_weight[used], alphas
         )
@@ -111,7 +112,7 @@ def train_products(
             *scales.draw(n_products, degree, random_state),
         )
         # If products do not help, none are used.
-        best = start._replace(coef=np.zeros_like(start.coef))
+        untrained = start._replace(coef=np.zeros_like(start.coef))
 
     def to_device(array: Any) -> Any:
         if array.dtype == np.float64:
@@ -121,7 +122,8 @@ def train_products(
     x, y = to_device(white * scales.columns), to_device(targets / scales.units)
     weight = to_device(sample_weight / sample_weight[used].mean())
     parameters, best = (
-        [to_device(p) for p in scales.pack(polynomial)] for polynomial in (start, best)
+        [to_device(p) for p in scales.pack(polynomial)]
+        for polynomial in (start, untrained)
     )
     moments = [(xp.zeros_like(p), xp.zeros_like(p)) for p in parameters]
 
@@ -145,9 +147,9 @@ def train_products(
     for _ in range(max_epochs):
         shuffled = to_device(random_state.permutation(used))
         loss = 0.0
-        for first in starts:
+        for i in starts:
             gradients, absolute = _gradients(
-                xp, parameters, *select(shuffled[first : first + batch]), degree
+                xp, parameters, *select(shuffled[i : i + batch]), degree
             )
             loss += absolute
             step += 1
