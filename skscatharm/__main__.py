@@ -59,7 +59,7 @@ SCATTERING_GRID: dict[str, list[Any]] = {
     "L": [1, 2, 3],
     "Q": [(1, 2), (0.5, 1, 2, 3)],
 }
-REGRESSION_GRID = {"degree": [2, 3]}
+REGRESSION_GRID = {"degree": [1, 2]}
 
 TEST_SHARE = 0.25
 # Few molecules tell good scattering parameters from bad ones, and less exact
