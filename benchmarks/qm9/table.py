@@ -147,7 +147,7 @@ def main() -> None:
         folder / "molecule.json", lambda: seconds_per_molecule(qm9.data[train[:256]])
     )
 
-    results: Results = {}
+    results: dict[tuple[str, int], Any] = {}
     for n in (size for size in SIZES if size <= largest):
         for name in REGRESSIONS:
             print(f"{name} regression, {n} molecules", flush=True)
