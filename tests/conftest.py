@@ -1,6 +1,10 @@
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
+
+# Read when SciPy is imported; without it, scikit-learn accepts NumPy arrays only.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
@@ -16,6 +20,11 @@ def _one_thread() -> Iterator[None]:
     """Keep BLAS to one thread: where tests run in parallel, more are in the way."""
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")

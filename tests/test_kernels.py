@@ -6,11 +6,6 @@ from skscatharm.engine import kernels, loops
 from skscatharm.engine.kernels import gaussian_factors, near_columns
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def test_gaussian_factors(rng) -> None:
     points, centres = rng.normal(size=9), rng.normal(size=4)
     d = (points[:, None] - centres) / 0.3

@@ -11,7 +11,7 @@ from skscatharm import CoefficientStore, MultilinearRegressor, SolidHarmonicScat
 
 # What a file may hold of this package, when skops loads it.
 TRUSTED = [
-    "skscatharm.regression.MultilinearRegressor",
+    "skscatharm.regression.multilinear.MultilinearRegressor",
     "skscatharm.scattering.SolidHarmonicScattering",
     "skscatharm.store.CoefficientStore",
 ]

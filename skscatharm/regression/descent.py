@@ -7,6 +7,7 @@ from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import gen_batches
 from sklearn.utils._array_api import _convert_to_numpy
 
 from skscatharm.regression.axes import Array, Sample
@@ -138,18 +139,18 @@ def train_products(
         error = _absolute(xp, residual, weights) / xp.sum(weights)
         return _UNIT * float(error)
 
-    batch = max(1, min(_MAX_BATCH, len(used) // _BATCHES))
-    starts = range(0, len(used), batch)
-    n_steps = max_epochs * len(starts)
+    size = max(1, min(_MAX_BATCH, len(used) // _BATCHES))
+    batches = list(gen_batches(len(used), size))
+    n_steps = max_epochs * len(batches)
     step = 0
     least = validate(best)
     losses, validation_errors = [], []
     for _ in range(max_epochs):
         shuffled = to_device(random_state.permutation(used))
         loss = 0.0
-        for i in starts:
+        for batch in batches:
             gradients, absolute = _gradients(
-                xp, parameters, *select(shuffled[i : i + batch]), degree
+                xp, parameters, *select(shuffled[batch]), degree
             )
             loss += absolute
             step += 1
@@ -197,7 +198,7 @@ class _Scales:
         intercept, slope, coef, weights, offsets = polynomial
         n_axes = len(self.columns)
         return [
-            (weights / self.columns).transpose(2, 1, 0).reshape(n_axes, -1),
+            (weights / self.columns).transpose(2, 1, 0).reshape(n_axes, offsets.size),
             offsets.T.ravel(),
             coef.T / self.units,
             (slope / self.columns).T / self.units,
@@ -209,7 +210,7 @@ class _Scales:
             array.astype(np.float64) for array in arrays
         )
         n_axes = len(self.columns)
-        factors = weights.reshape(n_axes, degree, -1).transpose(2, 1, 0)
+        factors = weights.reshape(n_axes, degree, len(coef)).transpose(2, 1, 0)
         return Polynomial(
             self.units * intercept,
             (self.units * slope).T * self.columns,

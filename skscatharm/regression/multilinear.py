@@ -144,7 +144,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     ------
     ValueError
         If X or y has NaN or infinite entries, no sample has a positive weight, or
-        `warm_start` finds another number of products or targets.
+        `warm_start` finds other numbers of products, starts, targets or features.
 
     See Also
     --------
@@ -271,7 +271,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         def to_device(array: Array) -> Any:
             return xp.asarray(array, device=device)
 
-        self.loss_curve_ = self.validation_curve_ = None
+        loss_curve = validation_curve = None
         if self.degree == 1:
             polynomial, alphas, _ = fit_ridge(sample, self.alpha)
         elif self.degree == 2 and self.n_components is None:
@@ -283,8 +283,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             trainings = self._train(sample, alphas, errors, starts, seed, xp, device)
             polynomials, losses, validation_errors = zip(*trainings, strict=True)
             polynomial = average(polynomials)
-            self.loss_curve_ = to_device(np.stack(losses))
-            self.validation_curve_ = to_device(np.stack(validation_errors))
+            loss_curve = to_device(np.stack(losses))
+            validation_curve = to_device(np.stack(validation_errors))
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
         intercept, slope, coef, weights, offsets = map(
             to_device, in_features(polynomial, axes)
@@ -294,6 +294,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         self.product_coef_ = coef[0, :] if single else coef
         self.product_weights_, self.product_offsets_ = weights, offsets
         self.alpha_ = float(alphas[0]) if single else to_device(alphas)
+        self.loss_curve_, self.validation_curve_ = loss_curve, validation_curve
         return self
 
     def _starts(self, axes: Axes, mean: Array) -> list[Polynomial | None]:
@@ -303,14 +304,26 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         previous = Polynomial(
             *(_to_numpy(array) for array in self._polynomial(self.coef_))
         )
-        n_products = self.n_starts * self._n_products(len(mean))
-        wanted = (n_products, self.degree), len(mean)
-        found = previous.offsets.shape, len(previous.intercept)
+        n_targets, n_features = previous.slope.shape
+        n_products, degree = previous.offsets.shape
+        found = {
+            "targets": n_targets,
+            "features": n_features,
+            "factors": degree,
+            "products": n_products,
+            "starts": 0 if self.loss_curve_ is None else self.loss_curve_.shape[0],
+        }
+        wanted = {
+            "targets": len(mean),
+            "features": len(axes.mean),
+            "factors": self.degree,
+            "products": self.n_starts * self._n_products(len(mean)),
+            "starts": self.n_starts,
+        }
         if wanted != found:
             raise ValueError(
-                "With warm_start=True, products, factors and targets must be as many "
-                f"as before: (products, factors), targets are {wanted}, and were "
-                f"{found}. Set warm_start=False to start anew."
+                f"With warm_start=True, the numbers must be as before: {found}, not "
+                f"{wanted}. Set warm_start=False to start anew."
             )
         previous = in_axes(previous, axes)
         previous = previous._replace(intercept=previous.intercept - mean)
@@ -378,8 +391,14 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
-        # An error if their libraries or devices differ.
-        xp, _, _ = get_namespace_and_device(X, self.coef_)
+        xp, _, device = get_namespace_and_device(X)
+        fitted_xp, _, fitted_device = get_namespace_and_device(self.coef_)
+        if (xp, device) != (fitted_xp, fitted_device):
+            raise ValueError(
+                "X in MultilinearRegressor.predict() must use the same namespace and "
+                f"device as in fit(): {fitted_xp.__name__} on {fitted_device}, not "
+                f"{xp.__name__} on {device}."
+            )
         y = evaluate(xp.astype(X, self.coef_.dtype), self._polynomial(X))
         return y[:, 0] if self.coef_.ndim == 1 else y
 

@@ -98,7 +98,10 @@ def in_axes(polynomial: Polynomial, axes: Axes) -> Polynomial:
     What the forms do across the axes is lost.
     """
     intercept, slope, coef, weights, offsets = polynomial
-    unwhitening = np.linalg.pinv(axes.whitening)
+    # Units of the features may be so far apart that rounding would hide some of them.
+    size = np.linalg.norm(axes.whitening, axis=1)
+    size[size == 0] = 1.0
+    unwhitening = np.linalg.pinv(axes.whitening / size[:, None]) / size
     return Polynomial(
         intercept + slope @ axes.mean,
         slope @ unwhitening.T,

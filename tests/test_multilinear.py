@@ -1,0 +1,493 @@
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_config
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from synthetic import collinear, product_of_forms, wrong
+
+from skscatharm import MultilinearRegressor
+from skscatharm.engine.arrays import to_numpy
+
+# Products that are trained, in no more time than they need to differ from noise.
+TRAINED = MultilinearRegressor(
+    3, n_components=4, n_starts=2, max_epochs=5, random_state=0
+)
+MODELS = {
+    "ridge": MultilinearRegressor(1, random_state=0),
+    "quadratic": MultilinearRegressor(2, random_state=0),
+    "bilinear": clone(TRAINED).set_params(degree=2, n_starts=1),
+    "trilinear": TRAINED,
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return clone(MODELS[request.param])
+
+
+@pytest.fixture
+def data(rng):
+    """Collinear features, and a target with a product and with noise."""
+    X, _ = collinear(rng, 100)
+    y = product_of_forms(rng, X, 2)
+    return X, y + 0.1 * y.std() * rng.normal(size=100)
+
+
+@parametrize_with_checks(list(map(clone, MODELS.values())))
+def test_scikit_learn(estimator, check) -> None:
+    check(estimator)
+
+
+# What is fitted
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_attributes_are_the_formula(model, data, several) -> None:
+    X, y = data
+    model.fit(X, np.column_stack([y, y**2, X[:, 0]]) if several else y)
+    factors = np.einsum("rtd,nd->nrt", model.product_weights_, X)
+    factors += model.product_offsets_
+    targets = "k" if several else ""
+    assert_allclose(
+        model.intercept_
+        + np.einsum(f"{targets}d,nd->n{targets}", model.coef_, X)
+        + np.einsum(f"{targets}r,nr->n{targets}", model.product_coef_, factors.prod(2)),
+        model.predict(X),
+        atol=1e-10 * y.std(),
+    )
+    shape = (3,) if several else ()
+    n_products = model.product_offsets_.shape[0]
+    assert np.shape(model.intercept_) == np.shape(model.alpha_) == shape
+    assert model.coef_.shape == (*shape, 12)
+    assert model.product_coef_.shape == (*shape, n_products)
+    assert model.product_weights_.shape == (n_products, model.degree, 12)
+    assert model.product_offsets_.shape == (n_products, model.degree)
+    if model.n_components:
+        assert n_products == model.n_starts * model.n_components
+    else:
+        assert n_products == {1: 0, 2: 12 * (3 if several else 1)}[model.degree]
+
+
+@pytest.mark.parametrize("name", ["quadratic", "bilinear", "trilinear"])
+def test_factors_have_mean_square_1(rng, data, name) -> None:
+    X, y = data
+    weight = rng.uniform(0, 2, size=100)
+    model = clone(MODELS[name]).fit(X, y, sample_weight=weight)
+    factors = np.einsum("rtd,nd->nrt", model.product_weights_, X)
+    factors += model.product_offsets_
+    assert_allclose(np.average(factors**2, axis=0, weights=weight), 1, rtol=1e-6)
+
+
+def test_curves(data) -> None:
+    X, y = data
+    model = clone(TRAINED).fit(X, np.column_stack([y, y]))
+    assert model.loss_curve_.shape == model.validation_curve_.shape == (2, 5)
+    # Each start has samples and products of its own.
+    assert (model.loss_curve_[0] != model.loss_curve_[1]).all()
+    for name in ("ridge", "quadratic"):
+        model.set_params(**MODELS[name].get_params()).fit(X, y)
+        assert model.loss_curve_ is None
+        assert model.validation_curve_ is None
+
+
+def test_more_products_for_more_targets(rng) -> None:
+    X = rng.normal(size=(10, 4))
+    model = MultilinearRegressor(3, n_starts=1, max_epochs=1)
+    n_products = [model.fit(X, X[:, :k]).product_coef_.shape for k in (1, 2, 4)]
+    assert n_products == [(1, 96), (2, 192), (4, 288)]
+    model.set_params(n_components=5).fit(X, X)
+    assert model.product_coef_.shape == (4, 5)
+
+
+def test_starts_are_averaged(data) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(n_components=3, n_starts=4, max_epochs=20)
+    model.fit(X, y)
+    # The first is the same without the others.
+    alone = clone(model).set_params(n_starts=1).fit(X, y)
+    assert alone.product_coef_.all()
+    assert_allclose(model.product_coef_[:3], alone.product_coef_ / 4)
+    assert_allclose(model.product_weights_[:3], alone.product_weights_)
+    assert_array_equal(model.loss_curve_[0], alone.loss_curve_[0])
+
+
+def test_trained_products_beat_ridge(rng) -> None:
+    X, sources = collinear(rng, 500)
+    y = sources[:, 0] * sources[:, 1] * sources[:, 2] + sources[:, 3] ** 2
+    errors = [
+        wrong(model.fit(X[:400], y[:400]), X[400:], y[400:])
+        for model in (
+            MultilinearRegressor(1),
+            MultilinearRegressor(3, n_components=16, n_starts=2, random_state=0),
+        )
+    ]
+    assert errors[1] < 0.3 * errors[0]
+
+
+# Invariances
+
+
+def test_weights_are_repetitions(rng, model, data) -> None:
+    X, y = data
+    weight = rng.integers(0, 4, size=100)
+    weighted = clone(model).fit(X, y, sample_weight=weight).predict(X)
+    repeated = np.repeat(np.arange(100), weight)
+    # The order of the samples does not matter.
+    rng.shuffle(repeated)
+    expected = clone(model).fit(X[repeated], y[repeated]).predict(X)
+    assert_allclose(weighted, expected, rtol=1e-6)
+    unweighted = clone(model).fit(X, y).predict(X)
+    assert not np.allclose(unweighted, expected, rtol=1e-3)
+
+
+def test_samples_without_weight_do_not_matter(rng, model, data) -> None:
+    X, y = data
+    expected = clone(model).fit(X, y).predict(X)
+    absurd = np.vstack([X, 1e9 * rng.normal(size=(5, 12))])
+    weight = np.append(np.ones(100), np.zeros(5))
+    model.fit(absurd, np.append(y, np.full(5, 1e9)), sample_weight=weight)
+    assert_allclose(model.predict(X), expected, rtol=1e-6)
+
+
+def test_units_do_not_matter(rng, model, data) -> None:
+    X, y = data
+    expected = clone(model).fit(X, y).predict(X)
+    # Powers of two leave every digit, and thus the order in which samples are drawn.
+    scale = 2.0 ** rng.integers(-20, 20, size=12)
+    model.fit(scale * X, 1024 * y)
+    assert_allclose(model.predict(scale * X) / 1024, expected, atol=1e-6 * y.std())
+
+
+@pytest.mark.parametrize("name", ["ridge", "quadratic"])
+def test_origin_does_not_matter(rng, data, name) -> None:
+    X, y = data
+    model = clone(MODELS[name])
+    expected = clone(model).fit(X, y).predict(X)
+    moved = 10.0 ** rng.uniform(-6, 6, size=12) * (X + rng.normal(size=12))
+    model.fit(moved, 1e5 * y - 3e4)
+    found = (model.predict(moved) + 3e4) / 1e5
+    assert_allclose(found, expected, atol=1e-4 * y.std())
+
+
+def test_random_state(data) -> None:
+    X, y = data
+    first, same, other = (
+        clone(TRAINED).set_params(random_state=seed).fit(X, y).predict(X)
+        for seed in (0, 0, 1)
+    )
+    assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_threads_do_not_matter(data) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(n_starts=3)
+    expected = clone(model).fit(X, y).predict(X)
+    threads = clone(model).set_params(n_jobs=2).fit(X, y).predict(X)
+    assert_array_equal(threads, expected)
+    with parallel_config("loky", n_jobs=2):
+        assert_array_equal(model.fit(X, y).predict(X), expected)
+
+
+def test_one_column_of_targets(model, data) -> None:
+    X, y = data
+    column = clone(model).fit(X, y[:, None]).predict(X)
+    assert column.shape == (100, 1)
+    assert_allclose(column[:, 0], model.fit(X, y).predict(X))
+
+
+# Warm start
+
+
+def test_warm_start_continues(data) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(
+        n_starts=1, max_epochs=10, validation_fraction=0.2, warm_start=True
+    )
+    first = clone(model).fit(X[:80], y[:80])
+    assert first.product_coef_.all()
+    model.fit(X[:80], y[:80])
+    # The same samples are set apart.
+    model.fit(X[:80], y[:80])
+    assert model.validation_curve_.min() < first.validation_curve_.min()
+    assert model.loss_curve_[0, 0] < first.loss_curve_[0, 0]
+    # With more samples, and thus other axes.
+    model.fit(X, y)
+    assert model.loss_curve_[0, 0] < first.loss_curve_[0, 0]
+    model.set_params(warm_start=False).fit(X[:80], y[:80])
+    assert_array_equal(model.loss_curve_, first.loss_curve_)
+
+
+def test_warm_start_of_several_starts(data) -> None:
+    X, y = data
+    Y = np.column_stack([y, 100 * y**2])
+    model = clone(TRAINED).set_params(n_starts=3, warm_start=True).fit(X, Y)
+    before = model.loss_curve_
+    model.fit(X, Y)
+    assert (model.loss_curve_[:, 0] < before[:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_components": 5},
+        {"degree": 2},
+        {"n_starts": 3},
+        # As many products as before.
+        {"n_components": 2, "n_starts": 4},
+    ],
+)
+def test_warm_start_with_other_parameters(data, change) -> None:
+    model = clone(TRAINED).set_params(warm_start=True).fit(*data)
+    expected = model.predict(data[0])
+    model.set_params(**change)
+    with pytest.raises(ValueError, match=r"must be as before.*warm_start=False"):
+        model.fit(*data)
+    assert_array_equal(model.predict(data[0]), expected)
+    model.set_params(**TRAINED.get_params()).set_params(warm_start=True).fit(*data)
+
+
+def test_warm_start_with_other_data(data) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match=r"'targets': 1.*not.*'targets': 2"):
+        model.fit(X, np.column_stack([y, y]))
+    with pytest.raises(ValueError, match=r"'features': 12.*not.*'features': 11"):
+        model.fit(X[:, 1:], y)
+
+
+@pytest.mark.parametrize("name", ["ridge", "quadratic"])
+def test_warm_start_where_nothing_is_trained(data, name) -> None:
+    X, y = data
+    model = clone(MODELS[name]).set_params(warm_start=True)
+    expected = model.fit(X, y).predict(X)
+    assert_array_equal(model.fit(X, y).predict(X), expected)
+    with pytest.raises(ValueError, match="warm_start=False"):
+        model.set_params(degree=3).fit(X, y)
+
+
+# Awkward input
+
+
+def test_awkward_features(rng, model) -> None:
+    X = rng.normal(size=(60, 4))
+    X = np.hstack([X, X @ rng.normal(size=(4, 8)), np.ones((60, 2)), np.zeros((60, 1))])
+    y = X[:, 0] + X[:, 1]
+    assert wrong(model.fit(X, y), X, y) < 1e-5
+    assert np.isfinite(model.product_weights_).all()
+
+
+def test_constant_input(rng, model) -> None:
+    X = rng.normal(size=(30, 4))
+    model.fit(X, np.full(30, 0.1))
+    assert_allclose(model.predict(X), 0.1)
+    model.fit(np.ones((30, 4)), X[:, 0])
+    # Absolute errors, which training makes small, draw it from the mean to the median.
+    atol = 0.3 if model.n_components else 0
+    assert_allclose(model.predict(X), X[:, 0].mean(), atol=atol)
+
+
+def test_one_of_the_targets_is_constant(rng, model) -> None:
+    X = rng.normal(size=(30, 4))
+    Y = np.column_stack([X[:, 0], np.full(30, 0.1)])
+    predictions = model.fit(X, Y).predict(X)
+    assert_allclose(predictions[:, 1], 0.1)
+    assert abs(predictions[:, 0] - Y[:, 0]).mean() < 0.1
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 5])
+def test_few_samples(rng, model, n_samples) -> None:
+    X = rng.normal(size=(5, 40))
+    model.fit(X[:n_samples], X[:n_samples, 0])
+    assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("name", ["bilinear", "trilinear"])
+def test_more_features_than_samples(rng, name) -> None:
+    X = rng.normal(size=(60, 200))
+    y = X[:, 0] + 0.1 * rng.normal(size=60)
+    model = clone(MODELS[name]).fit(X, y)
+    # In high dimensions, ridge regression is hard to beat.
+    new = rng.normal(size=(200, 200))
+    ridge = MultilinearRegressor(1).fit(X, y)
+    assert wrong(model, new, new[:, 0]) < 1.2 * wrong(ridge, new, new[:, 0])
+
+
+def test_single_precision(model, data) -> None:
+    X, y = (array.astype(np.float32) for array in data)
+    expected = clone(model).fit(X.astype(float), y.astype(float)).predict(X)
+    found = model.fit(X, y).predict(X)
+    assert found.dtype == np.float64
+    assert_array_equal(found, expected)
+
+
+def test_data_frames(model, data) -> None:
+    X, y = data
+    expected = clone(model).fit(X, y).predict(X)
+    table = pd.DataFrame(X, columns=[f"x{i}" for i in range(12)])
+    found = model.fit(table, pd.Series(y), sample_weight=pd.Series(np.ones(100)))
+    assert_allclose(found.predict(table), expected)
+    assert_array_equal(model.feature_names_in_, table.columns)
+
+
+def test_errors(rng) -> None:
+    X = rng.normal(size=(10, 3))
+    with pytest.raises(ValueError, match="weight"):
+        MultilinearRegressor().fit(X, X[:, 0], sample_weight=np.zeros(10))
+    with pytest.raises(ValueError, match=r"[Nn]egative"):
+        MultilinearRegressor().fit(X, X[:, 0], sample_weight=-np.ones(10))
+    with pytest.raises(NotFittedError):
+        MultilinearRegressor().predict(X)
+    with pytest.raises(ValueError, match="2 features"):
+        MultilinearRegressor(1).fit(X, X[:, 0]).predict(X[:, :2])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"degree": 0},
+        {"degree": 2.5},
+        {"n_components": 0},
+        {"alpha": -1.0},
+        {"n_starts": 0},
+        {"max_epochs": 0},
+        {"validation_fraction": 1},
+        {"warm_start": 1},
+    ],
+)
+def test_invalid_parameters(parameters) -> None:
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+        MultilinearRegressor(**parameters).fit(np.eye(3), np.ones(3))
+
+
+# Within scikit-learn
+
+
+def test_search(data) -> None:
+    pipeline = make_pipeline(StandardScaler(), clone(TRAINED))
+    grid = [
+        {"multilinearregressor": [Ridge(1e6)]},
+        {
+            "multilinearregressor__degree": [1, 2],
+            "multilinearregressor__n_components": [2, None],
+        },
+    ]
+    searches = [
+        GridSearchCV(pipeline, grid, cv=3, n_jobs=n_jobs).fit(*data)
+        for n_jobs in (1, 2)
+    ]
+    assert searches[0].best_params_["multilinearregressor__degree"] == 2
+    assert searches[0].best_params_ == searches[1].best_params_
+    assert_allclose(*(s.cv_results_["mean_test_score"] for s in searches))
+
+
+def test_pickle(model, data) -> None:
+    X, y = data
+    copy = pickle.loads(pickle.dumps(model.fit(X, y)))
+    assert_array_equal(copy.predict(X), model.predict(X))
+    assert_array_equal(copy.loss_curve_, model.loss_curve_)
+
+
+def test_progress(data, capsys) -> None:
+    for name, counted in [
+        ("quadratic", r"\b[1-9]\d+fit \["),
+        ("trilinear", r"10/10 \[.*epoch"),
+    ]:
+        model = clone(MODELS[name]).fit(*data)
+        assert not capsys.readouterr().err
+        model.set_params(verbose=1).fit(*data)
+        assert re.search(counted, capsys.readouterr().err)
+
+
+# Arrays of other libraries
+
+
+# Those who train sum in single precision, each library in another order.
+@pytest.fixture
+def tolerance(model):
+    return 1e-3 if model.n_components else 1e-8
+
+
+def test_array_libraries_agree(xp, model, data, tolerance) -> None:
+    X, y = data
+    Y = np.column_stack([y, y**2])
+    same = clone(model).fit(X, Y)
+    expected = same.predict(X)
+    with config_context(array_api_dispatch=True):
+        model.fit(xp.asarray(X), xp.asarray(Y))
+        found = model.predict(xp.asarray(X))
+        score = model.score(xp.asarray(X), xp.asarray(Y))
+    assert score == pytest.approx(same.score(X, Y), abs=tolerance)
+    assert_array_of(xp, found)
+    fitted = [value for name, value in vars(model).items() if name.endswith("_")]
+    for array in fitted:
+        if array is not None and not isinstance(array, int):
+            assert_array_of(xp, array)
+    assert (abs(to_numpy(found) - expected) < tolerance * Y.std(axis=0)).all()
+
+
+def assert_array_of(xp, array) -> None:
+    assert type(array) is type(xp.asarray(0.0))
+
+
+def test_devices(model, data) -> None:
+    # As if it were a GPU: only on request do arrays leave it.
+    strict = pytest.importorskip("array_api_strict", reason="it is not installed")
+    device = strict.Device("device1")
+    X, y = (strict.asarray(array, device=device) for array in data)
+    with config_context(array_api_dispatch=True):
+        model.set_params(n_jobs=2).fit(X, y)
+        assert model.predict(X).device == model.coef_.device == device
+        with pytest.raises(ValueError, match="same namespace and device"):
+            model.predict(strict.asarray(data[0]))
+
+
+def test_other_libraries_for_targets_and_weights(
+    rng, xp, model, data, tolerance
+) -> None:
+    X, y = data
+    weight = rng.uniform(0.5, 2, size=100)
+    expected = clone(model).fit(X, y, sample_weight=weight).predict(X)
+    there, y_there, weight_there = map(xp.asarray, (X, y, weight))
+    with config_context(array_api_dispatch=True):
+        for data_and_weight in [
+            (X, y_there, weight_there),
+            (X, y_there, weight),
+            (there, y, weight_there),
+            (there, list(y), pd.Series(weight)),
+        ]:
+            found = clone(model).fit(*data_and_weight).predict(data_and_weight[0])
+            assert type(found) is type(data_and_weight[0])
+            difference = abs(to_numpy(found) - expected)
+            assert (difference < tolerance * y.std()).all()
+
+
+def test_prediction_with_another_library(xp, model, data) -> None:
+    X, y = data
+    with config_context(array_api_dispatch=True):
+        model.fit(X, y)
+        with pytest.raises(ValueError, match="same namespace and device"):
+            model.predict(xp.asarray(X))
+        model.fit(xp.asarray(X), xp.asarray(y))
+        with pytest.raises(ValueError, match="same namespace and device"):
+            model.predict(X)
+
+
+def test_warm_start_of_other_libraries(xp, data, rng) -> None:
+    X, y = map(xp.asarray, data)
+    model = clone(TRAINED).set_params(warm_start=True)
+    with config_context(array_api_dispatch=True):
+        before = model.fit(X, y).loss_curve_
+        assert bool(xp.all(model.fit(X, y).loss_curve_[:, 0] < before[:, 0]))
