@@ -41,7 +41,7 @@ class Training(NamedTuple):
     losses : ndarray of shape (max_epochs,)
         Mean absolute error while training, in that of ridge regression.
     validation_errors : ndarray of shape (max_epochs,)
-        The same on the samples set apart, after each epoch.
+        The same on the samples set apart, after each epoch; NaN if there are none.
     """
 
     polynomial: Polynomial
@@ -133,7 +133,7 @@ def train_products(
 
     def validate(parameters: list[Any]) -> float:
         if n_apart == 0:
-            return 0.0
+            return np.nan
         rows, aims, weights = select(to_device(apart))
         residual, _, _ = _residual(xp, parameters, rows, aims, degree)
         error = _absolute(xp, residual, weights) / xp.sum(weights)
@@ -157,7 +157,7 @@ def train_products(
             _advance(xp, parameters, gradients, moments, step, n_steps)
         losses.append(_UNIT * float(loss) / len(used))
         validation_errors.append(validate(parameters))
-        if validation_errors[-1] <= least:
+        if n_apart == 0 or validation_errors[-1] <= least:
             least = validation_errors[-1]
             best = [xp.asarray(p, copy=True) for p in parameters]
         progress()

@@ -134,7 +134,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         by the leave-one-out error of ridge regression; its mean over the targets. None
         if no products were trained.
     validation_curve_ : array of shape (n_starts, max_epochs) or None
-        The same for the samples that are set apart, after each epoch.
+        The same for the samples that are set apart, after each epoch; NaN if there are
+        none.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : array of shape (`n_features_in_`,)
@@ -161,10 +162,10 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     more, the same problem is solved by preconditioned conjugate gradients, in memory
     and time that grow in proportion to the number of samples.
 
-    With ``sklearn.set_config(array_api_dispatch=True)``, products are trained, and
-    predictions made, where X is: by CuPy or PyTorch on a device, for instance. Axes,
-    ridge regression and the quadratic form need double precision, and are always
-    computed by NumPy.
+    With ``sklearn.set_config(array_api_dispatch=True)``, and the environment variable
+    ``SCIPY_ARRAY_API=1``, products are trained, and predictions made, where X is: by
+    CuPy or PyTorch on a device, for instance. Axes, ridge regression and the quadratic
+    form need double precision, and are always computed by NumPy.
 
     References
     ----------
