@@ -56,7 +56,7 @@ def regressor(name: str, n: int) -> MultilinearRegressor:
 
 
 def coefficients(molecules: np.ndarray, folder: Path) -> np.ndarray:
-    """Coefficients of the molecules, and in a file how long they took to compute."""
+    """Coefficients of the molecules, of which the folder keeps what is done."""
     store = CoefficientStore(folder / "coefficients", ahead=0)
     scattering = SolidHarmonicScattering(memory=store, n_jobs=-1, verbose=1)
     return scattering.fit_transform(molecules)
@@ -178,18 +178,17 @@ def main() -> None:
         ["Molecules", "Regression", *names],
         [[n, name, *map(digits, r["mae"])] for (name, n), r in results.items()],
     )
+    last = {name: results[name, largest] for name in REGRESSIONS}
     fits = [
-        [f"{name}, fit on {n} molecules", digits(r["fit_seconds"])]
-        for (name, n), r in results.items()
-        if n == largest
+        [f"{name}, fit on {largest} molecules", digits(r["fit_seconds"])]
+        for name, r in last.items()
     ]
     predictions = [
         [
             f"{name}, prediction of 10,000 molecules",
             digits(r["predict_seconds"] / len(test) * 1e4),
         ]
-        for (name, n), r in results.items()
-        if n == largest
+        for name, r in last.items()
     ]
     write(
         "qm9_times.csv",

@@ -113,6 +113,11 @@ def principal_axes(X: Array, sample_weight: Array) -> Axes:
     return Axes(mean, whitening, singular)
 
 
+def decayed(deviations: Array, decay: float) -> Array:
+    """Raise deviations, relative to the largest, to a power."""
+    return (deviations / deviations.max(initial=0.0)) ** decay
+
+
 def scale_axes(white: Array, deviations: Array, decay: float) -> tuple[Array, Array]:
     """Scale white coordinates by a power of their deviations.
 
@@ -132,6 +137,6 @@ def scale_axes(white: Array, deviations: Array, decay: float) -> tuple[Array, Ar
     factors : ndarray of shape (n_axes,)
         What the columns were multiplied by.
     """
-    factors = (deviations / deviations.max(initial=0.0)) ** decay
+    factors = decayed(deviations, decay)
     factors /= np.linalg.norm(factors)
     return white * factors, factors

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 from sklearn.utils._array_api import _convert_to_numpy
 
-from skscatharm.regression.axes import Array, Sample
+from skscatharm.regression.axes import Array, Sample, decayed
 from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.ridge import fit_part
 
@@ -100,7 +100,7 @@ def train_products(
     order = random_state.permutation(len(white))
     n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
     apart, used = order[:n_apart], order[n_apart:]
-    scales = _Scales((deviations / deviations.max(initial=0.0)) ** _DECAY, errors)
+    scales = _Scales(decayed(deviations, _DECAY), errors)
     if start is not None:
         untrained = start
     else:
@@ -131,10 +131,11 @@ def train_products(
     def select(rows: Any) -> tuple[Any, Any, Any]:
         return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0), xp.take(weight, rows)
 
+    rows, aims, weights = select(to_device(apart))
+
     def validate(parameters: list[Any]) -> float:
         if n_apart == 0:
             return np.nan
-        rows, aims, weights = select(to_device(apart))
         residual, _, _ = _residual(xp, parameters, rows, aims, degree)
         error = _absolute(xp, residual, weights) / xp.sum(weights)
         return _UNIT * float(error)

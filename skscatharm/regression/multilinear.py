@@ -154,9 +154,9 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     Notes
     -----
     Quadratic forms of several targets are fitted one by one, each as if it was the only
-    one. Products that are trained are shared by all targets, which takes no longer than
-    one target does. A sample with weight 2 counts as two samples, and the order of
-    samples does not matter.
+    one. Products that are trained are shared by all targets, which takes less time than
+    one target after the other. A sample with weight 2 counts as two samples, and the
+    order of samples does not matter.
 
     Up to 8,000 samples, the kernel matrix of the quadratic form is factorised. With
     more, the same problem is solved by preconditioned conjugate gradients, in memory
@@ -302,9 +302,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         """Where each training starts; None stands for a random start."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return [None] * self.n_starts
-        previous = Polynomial(
-            *(_to_numpy(array) for array in self._polynomial(self.coef_))
-        )
+        previous = Polynomial(*(_to_numpy(array) for array in self._polynomial()))
         n_targets, n_features = previous.slope.shape
         n_products, degree = previous.offsets.shape
         found = {
@@ -400,12 +398,12 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
                 f"device as in fit(): {fitted_xp.__name__} on {fitted_device}, not "
                 f"{xp.__name__} on {device}."
             )
-        y = evaluate(xp.astype(X, self.coef_.dtype), self._polynomial(X))
+        y = evaluate(xp.astype(X, self.coef_.dtype), self._polynomial())
         return y[:, 0] if self.coef_.ndim == 1 else y
 
-    def _polynomial(self, X: Any) -> Polynomial:
+    def _polynomial(self) -> Polynomial:
         """What was fitted, for any number of targets."""
-        xp, _, device = get_namespace_and_device(X)
+        xp, _, device = get_namespace_and_device(self.coef_)
         single = self.coef_.ndim == 1
         intercept = [self.intercept_] if single else self.intercept_
         return Polynomial(

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from skscatharm.regression.axes import Array, Sample, scale_axes
 from skscatharm.regression.polynomial import Polynomial, rescale, stack
+from skscatharm.regression.ridge import feasible_penalty
 
 # More samples than this add little to the choice of a prior.
 _SELECTION_SIZE = 800
@@ -102,18 +103,13 @@ def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -
     return dual / np.maximum(precision, np.finfo(float).tiny)
 
 
-def _penalty(alpha: float, trace: float) -> float:
-    # Below it, rounding would make a matrix of this trace indefinite.
-    return max(alpha, 1e-13 * trace, np.finfo(float).tiny)
-
-
 def _factorise(
     kernel: Array, y: Array, sample_weight: Array, alpha: float
 ) -> tuple[Array, float, Array, Array]:
     root = np.sqrt(sample_weight)
     kernel *= root
     kernel *= root[:, None]
-    kernel.flat[:: len(y) + 1] += _penalty(alpha, np.trace(kernel))
+    kernel.flat[:: len(y) + 1] += feasible_penalty(alpha, np.trace(kernel))
     # The transpose is in the order that LAPACK works on without a copy.
     factor, _ = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
     sides = root[:, None] * np.column_stack([y, np.ones(len(y))])
@@ -173,7 +169,7 @@ def fit_kernel_iteratively(
     """
     root = np.sqrt(sample_weight)
     unit = root / np.linalg.norm(root)
-    alpha = _penalty(alpha, trace)
+    alpha = feasible_penalty(alpha, trace)
 
     def project(v: Array) -> Array:
         return v - unit * (unit @ v)
@@ -239,7 +235,7 @@ def select_prior(
     Parameters
     ----------
     white, deviations, y, sample_weight
-        As in `fit_linear`.
+        As in `ridge.fit_linear`.
     alpha : float or None
         The penalty, where it is given.
     progress : callable
@@ -291,7 +287,7 @@ def fit_products(
     Parameters
     ----------
     white, deviations, y, sample_weight
-        As in `fit_linear`.
+        As in `ridge.fit_linear`.
     prior : Prior
         Scales and penalty.
     random_state : RandomState

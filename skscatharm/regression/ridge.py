@@ -9,6 +9,11 @@ from skscatharm.regression.polynomial import Polynomial
 _ALPHAS = 10.0 ** np.arange(4, -11, -1)
 
 
+def feasible_penalty(alpha: float, trace: float) -> float:
+    """Raise a penalty below which rounding makes a matrix of this trace indefinite."""
+    return max(alpha, 1e-13 * trace, np.finfo(float).tiny)
+
+
 def fit_linear(
     white: Array, deviations: Array, y: Array, sample_weight: Array, alpha: ArrayLike
 ) -> tuple[Array, Array]:
@@ -142,7 +147,6 @@ def fit_part(
     moments = centred.T @ (sample_weight[:, None] * Y)
     coef = np.empty_like(moments)
     for k, alpha in enumerate(np.asarray(alphas)):
-        # At least what rounding could make of a singular matrix.
-        lift = max(alpha, 1e-13 * np.trace(gram), np.finfo(float).tiny)
+        lift = feasible_penalty(alpha, np.trace(gram))
         coef[:, k] = np.linalg.solve(gram + lift * np.eye(len(gram)), moments[:, k])
     return coef, mean_target - mean @ coef
