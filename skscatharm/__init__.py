@@ -4,13 +4,14 @@ from skscatharm import datasets
 from skscatharm.densities import STANDARD_CHANNELS
 from skscatharm.display import SearchDisplay
 from skscatharm.regression import MultilinearRegressor
-from skscatharm.scattering import SolidHarmonicScattering
+from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import pad_structures
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SETTINGS",
     "STANDARD_CHANNELS",
     "CoefficientStore",
     "MultilinearRegressor",

@@ -6,10 +6,15 @@ it into fields.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from math import comb, factorial, gamma, pi, sqrt
+from math import comb, e, factorial, gamma, pi, sqrt
 from typing import Any
 
-__all__ = ["solid_harmonics", "wavelet_constant", "wavelets_in_frequency"]
+__all__ = [
+    "solid_harmonics",
+    "wavelet_constant",
+    "wavelet_peak",
+    "wavelets_in_frequency",
+]
 
 Polynomial = Mapping[tuple[int, int], float]
 
@@ -114,6 +119,23 @@ def wavelet_constant(degree: int) -> float:
     """
     radial = 2 ** ((degree + 1) / 2) * gamma((degree + 3) / 2)
     return 1 / (sqrt((2 * degree + 1) * 4 * pi) * radial)
+
+
+def wavelet_peak(degree: int) -> float:
+    r"""Largest modulus of the wavelets of a degree and scale 1.
+
+    With :math:`\sum_m |Y_{lm}|^2 = (2l + 1) / 4 \pi`, it is found at the distance
+    :math:`l^{1/2}`.
+
+    Examples
+    --------
+    >>> from math import pi
+    >>> from skscatharm.harmonics import wavelet_peak
+    >>> bool(abs(wavelet_peak(0) - (2 * pi) ** -1.5) < 1e-15)
+    True
+    """
+    radial = (degree / e) ** (degree / 2)
+    return wavelet_constant(degree) * sqrt((2 * degree + 1) / (4 * pi)) * radial
 
 
 def wavelets_in_frequency(

@@ -13,7 +13,13 @@ from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
 
 SIGMA = 0.22
-DEFAULTS = {"Q": (0.5, 1, 2, 3), "sigma": SIGMA, "tol": 2e-4, "xp": np}
+DEFAULTS = {
+    "Q": (0.5, 1, 2, 3),
+    "sigma": SIGMA,
+    "tol": 2e-4,
+    "softening": 0.0,
+    "xp": np,
+}
 
 
 def scattering(positions, weights, paths, dtype="float32", **options):
@@ -38,6 +44,8 @@ def batch(molecules):
         (3, 2, "float32", {}),
         (5, 1, "float32", {"Q": (1, 1.5, 4)}),
         (2, 1, "float64", {"tol": 5e-5}),
+        (4, 2, "float32", {"tol": 1e-5, "softening": 4.0}),
+        (1, 1, "float64", {"tol": 5e-5, "softening": 0.5}),
     ],
 )
 def test_engines_agree(index, J, dtype, options, batch) -> None:
@@ -138,13 +146,14 @@ def test_paths_in_any_order_and_number(batch) -> None:
     assert_allclose(found, expected[:, [every.index(p) for p in some]], rtol=1e-9)
 
 
+@pytest.mark.parametrize("softening", [0.0, 4.0])
 @pytest.mark.parametrize(
     ("dtype", "Q", "rtol"),
     [("float32", (1, 2, 3, 4), 2e-5), ("float64", (0.5, 1, 2, 3, 4), 1e-9)],
 )
-def test_array_libraries_agree(xp, dtype, Q, rtol, batch) -> None:
+def test_array_libraries_agree(xp, softening, dtype, Q, rtol, batch) -> None:
     paths = scattering_paths(1, 2, 2)
-    options = {"Q": Q, "sigma": 1.0, "dtype": dtype}
+    options = {"Q": Q, "sigma": 1.0, "softening": softening, "dtype": dtype}
     expected = scattering(batch[0][:2], batch[1][:2], paths, **options)
     found = scattering(batch[0][:2], batch[1][:2], paths, xp=xp, **options)
     assert_allclose(found, expected, rtol=rtol)

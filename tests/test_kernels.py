@@ -48,8 +48,9 @@ def test_atom_terms(degree, rng) -> None:
         assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("low", [0.0, 0.8])
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 3e-6), ("float64", 1e-12)])
-def test_pool(dtype, rtol, rng) -> None:
+def test_pool(dtype, rtol, low, rng) -> None:
     components = [
         (rng.normal(size=(7, k)).astype(dtype), rng.normal(size=(k, 50)).astype(dtype))
         for k in (3, 6, 3)
@@ -57,11 +58,14 @@ def test_pool(dtype, rtol, rng) -> None:
     weights = rng.uniform(size=50).astype(dtype)
     exponents = np.array([0.5, 1, 1.5, 2, 3, 4])
     field = np.stack([a.astype(float) @ b.astype(float) for a, b in components])
-    modulus = np.sqrt((field**2).sum(axis=0))
-    expected = (modulus ** exponents[:, None, None]) @ weights
+    epsilon = low * np.arange(1.0, 8)
+    root = np.sqrt((field**2).sum(axis=0) + epsilon[:, None] ** 2)
+    modulus = root - epsilon[:, None]
+    powers = exponents[:, None, None]
+    expected = (root**powers - epsilon[:, None] ** powers) @ weights
     expected[[2, 5]] *= 4.0 ** -exponents[[2, 5], None]  # amplitude
     for module in (kernels, loops):
-        found, integrals = module.pool(components, weights, exponents, 4.0)
+        found, integrals = module.pool(components, weights, exponents, 4.0, epsilon)
         assert found.dtype == integrals.dtype == dtype
         assert_allclose(found, modulus, rtol=10 * rtol)
         assert_allclose(integrals, expected, rtol=rtol)

@@ -79,7 +79,7 @@ def scattering_batch(
         The array library that computes, and where.
     dtype : {"float32", "float64"}
     **options
-        Q, sigma and tol, as in :class:`~skscatharm.SolidHarmonicScattering`.
+        Q, sigma, tol and softening, as in :class:`~skscatharm.SolidHarmonicScattering`.
 
     Returns
     -------

@@ -24,6 +24,7 @@ from scipy.fft import next_fast_len
 from skscatharm.engine.arrays import fft_namespace, to_numpy
 from skscatharm.engine.loops import power
 from skscatharm.engine.quadrature import SHIFT, fine_step, margin, principal_axes
+from skscatharm.engine.softening import path_peak, soft_modulus, soft_power
 from skscatharm.harmonics import wavelets_in_frequency
 from skscatharm.paths import Path
 
@@ -45,6 +46,7 @@ def scattering(
     Q: Sequence[float],
     sigma: float,
     tol: float,
+    softening: float,
     xp: Any,
     dtype: Any,
 ) -> NDArray[np.float64]:
@@ -58,7 +60,7 @@ def scattering(
         Weights of the atoms in each channel.
     paths : sequence of Path
         What to compute; paths that share their first wavelet share its field.
-    Q, sigma, tol
+    Q, sigma, tol, softening
         As in :class:`~skscatharm.SolidHarmonicScattering`.
     xp : module
         Namespace of the array library that computes.
@@ -76,17 +78,26 @@ def scattering(
     unit = unit[:, :, np.newaxis]
     weights = [w / u for w, u in zip(weights, unit, strict=True)]
     positions = [principal_axes(r) for r in positions]
-    batch = _Batch(positions, weights, sigma, tol, xp, _precision(dtype, Q, xp))
+    batch = _Batch(
+        positions, weights, sigma, tol, softening, xp, _precision(dtype, Q, xp)
+    )
+
+    def epsilon(path: Path, constant: float) -> NDArray[np.float64] | None:
+        if softening == 0 or path.degree == 0:
+            return None
+        return softening * path_peak(path, sigma) / (unit * constant)
 
     found = {}
     for first in {Path(path.scales[:1], path.degree) for path in paths}:
-        field = batch.atoms(first)
         width = _width(first, sigma)
         ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
         constant = ratio**first.degree * width**-3
+        field = batch.atoms(first, epsilon(first, constant))
         for path in paths:
             if (path.scales[:1], path.degree) == first:
-                last = field if path == first else batch.convolution(field, path)
+                last = field
+                if path != first:
+                    last = batch.convolution(field, path, epsilon(path, constant))
                 moments = batch.moments(last, Q)
                 found[path] = (unit * constant) ** np.asarray(Q) * moments
     return np.stack([found[path] for path in paths], axis=1)
@@ -105,11 +116,12 @@ def field_memory(
     Q: Sequence[float],
     sigma: float,
     tol: float,
+    softening: float,
     xp: Any,
     dtype: Any,
 ) -> float:
     """Estimate the bytes that `scattering` takes for a molecule of an extent."""
-    n_points = max(prod(_shape(extent, path, sigma, tol)) for path in paths)
+    n_points = max(prod(_shape(extent, path, sigma, tol, softening)) for path in paths)
     itemsize = xp.finfo(_precision(dtype, Q, xp)).bits // 8
     return _ARRAYS * n_channels * n_points * itemsize
 
@@ -174,6 +186,7 @@ class _Field(NamedTuple):
 
     modulus: Array
     squared: Array
+    epsilon: Array | None  # what softens it
     lattice: _Lattice
 
 
@@ -190,6 +203,7 @@ class _Batch:
         weights: Sequence[NDArray[np.float64]],
         sigma: float,
         tol: float,
+        softening: float,
         xp: Any,
         dtype: Any,
     ) -> None:
@@ -204,11 +218,15 @@ class _Batch:
             self.present[i, :, : len(r)] = 1
         self.sigma = sigma
         self.tol = tol
+        self.softening = softening
         self.xp = xp
         self.dtype = dtype
 
-    def atoms(self, path: Path) -> _Field:
-        """Compute the fields of the atoms, of order 0 or 1."""
+    def atoms(self, path: Path, epsilon: NDArray[np.float64] | None) -> _Field:
+        """Compute the fields of the atoms, of order 0 or 1.
+
+        `epsilon`, of shape (n_molecules, n_channels, 1), softens the modulus.
+        """
         xp = self.xp
         lattice = self._lattice(path)
         width = _width(path, self.sigma)
@@ -223,9 +241,11 @@ class _Batch:
         weights = (-1j) ** path.degree * width**3 * self.weights
         weights = xp.asarray(weights[..., np.newaxis], dtype=z.dtype)
         spectrum = _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * weights, xp)
-        return self._modulus(spectrum, path, width, lattice)
+        return self._modulus(spectrum, path, width, lattice, epsilon)
 
-    def convolution(self, field: _Field, path: Path) -> _Field:
+    def convolution(
+        self, field: _Field, path: Path, epsilon: NDArray[np.float64] | None
+    ) -> _Field:
         """Convolve fields with the last wavelets of a path."""
         xp = self.xp
         lattice = self._lattice(path)
@@ -244,7 +264,8 @@ class _Batch:
         spectrum = xp.matmul(y.T, xp.reshape(spectrum, (-1, n_y, z.shape[1])))
         spectrum = xp.matmul(x.T, xp.reshape(spectrum, (*batch, n_x, -1)))
         spectrum = xp.reshape(spectrum, (*batch, x.shape[1], y.shape[1], z.shape[1]))
-        return self._modulus(spectrum, path, self.sigma * 2 ** path.scales[-1], lattice)
+        scale = self.sigma * 2 ** path.scales[-1]
+        return self._modulus(spectrum, path, scale, lattice, epsilon)
 
     def moments(self, field: _Field, Q: Sequence[float]) -> NDArray[np.float64]:
         """Integrate powers of fields.
@@ -254,12 +275,22 @@ class _Batch:
         ndarray of shape (n_molecules, n_channels, n_exponents)
         """
         xp = self.xp
-        powers = (power(field.modulus, field.squared, q) for q in Q)
+        powers = (
+            power(field.modulus, field.squared, q)
+            if field.epsilon is None
+            else soft_power(field.squared, q, field.epsilon)
+            for q in Q
+        )
         sums = [xp.sum(values, axis=(-3, -2, -1)) for values in powers]
         return field.lattice.volume * to_numpy(xp.stack(sums, axis=-1))
 
     def _modulus(
-        self, spectrum: Array, path: Path, scale: float, lattice: _Lattice
+        self,
+        spectrum: Array,
+        path: Path,
+        scale: float,
+        lattice: _Lattice,
+        epsilon: NDArray[np.float64] | None,
     ) -> _Field:
         """Convolve with the wavelets of a scale, and take the modulus."""
         xp, fft = self.xp, fft_namespace(self.xp)
@@ -277,7 +308,10 @@ class _Batch:
             else:
                 squared += values
         squared *= self._near(path, lattice)
-        return _Field(xp.sqrt(squared), squared, lattice)
+        if epsilon is None:
+            return _Field(xp.sqrt(squared), squared, None, lattice)
+        softly = self._array(epsilon[..., np.newaxis, np.newaxis])
+        return _Field(soft_modulus(squared, softly), squared, softly, lattice)
 
     def _near(self, path: Path, lattice: _Lattice) -> Array:
         """Return 1 where there are fields, and 0 in the empty parts of the boxes.
@@ -287,6 +321,7 @@ class _Batch:
         """
         xp = self.xp
         width = _width(path, self.sigma)
+        reach = margin(path.degree, self.tol, self.softening)
         x, y, z = (
             self._array((points - coordinates[..., np.newaxis]) * (edge / width))
             for points, coordinates, edge in zip(
@@ -299,7 +334,7 @@ class _Batch:
         x, y, z = (xp.exp(-d * d / 2) for d in (x, y, z))
         present = self._array(self.present[..., np.newaxis])
         gaussians = _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * present, xp)
-        return self._array(gaussians > exp(-(margin(path.degree) ** 2) / 2))
+        return self._array(gaussians > exp(-(reach**2) / 2))
 
     def _phases(
         self, coordinates: NDArray[np.float64], indices: NDArray[np.floating[Any]]
@@ -317,7 +352,7 @@ class _Batch:
 
     def _lattice(self, path: Path) -> _Lattice:
         extent = np.abs(self.positions).max(axis=(0, 1))
-        return _lattice(extent, path, self.sigma, self.tol)
+        return _lattice(extent, path, self.sigma, self.tol, self.softening)
 
     def _array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
@@ -330,20 +365,28 @@ def _width(path: Path, sigma: float) -> float:
 
 
 def _lattice(
-    extent: NDArray[np.float64], path: Path, sigma: float, tol: float
+    extent: NDArray[np.float64],
+    path: Path,
+    sigma: float,
+    tol: float,
+    softening: float,
 ) -> _Lattice:
     """Make the box for a field of molecules of an extent, centred on the origin."""
-    step, _ = _step_and_reach(path, sigma, tol)
-    shape = _shape(extent, path, sigma, tol)
+    step, _ = _step_and_reach(path, sigma, tol, softening)
+    shape = _shape(extent, path, sigma, tol, softening)
     half = np.array([n // 2 for n in shape])
     return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
 
 
 def _shape(
-    extent: NDArray[np.float64], path: Path, sigma: float, tol: float
+    extent: NDArray[np.float64],
+    path: Path,
+    sigma: float,
+    tol: float,
+    softening: float,
 ) -> tuple[int, int, int]:
     """Count the points of the grid of a box along its axes."""
-    step, reach = _step_and_reach(path, sigma, tol)
+    step, reach = _step_and_reach(path, sigma, tol, softening)
     x, y, z = (
         next_fast_len(ceil(2 * (length + reach) / step), real=True)
         for length in extent.tolist()
@@ -352,11 +395,15 @@ def _shape(
 
 
 @cache
-def _step_and_reach(path: Path, sigma: float, tol: float) -> tuple[float, float]:
+def _step_and_reach(
+    path: Path, sigma: float, tol: float, softening: float
+) -> tuple[float, float]:
     """Step of the grid of a field, and how far the field reaches beyond the atoms."""
     width = _width(path, sigma)
-    step = fine_step(max(1, len(path.scales)), path.degree, width, tol)
-    return min(step, _LARGEST_STEP) * width, margin(path.degree) * width
+    order = max(1, len(path.scales))
+    step = fine_step(order, path.degree, width, tol, softening)
+    reach = margin(path.degree, tol, softening)
+    return min(step, _LARGEST_STEP) * width, reach * width
 
 
 def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:

@@ -56,6 +56,7 @@ def pool(
     weights: Array,
     exponents: Array,
     amplitude: float,
+    epsilon: Array,
 ) -> tuple[Array, Array]:
     """Compute a modulus, and integrate its powers along the last axis.
 
@@ -68,6 +69,8 @@ def pool(
     exponents : ndarray of shape (n_exponents,)
     amplitude : float
         What moduli are divided by before they are raised to unusual exponents.
+    epsilon : ndarray of shape (n_rows,)
+        What softens the moduli: all positive, or all 0.
 
     Returns
     -------
@@ -78,7 +81,11 @@ def pool(
     component = np.empty_like(squared)
     for a, b in components:
         _add_squares(squared, np.matmul(a, b, out=component))
-    return _pool(squared, weights, exponents, weights.dtype.type(amplitude))
+    amplitude = weights.dtype.type(amplitude)
+    if epsilon.any():
+        epsilon = epsilon.astype(weights.dtype)
+        return _pool_softly(squared, weights, exponents, amplitude, epsilon)
+    return _pool(squared, weights, exponents, amplitude)
 
 
 @_compile
@@ -229,8 +236,58 @@ def _pool(squared: Any, weights: Any, exponents: Any, amplitude: Any) -> Any:
             elif q == 3:
                 for k in range(n):
                     total += weights[k] * (square[k] * modulus[k])
+            elif q == 4:
+                for k in range(n):
+                    s = square[k] / (amplitude * amplitude)
+                    total += weights[k] * (s * s)
             else:
                 for k in range(n):
                     total += weights[k] * (modulus[k] / amplitude) ** q
+            integrals[e, i] = total
+    return moduli, integrals
+
+
+@_compile
+def _pool_softly(
+    squared: Any, weights: Any, exponents: Any, amplitude: Any, epsilon: Any
+) -> Any:
+    n_rows, n = squared.shape
+    moduli = np.empty_like(squared)
+    root = np.empty(n, squared.dtype)
+    integrals = np.empty((len(exponents), n_rows), squared.dtype)
+    for i in range(n_rows):
+        square, modulus, low = squared[i], moduli[i], epsilon[i]
+        # Differences are written so that nothing cancels.
+        for k in range(n):
+            root[k] = np.sqrt(square[k] + low * low)
+        for k in range(n):
+            modulus[k] = square[k] / (root[k] + low)
+        for e in range(len(exponents)):
+            q = exponents[e]
+            total = weights.dtype.type(0)
+            if q == 0.5:
+                low_root = np.sqrt(low)
+                for k in range(n):
+                    total += weights[k] * modulus[k] / (np.sqrt(root[k]) + low_root)
+            elif q == 1:
+                for k in range(n):
+                    total += weights[k] * modulus[k]
+            elif q == 2:
+                for k in range(n):
+                    total += weights[k] * square[k]
+            elif q == 3:
+                for k in range(n):
+                    both = root[k] * (root[k] + low) + low * low
+                    total += weights[k] * (modulus[k] * both)
+            elif q == 4:
+                scale = 1 / (amplitude * amplitude)
+                for k in range(n):
+                    s = square[k] * scale
+                    total += weights[k] * (s * (s + 2 * low * low * scale))
+            else:
+                scale = (low / amplitude) ** q
+                for k in range(n):
+                    ratio = square[k] / (low * low)
+                    total += weights[k] * scale * np.expm1(q / 2 * np.log1p(ratio))
             integrals[e, i] = total
     return moduli, integrals

@@ -43,6 +43,12 @@ _WIDE = {1: 0.4, 2: 0.7}  # Å
 _LARGEST_STEP = 0.65
 _EXPONENT = 0.27  # of the tolerance in the step
 _OUTER_STEP = 0.85  # at the tolerance of reference
+# The same with softened moduli, which have no kinks: their sums converge exponentially.
+_SOFT = 4.0  # softening from which this is true; with less, steps are smaller
+_SOFT_REFERENCE = 1e-5
+_SOFT_STEPS = {1: (0.65, 0.31, 0.31, 0.31, 0.28), 2: (0.65, 0.45, 0.45, 0.45, 0.40)}
+_SOFT_EXPONENT = 0.15
+_SOFT_OUTER_STEP = 0.6
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 _KNEE = 0.5
 _SHARPNESS = 0.8  # of the stretch, in points
@@ -74,17 +80,27 @@ def principal_axes(positions: _Array) -> _Array:
     return rotated - (rotated.max(axis=0) + rotated.min(axis=0)) / 2
 
 
-def fine_step(order: int, degree: int, width: float, tol: float) -> float:
+def fine_step(
+    order: int, degree: int, width: float, tol: float, softening: float
+) -> float:
     """Step among the atoms, in widths of the field."""
     steps = _WIDE_STEPS if width > _WIDE[order] else _STEPS
     step = steps[order][min(degree, 4)]
     if degree > 0:
         step *= (tol / _REFERENCE) ** _EXPONENT
+        soft = _SOFT_STEPS[order][min(degree, 4)]
+        soft *= (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
+        step = max(step, soft * sqrt(min(softening / _SOFT, 1.0)))
     return min(step, _LARGEST_STEP)
 
 
 def fine_grid(
-    positions: _Array, order: int, degree: int, width: float, tol: float
+    positions: _Array,
+    order: int,
+    degree: int,
+    width: float,
+    tol: float,
+    softening: float,
 ) -> Grid:
     """Make the grid on which the modulus of a field is integrated.
 
@@ -96,27 +112,37 @@ def fine_grid(
         Those of the field.
     width : float
         Its width, in the unit of the positions.
-    tol : float
+    tol, softening : float
         As in :class:`~skscatharm.SolidHarmonicScattering`.
 
     Returns
     -------
     Grid
     """
-    outer = min(_OUTER_STEP, _OUTER_STEP * (tol / _REFERENCE) ** _EXPONENT)
-    step = fine_step(order, degree, width, tol)
+    outer = _OUTER_STEP * (tol / _REFERENCE) ** _EXPONENT
+    if degree > 0 and softening > 0:
+        soft = _SOFT_OUTER_STEP * (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
+        outer = max(outer, soft * sqrt(min(softening / _SOFT, 1.0)))
+    outer = min(outer, _OUTER_STEP)
+    step = fine_step(order, degree, width, tol, softening)
     knee = _KNEE + sqrt(max(degree, 1))
-    return tensor_grid(positions, width, step, margin(degree), outer, knee)
+    reach = margin(degree, tol, softening)
+    return tensor_grid(positions, width, step, reach, outer, knee)
 
 
-def margin(degree: int) -> float:
+def margin(degree: int, tol: float, softening: float) -> float:
     r"""Distance from the outermost atoms, in widths, beyond which nothing is left.
 
     Of the field :math:`r^l e^{-r^2/2}` in a plane, to the least power q = 1/2, a share
-    of 1.5e-5 lies outside.
+    of 1.5e-5 lies outside. All powers of a softened modulus decay like the square of
+    the field.
     """
     q = 0.5
-    return sqrt(2 / q * gammainccinv((2 + degree * q) / 2, 1.5e-5))
+    reach = sqrt(2 / q * gammainccinv((2 + degree * q) / 2, 1.5e-5))
+    if degree > 0 and softening > 0:
+        share = 0.01 * tol * min(softening / _SOFT, 1.0) ** 1.5
+        reach = min(reach, sqrt(gammainccinv(1 + degree, share)))
+    return reach
 
 
 def tensor_grid(

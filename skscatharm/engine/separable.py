@@ -35,6 +35,7 @@ from skscatharm.engine.quadrature import (
     margin,
     principal_axes,
 )
+from skscatharm.engine.softening import path_peak
 from skscatharm.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.paths import Path
 
@@ -46,7 +47,6 @@ Array = Any  # of the array library that computes
 # just fit into float32, and where they decay to nothing they end before the subnormal
 # numbers begin, which processors handle a hundred times slower than others.
 _AMPLITUDE = 2.0**36
-_AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
 _FLOOR = 1e-9
 _CUT = 7.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
@@ -63,6 +63,7 @@ def scattering(
     Q: Sequence[float],
     sigma: float,
     tol: float,
+    softening: float,
     xp: Any,
     dtype: Any,
 ) -> NDArray[np.float64]:
@@ -76,7 +77,7 @@ def scattering(
         Weights of the atoms in each channel.
     paths : sequence of Path
         What to compute; paths that share their first wavelet share its field.
-    Q, sigma, tol
+    Q, sigma, tol, softening
         As in :class:`~skscatharm.SolidHarmonicScattering`.
     xp : module
         Namespace of the array library that computes.
@@ -90,13 +91,23 @@ def scattering(
     q = np.asarray(Q)
     unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
     unit[unit == 0] = 1.0
-    molecule = _Molecule(principal_axes(positions), weights / unit, Q, tol, xp, dtype)
-    amplitude = np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
+    molecule = _Molecule(
+        principal_axes(positions), weights / unit, Q, tol, softening, xp, dtype
+    )
+    amplitude = np.where(np.isin(q, loops.AMPLIFIED), _AMPLITUDE, 1.0)
+    field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
     unit = unit * (2 * pi) ** -1.5 / amplitude
+
+    none = np.zeros(len(weights))
+
+    def epsilon(path: Path, constant: float) -> NDArray[np.float64]:
+        if path.degree == 0:
+            return none
+        return softening * path_peak(path, sigma) / (field_unit[:, 0] * constant)
 
     found = {}
     if Path((), 0) in paths:
-        moments, _ = molecule.atoms(0, sigma)
+        moments, _ = molecule.atoms(0, sigma, none)
         found[Path((), 0)] = (unit * sigma**-3) ** q * moments
     for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
         scale1 = sigma * 2**j1
@@ -105,27 +116,37 @@ def scattering(
             p.scales[1] for p in paths if p.degree == degree and p.scales[:-1] == (j1,)
         }
         direct = degree == 0 and np.all(weights >= 0)
-        moments, smooth = molecule.atoms(
-            degree, width, 2 * scale1 if following and not direct else None
-        )
         constant = (scale1 / width) ** degree * width**-3
-        found[Path((j1,), degree)] = (unit * constant) ** q * moments
+        path = Path((j1,), degree)
+        moments, smooth = molecule.atoms(
+            degree,
+            width,
+            epsilon(path, constant),
+            2 * scale1 if following and not direct else None,
+        )
+        found[path] = (unit * constant) ** q * moments
         for j2 in range(j1 + 1, max(following, default=j1) + 1):
             scale2 = sigma * 2**j2
             width2 = hypot(width, scale2)
             if smooth is None:
                 # Gaussians all the way, and nothing for the modulus to change.
-                moments, _ = molecule.atoms(0, width2)
+                moments, _ = molecule.atoms(0, width2, none)
                 found[Path((j1, j2), 0)] = (unit * width2**-3) ** q * moments
                 continue
             if j2 > j1 + 1:
                 smooth = smooth.coarser()
             if j2 in following:
                 rest = sqrt(scale2**2 - smooth.width**2)
-                moments = molecule.convolution(smooth, degree, rest, width2)
                 constant2 = constant * (scale2 / rest) ** degree
-                found[Path((j1, j2), degree)] = (unit * constant2) ** q * moments
-    return np.stack([found[path] for path in paths])
+                path = Path((j1, j2), degree)
+                moments = molecule.convolution(
+                    smooth, degree, rest, width2, epsilon(path, constant2)
+                )
+                found[path] = (unit * constant2) ** q * moments
+    coefficients = np.stack([found[path] for path in paths])
+    # Without atoms in a channel, rounding and the floor are all there is.
+    coefficients[:, ~weights.any(axis=1)] = 0.0
+    return coefficients
 
 
 def grid_memory(
@@ -153,6 +174,7 @@ class _Molecule:
         weights: NDArray[np.float64],
         Q: Sequence[float],
         tol: float,
+        softening: float,
         xp: Any,
         dtype: Any,
     ) -> None:
@@ -160,12 +182,17 @@ class _Molecule:
         self.weights = weights * _AMPLITUDE
         self.Q = np.asarray(Q, dtype=np.float64)
         self.tol = tol
+        self.softening = softening
         self.xp = xp
         self.dtype = dtype
         self.loops = kernels if is_numpy_namespace(xp) else loops
 
     def atoms(
-        self, degree: int, width: float, next_scale: float | None = None
+        self,
+        degree: int,
+        width: float,
+        epsilon: NDArray[np.float64],
+        next_scale: float | None = None,
     ) -> "tuple[NDArray[np.float64], _Smooth | None]":
         """Pool the moduli of the fields of the atoms, and smooth them for order 2.
 
@@ -174,6 +201,8 @@ class _Molecule:
         degree : int
         width : float
             Width t of the field of an atom.
+        epsilon : ndarray of shape (n_channels,)
+            What softens the moduli; for degree 0 they never are.
         next_scale : float or None
             Smallest scale of the wavelets that the moduli will be convolved with.
 
@@ -185,8 +214,8 @@ class _Molecule:
             The moduli convolved with a Gaussian that those wavelets contain.
         """
         xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree) * width
-        grid = fine_grid(self.positions, 1, degree, width, self.tol)
+        reach = margin(degree, self.tol, self.softening) * width
+        grid = fine_grid(self.positions, 1, degree, width, self.tol, self.softening)
         constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
         weights = constant * self.weights.T[:, :, np.newaxis]
         smooth = None if next_scale is None else _Smooth(self, width, next_scale)
@@ -211,7 +240,10 @@ class _Molecule:
             planar_weights = self.array(wx[tile.rows] * wy[tile.columns])
             part = None if smooth is None else _SmoothTile(smooth, tile)
             integrals = self._pool(
-                components, planar_weights, None if part is None else part.add
+                components,
+                planar_weights,
+                np.repeat(epsilon, len(wz)),
+                None if part is None else part.add,
             )
             integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
             moments += to_numpy(xp.matmul(integrals, self.array(wz))).T
@@ -220,7 +252,12 @@ class _Molecule:
         return moments, smooth
 
     def convolution(
-        self, smooth: "_Smooth", degree: int, scale: float, width: float
+        self,
+        smooth: "_Smooth",
+        degree: int,
+        scale: float,
+        width: float,
+        epsilon: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Pool the moduli of smooth fields convolved with the wavelets of a scale.
 
@@ -233,14 +270,16 @@ class _Molecule:
             Scale of the wavelets.
         width : float
             Width of the results.
+        epsilon : ndarray of shape (n_channels,)
+            What softens the moduli.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
         """
         xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree) * width
-        grid = fine_grid(self.positions, 2, degree, width, self.tol)
+        reach = margin(degree, self.tol, self.softening) * width
+        grid = fine_grid(self.positions, 2, degree, width, self.tol, self.softening)
 
         moments = np.zeros((n_channels, len(self.Q)))
         for tile in _tiles(grid, self.positions, reach):
@@ -285,7 +324,9 @@ class _Molecule:
             for channel in range(n_channels):
                 part = slice(channel * t_y * t_z, (channel + 1) * t_y * t_z)
                 integrals = self._pool(
-                    [(a, p[:, part]) for a, p in components], planar_weights
+                    [(a, p[:, part]) for a, p in components],
+                    planar_weights,
+                    np.repeat(epsilon[channel], len(wx)),
                 )
                 moments[channel] += to_numpy(xp.matmul(integrals, self.array(wx)))
         return moments
@@ -294,6 +335,7 @@ class _Molecule:
         self,
         components: Sequence[tuple[Array, Array]],
         weights: Array,
+        epsilon: NDArray[np.float64],
         use: Callable[[Array], None] | None = None,
     ) -> Array:
         """Integrate the powers of a modulus along its columns.
@@ -304,6 +346,8 @@ class _Molecule:
             For each order m, matrices whose product is that component of the field.
         weights : array of shape (n_columns,)
             Weights of the columns as a quadrature rule.
+        epsilon : ndarray of shape (n_rows,)
+            What softens the moduli.
         use : callable or None
             Is given the moduli, some columns after others.
 
@@ -318,6 +362,7 @@ class _Molecule:
                 weights[part],
                 self.Q,
                 _AMPLITUDE,
+                epsilon,
             )
             integrals += integral
             if use is not None:
