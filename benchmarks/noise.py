@@ -3,15 +3,15 @@
     python benchmarks/noise.py
 
 runs in an environment with the package and Matplotlib, on one core but for the ridge
-regressions. Noise is the relative error against the coefficients with the smallest
-tolerance, in double precision; molecules of the sample stand in random orientations,
-and the medians over the molecules count. Into ``doc/measured`` go
+regressions. Noise is the relative error against the coefficients of the same softening
+with the smallest tolerance, in double precision; molecules of the sample stand in
+random orientations, and the medians over the molecules count. Into ``doc/measured`` go
 
 ``noise.csv``, ``noise.svg``
     the noise at the default tolerance, of the worst channel, as a table and a picture;
 ``tolerances.csv``
     noise, time, and the error of atomization energies predicted by ridge regression
-    from the coefficients of the sample, in 5 folds, by tolerance.
+    from the coefficients of the sample, in 5 folds, by softening and tolerance.
 
 ``--no-ridge`` leaves the predictions out, which take most of the time.
 """
@@ -39,18 +39,23 @@ from skscatharm.paths import scattering_paths
 MEASURED = Path(__file__).resolve().parents[1] / "doc" / "measured"
 
 N_MOLECULES = 24
-TOLERANCES = (
-    (1e-3, "float32"),
-    (SolidHarmonicScattering().tol, "float32"),
-    (1e-4, "float32"),
-    (5e-5, "float32"),
-    (2e-5, "float32"),
-    (2e-5, "float64"),
-    (1e-5, "float64"),  # what is left here says how exact the reference is
+# Softening, tolerance, precision, and whether to predict.
+CASES = (
+    (0.0, 1e-3, "float32", True),
+    (0.0, SolidHarmonicScattering().tol, "float32", True),
+    (0.0, 1e-4, "float32", True),
+    (0.0, 5e-5, "float32", False),
+    (0.0, 2e-5, "float32", False),
+    (0.0, 2e-5, "float64", False),
+    (0.0, 1e-5, "float64", False),  # what is left says how exact the reference is
+    (4.0, 2e-4, "float32", True),
+    (4.0, 5e-5, "float32", True),
+    (4.0, 1e-5, "float32", True),
+    (4.0, 3e-6, "float32", False),
+    (4.0, 1e-6, "float64", False),
 )
-RIDGE = (1e-2, 1e-4)  # between which tolerances to predict
 REPEATS = 3  # of which the fastest counts
-EXACT = 4e-6
+EXACT = {0.0: 4e-6, 4.0: 1e-7}  # tolerances of the references, by softening
 
 
 def turned(molecules: np.ndarray) -> np.ndarray:
@@ -164,12 +169,18 @@ def main() -> None:
     MEASURED.mkdir(exist_ok=True)
     sample, y = load_qm9_sample(return_X_y=True)
     X = turned(sample[:N_MOLECULES])
-    expected = SolidHarmonicScattering(tol=EXACT, dtype="float64").transform(X)
+    expected = {
+        softening: SolidHarmonicScattering(
+            softening=softening, tol=tol, dtype="float64"
+        ).transform(X)
+        for softening, tol in EXACT.items()
+    }
     default = SolidHarmonicScattering()
     low = np.array(["q=0.5" in name for name in default.get_feature_names_out()])
 
     rows = [
         [
+            "softening",
             "tol",
             "dtype",
             "worst, q >= 1",
@@ -179,24 +190,24 @@ def main() -> None:
             "ridge, kcal/mol",
         ]
     ]
-    for tol, dtype in TOLERANCES:
-        scattering = SolidHarmonicScattering(tol=tol, dtype=dtype)
+    for softening, tol, dtype, predicts in CASES:
+        options = {"softening": softening, "tol": tol, "dtype": dtype}
+        scattering = SolidHarmonicScattering(**options)
         seconds = []
         for _ in range(REPEATS):
             start = perf_counter()
             found = scattering.transform(X)
             seconds.append(perf_counter() - start)
-        errors = np.abs(found / expected - 1)
-        if (tol, dtype) == (default.tol, default.dtype):
+        errors = np.abs(found / expected[softening] - 1)
+        if scattering.get_params() == default.get_params():
             # The worst channel of each molecule, then the median molecule.
             noise = np.median(by_path(errors).max(axis=2), axis=0)
         predicted = (
-            f"{ridge_error(sample, y, tol=tol, dtype=dtype):.2f}"
-            if ridge and min(RIDGE) <= tol <= max(RIDGE)
-            else "-"
+            f"{ridge_error(sample, y, **options):.2f}" if ridge and predicts else "-"
         )
         rows.append(
             [
+                f"{softening:g}",
                 f"{tol:.0e}",
                 dtype,
                 *(

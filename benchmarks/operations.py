@@ -23,7 +23,7 @@ from skscatharm.structures import check_structures
 N_MOLECULES = 512
 CHANNELS = ("nuclear", "valence", "core", "bonding")
 PATHS = scattering_paths(J=2, L=3, max_order=2)
-SIGMA, TOL = 0.22, 2e-4
+SIGMA, TOL, SOFTENING = 0.22, 2e-4, 0.0
 # Published by the vendor: bytes/s, operations/s in double and in single precision.
 DEVICES = {
     "NVIDIA A100 80 GB": (2.04e12, 9.7e12, 19.5e12),
@@ -41,7 +41,7 @@ def count(extent, n_atoms: int, itemsize: int) -> dict[str, np.ndarray]:
         steps[step] += n_channels * np.array([operations, values * itemsize])
 
     def shape(path):
-        return fourier._shape(extent, path, SIGMA, TOL)
+        return fourier._shape(extent, path, SIGMA, TOL, SOFTENING)
 
     for path in PATHS:
         x, y, z = shape(path)
@@ -73,7 +73,8 @@ def padding(structures, weights) -> float:
 
     def n_points(extent):
         return sum(
-            (2 * path.degree + 1) * prod(fourier._shape(extent, path, SIGMA, TOL))
+            (2 * path.degree + 1)
+            * prod(fourier._shape(extent, path, SIGMA, TOL, SOFTENING))
             for path in PATHS
         )
 
@@ -99,6 +100,7 @@ def padding(structures, weights) -> float:
             Q=(0.5, 1, 2, 3),
             sigma=SIGMA,
             tol=TOL,
+            softening=SOFTENING,
         )
     return shared / sum(map(n_points, extents))
 

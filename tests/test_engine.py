@@ -43,7 +43,8 @@ class TestBatches:
 
     @staticmethod
     def compute(batch, library):
-        options = {"Q": (1, 2), "sigma": 0.8, "tol": 1e-3, "dtype": "float64"}
+        options = {"Q": (1, 2), "sigma": 0.8, "tol": 1e-3, "softening": 0.0}
+        options["dtype"] = "float64"
         return scattering_batch(*batch, engine="fourier", library=library, **options)
 
     @pytest.fixture

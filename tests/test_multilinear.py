@@ -485,6 +485,14 @@ def test_prediction_with_another_library(xp, model, data) -> None:
             model.predict(X)
 
 
+def test_prediction_without_dispatch_after_fit_with_it(xp, data) -> None:
+    X, y = data
+    with config_context(array_api_dispatch=True):
+        model = clone(TRAINED).fit(xp.asarray(X), xp.asarray(y))
+    with pytest.raises(ValueError, match="array_api_dispatch=True"):
+        model.predict(X)
+
+
 def test_warm_start_of_other_libraries(xp, data, rng) -> None:
     X, y = map(xp.asarray, data)
     model = clone(TRAINED).set_params(warm_start=True)

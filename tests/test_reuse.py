@@ -165,7 +165,7 @@ def test_what_is_computed_together_does_not_matter(dtype, molecules) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"sigma": 0.9}, {"tol": 1e-3}, {"dtype": "float64"}]
+    "change", [{"sigma": 0.9}, {"tol": 1e-3}, {"softening": 1.0}, {"dtype": "float64"}]
 )
 def test_other_settings_are_computed(change, molecules, kept, computed) -> None:
     kept.transform(molecules[:2])

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skscatharm import SolidHarmonicScattering, scattering
+from skscatharm import SETTINGS, SolidHarmonicScattering, scattering
 
 METHANE = [
     [6, 0, 0, 0],
@@ -85,6 +85,14 @@ def test_feature_names(J, max_order, molecules) -> None:
 
 def test_default_has_400_coefficients() -> None:
     assert len(SolidHarmonicScattering().get_feature_names_out()) == 400
+
+
+def test_settings() -> None:
+    published = SolidHarmonicScattering(**SETTINGS["published"])
+    assert published.get_params() == SolidHarmonicScattering().get_params()
+    assert len(published.get_feature_names_out()) == 384 + 16
+    soft = SolidHarmonicScattering(**SETTINGS["soft"])
+    assert {*published.get_feature_names_out()} < {*soft.get_feature_names_out()}
 
 
 def test_columns_are_what_they_are_called(molecules) -> None:
@@ -201,12 +209,23 @@ class TestInvariance:
         found = SolidHarmonicScattering().transform(X)
         assert_allclose(found, expected, rtol=1e-4)
 
+    def test_any_motion_with_softened_moduli(self, molecules) -> None:
+        X = molecules[:2].copy()
+        transformer = SolidHarmonicScattering(**SETTINGS["soft"])
+        expected = transformer.transform(X)
+        atoms = X[:, :, 0] > 0
+        X[atoms, 1:] = -X[atoms, 1:] @ Rotation.random(rng=0).as_matrix().T + 5
+        assert_allclose(transformer.transform(X), expected, rtol=1e-4)
+
     def test_symmetric_top(self) -> None:
         # Its principal axes are not unique: only the quadrature is invariant.
         X = np.array([METHANE])
         expected = SolidHarmonicScattering().transform(X)
+        soft = SolidHarmonicScattering(**SETTINGS["soft"]).transform(X)
         X[..., 1:] = X[..., 1:] @ Rotation.random(rng=1).as_matrix().T
         assert_allclose(SolidHarmonicScattering().transform(X), expected, rtol=1e-3)
+        turned = SolidHarmonicScattering(**SETTINGS["soft"]).transform(X)
+        assert_allclose(turned, soft, rtol=5e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -239,6 +258,7 @@ def test_any_arrangement_of_atoms_has_positive_coefficients(atoms) -> None:
         ("sigma", 0),
         ("max_order", 3),
         ("tol", 0),
+        ("softening", -1),
         ("dtype", "float16"),
         ("engine", "spherical"),
         ("backend", "jax"),

@@ -18,6 +18,7 @@ from typing import Any
 from sklearn.model_selection import KFold, cross_val_score
 
 from skscatharm import (
+    SETTINGS,
     STANDARD_CHANNELS,
     CoefficientStore,
     MultilinearRegressor,
@@ -34,19 +35,25 @@ ELEMENTS = {
     name: {z: float(z == element) for z in (1, 6, 7, 8, 9)}
     for name, element in {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}.items()
 }
-SETTINGS: dict[str, dict[str, Any]] = {
-    "the default": {},
-    "tol=1e-4": {"tol": 1e-4},
-    "L=2": {"L": 2},
-    "L=4": {"L": 4},
-    "L=4, tol=1e-4": {"L": 4, "tol": 1e-4},
-    "L=5": {"L": 5},
-    "J=1": {"J": 1},
-    "J=3": {"J": 3},
-    "Q=(1, 2, 3)": {"Q": (1, 2, 3)},
-    "sigma=0.3": {"sigma": 0.3},
-    "sigma=0.3, L=4": {"sigma": 0.3, "L": 4},
-    "a channel for each element": {"channels": dict(STANDARD_CHANNELS) | ELEMENTS},
+SOFT = SETTINGS["soft"]
+TABLE: dict[str, dict[str, Any]] = {
+    "published": {},
+    "published, tol=1e-4": {"tol": 1e-4},
+    "published, L=4, tol=1e-4": {"L": 4, "tol": 1e-4},
+    "published, J=3": {"J": 3},
+    "published, a channel for each element": {
+        "channels": dict(STANDARD_CHANNELS) | ELEMENTS
+    },
+    "soft": SOFT,
+    "soft, tol=5e-5": SOFT | {"tol": 5e-5},
+    "soft, softening=2": SOFT | {"softening": 2.0},
+    "soft, softening=8": SOFT | {"softening": 8.0},
+    "soft, Q of published": SOFT | {"Q": SETTINGS["published"]["Q"]},
+    "soft, L=2": SOFT | {"L": 2},
+    "soft, L=4": SOFT | {"L": 4},
+    "soft, J=1": SOFT | {"J": 1},
+    "soft, J=3": SOFT | {"J": 3},
+    "soft, sigma=0.3": SOFT | {"sigma": 0.3},
 }
 
 
@@ -64,7 +71,7 @@ def main() -> None:
     ]
     SolidHarmonicScattering().fit_transform(sample.data[:2])  # compiles
     rows = []
-    for name, setting in SETTINGS.items():
+    for name, setting in TABLE.items():
         store = CoefficientStore(folder, ahead=0)
         scattering = SolidHarmonicScattering(
             **setting, memory=store, n_jobs=-1, verbose=1

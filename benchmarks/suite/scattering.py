@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skscatharm import SolidHarmonicScattering
+from skscatharm import SETTINGS, SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
 
 MOLECULES = load_qm9_sample().data[:4]
@@ -25,6 +25,7 @@ class Transform:
         {"max_order": 1},
         {"tol": 1e-3},
         {"tol": 5e-5},
+        SETTINGS["soft"],
         {"dtype": "float64"},
     )
     param_names = ("parameters",)

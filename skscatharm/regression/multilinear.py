@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
+from sklearn import get_config
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import (
@@ -386,9 +387,18 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         ------
         ValueError
             If X is an array of another library, or on another device, than those that
-            were given to `fit`, with ``array_api_dispatch=True``.
+            were given to `fit`, with ``array_api_dispatch=True``; or without it, if
+            those were not of NumPy.
         """
         check_is_fitted(self)
+        if not (
+            get_config()["array_api_dispatch"] or isinstance(self.coef_, np.ndarray)
+        ):
+            raise ValueError(
+                "This MultilinearRegressor was fitted to arrays of "
+                f"{type(self.coef_).__module__}: predict with "
+                "sklearn.set_config(array_api_dispatch=True), as in fit()."
+            )
         X = validate_data(self, X, reset=False)
         xp, _, device = get_namespace_and_device(X)
         fitted_xp, _, fitted_device = get_namespace_and_device(self.coef_)
