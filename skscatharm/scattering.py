@@ -16,7 +16,7 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Tags, gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from tqdm import tqdm
 
 from skscatharm.densities import channel_weights, resolve_channels
@@ -97,8 +97,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         are far more exact. The number of points grows like ``tol**-0.8``, and with a
         `softening` of 4 or more like ``tol**-0.45``.
     softening : float, default=0
-        Size of what is added to the squared moduli, in units of the weights: about as
-        large as the weights is good. 0 is the transform as it was published.
+        Size of :math:`\epsilon` in units of the weights: 0, which is the transform as
+        it was published, or from 1e-6 to 1e4. About as large as the weights is good.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the fields. The smallest tolerances take "float64", and so do all
         exponents below 1 with the Fourier engine, whatever is asked for.
@@ -158,7 +158,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         "channels": [list, tuple, Mapping],
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 0, 1e-2, closed="neither")],
-        "softening": [Interval(Real, 0, None, closed="left")],
+        # Outside of this interval, numbers would leave the range of float32.
+        "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
         "backend": [StrOptions({"auto", "numpy", "cupy", "torch"})],

@@ -259,6 +259,7 @@ def test_any_arrangement_of_atoms_has_positive_coefficients(atoms) -> None:
         ("max_order", 3),
         ("tol", 0),
         ("softening", -1),
+        ("softening", 1e-30),
         ("dtype", "float16"),
         ("engine", "spherical"),
         ("backend", "jax"),
@@ -271,6 +272,20 @@ def test_invalid_parameters(method, parameter, value, molecules) -> None:
     transformer = SolidHarmonicScattering(**{parameter: value})
     with pytest.raises(InvalidParameterError, match=parameter):
         getattr(transformer, method)(molecules)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("softening", [1e-6, 1e4])
+def test_extreme_softening(softening, backend, molecules) -> None:
+    if backend == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    transformer = SolidHarmonicScattering(
+        1, 2, (0.5, 1, 1.5, 2, 3, 4), 0.6, softening=softening, backend=backend
+    )
+    found = transformer.set_params(engine="separable").transform(molecules[:2])
+    double = transformer.set_params(dtype="float64").transform(molecules[:2])
+    assert np.all(found > 0)
+    assert_allclose(found, double, rtol=1e-5)
 
 
 @pytest.mark.parametrize("Q", [(), (0.25,), (1, 1), (np.inf,), [[1, 2]]])

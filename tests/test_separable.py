@@ -148,24 +148,20 @@ class TestSoftening:
         assert_allclose(soft[1][..., 2], hard[1][..., 2], rtol=1e-5)
         assert np.all(soft[1][:, :, 1:, 0] < 0.9 * hard[1][:, :, 1:, 0])
 
-    @pytest.mark.parametrize("tol", [2e-4, 5e-5, 1e-5])
-    @pytest.mark.parametrize("softening", [0.5, 4.0, 10.0])
-    def test_tolerance_is_kept(self, softening, tol, molecule) -> None:
+    @pytest.mark.parametrize("softening", [0.5, 4.0])
+    def test_tolerance_is_kept(self, softening, molecule) -> None:
         positions, weights = molecule
-        exact, found = (
-            np.concatenate(
-                [
-                    order.ravel()
-                    for order in scattering(
-                        positions, weights, J=1, softening=softening, **options
-                    )
-                ]
-            )
-            for options in ({"tol": 2e-6, "dtype": "float64"}, {"tol": tol})
-        )
-        errors = np.abs(found / exact - 1)
-        assert errors.max() < 3 * tol
-        assert np.median(errors) < 0.2 * tol
+
+        def compute(**options):
+            options |= {"J": 1, "softening": softening}
+            orders = scattering(positions, weights[:2], **options)
+            return np.concatenate([order.ravel() for order in orders])
+
+        exact = compute(tol=2e-6, dtype="float64")
+        for tol in (2e-4, 5e-5, 1e-5):
+            errors = np.abs(compute(tol=tol) / exact - 1)
+            assert errors.max() < 3 * tol
+            assert np.median(errors) < 0.2 * tol
 
     def test_little_softening_changes_little(self, molecule) -> None:
         positions, weights = molecule

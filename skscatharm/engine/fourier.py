@@ -24,7 +24,7 @@ from scipy.fft import next_fast_len
 from skscatharm.engine.arrays import fft_namespace, to_numpy
 from skscatharm.engine.loops import power
 from skscatharm.engine.quadrature import SHIFT, fine_step, margin, principal_axes
-from skscatharm.engine.softening import path_peak, soft_modulus, soft_power
+from skscatharm.engine.softening import path_peak, soft_power
 from skscatharm.harmonics import wavelets_in_frequency
 from skscatharm.paths import Path
 
@@ -311,7 +311,7 @@ class _Batch:
         if epsilon is None:
             return _Field(xp.sqrt(squared), squared, None, lattice)
         softly = self._array(epsilon[..., np.newaxis, np.newaxis])
-        return _Field(soft_modulus(squared, softly), squared, softly, lattice)
+        return _Field(soft_power(squared, 1, softly), squared, softly, lattice)
 
     def _near(self, path: Path, lattice: _Lattice) -> Array:
         """Return 1 where there are fields, and 0 in the empty parts of the boxes.

@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from skscatharm.engine.softening import soft_modulus, soft_power
+from skscatharm.engine.softening import soft_power
 from skscatharm.harmonics import solid_harmonics
 
-__all__ = ["AMPLIFIED", "atom_terms", "pool", "power", "spread"]
+__all__ = ["atom_terms", "pool", "power", "spread"]
 
 Array = Any
-
-# Exponents of which powers are taken without dividing by the amplitude.
-AMPLIFIED = (0.5, 1, 2, 3)
 
 
 def atom_terms(
@@ -51,11 +48,8 @@ def pool(
     squared = reduce(add, ((a @ b) ** 2 for a, b in components))
     if epsilon.any():
         epsilon = xp.asarray(epsilon[:, np.newaxis], dtype=squared.dtype)
-        modulus = soft_modulus(squared, epsilon)
-        powers = [
-            soft_power(squared, q, epsilon, 1.0 if q in AMPLIFIED else amplitude)
-            for q in exponents
-        ]
+        modulus = soft_power(squared, 1, epsilon)
+        powers = [soft_power(squared, q, epsilon, amplitude) for q in exponents]
     else:
         modulus = xp.sqrt(squared)
         powers = [power(modulus, squared, q, amplitude) for q in exponents]

@@ -47,6 +47,7 @@ Array = Any  # of the array library that computes
 # just fit into float32, and where they decay to nothing they end before the subnormal
 # numbers begin, which processors handle a hundred times slower than others.
 _AMPLITUDE = 2.0**36
+_AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
 _FLOOR = 1e-9
 _CUT = 7.0  # widths beyond which a Gaussian factor counts as zero
 _SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
@@ -94,7 +95,7 @@ def scattering(
     molecule = _Molecule(
         principal_axes(positions), weights / unit, Q, tol, softening, xp, dtype
     )
-    amplitude = np.where(np.isin(q, loops.AMPLIFIED), _AMPLITUDE, 1.0)
+    amplitude = np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
     field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
     unit = unit * (2 * pi) ** -1.5 / amplitude
 

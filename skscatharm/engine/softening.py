@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from skscatharm.harmonics import wavelet_peak
 from skscatharm.paths import Path
 
-__all__ = ["path_peak", "soft_modulus", "soft_power"]
+__all__ = ["path_peak", "soft_power"]
 
 Array = Any
 
@@ -43,21 +43,25 @@ def path_peak(path: Path, sigma: float) -> float:
     return factor * width**-3 * wavelet_peak(path.degree)
 
 
-def soft_modulus(squared: Array, epsilon: Array) -> Array:
-    """Soften a modulus, given by its square."""
-    xp = array_namespace(squared)
-    return squared / (xp.sqrt(squared + epsilon * epsilon) + epsilon)
-
-
 def soft_power(
     squared: Array, q: float, epsilon: Array, amplitude: float = 1.0
 ) -> Array:
     """Raise a modulus, given by its square, to a softened power.
 
-    Written so that nothing cancels where the modulus is small. The power is that of
-    the modulus divided by the amplitude.
+    Differences are written so that nothing cancels. Exponents other than the common
+    ones are those of the modulus divided by the amplitude.
     """
+    if q == 2:
+        return squared
     xp = array_namespace(squared)
-    ratio = squared / (epsilon * epsilon)
+    if q in (0.5, 1, 3):
+        root = xp.sqrt(squared + epsilon * epsilon)
+        modulus = squared / (root + epsilon)
+        if q == 0.5:
+            return modulus / (xp.sqrt(root) + xp.sqrt(epsilon))
+        if q == 3:
+            return modulus * (root * (root + epsilon) + epsilon * epsilon)
+        return modulus
     q = float(q)  # which does not change the type of an array
+    ratio = squared / (epsilon * epsilon)
     return (epsilon / amplitude) ** q * xp.expm1(q / 2 * xp.log1p(ratio))
