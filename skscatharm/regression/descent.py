@@ -15,7 +15,7 @@ from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.ridge import fit_part
 
 # Deviations of the principal axes are raised to this power to scale the coordinates.
-_DECAY = 0.3
+_DECAY = 0.35
 # Deviation of the first factors about 1. Smaller ones stay near the linear solution,
 # which is a saddle.
 _SPREAD = 0.25
@@ -25,9 +25,11 @@ _UNIT = 4.0
 _KNEE = 0.02
 _MAX_BATCH = 256
 _BATCHES = 32  # in an epoch, if the samples are few
-# Largest step of the weights, and what part of all steps leads up to it.
-_STEP = 0.01
-_WARM_UP = 0.1
+# Largest step of the weights if there are this many steps. It falls with the root of
+# their number: what many small steps find is more exact, if they come as far.
+_STEP, _STEPS = 0.01, 4700
+_MAX_STEP = 0.015
+_WARM_UP = 0.1  # part of all steps that leads up to the largest
 _MOMENTUM, _SECOND_MOMENTUM = 0.9, 0.999
 
 
@@ -267,10 +269,11 @@ def _advance(
 ) -> None:
     """Take a step of Adam, in place."""
     done = step / n_steps
+    rate = min(_MAX_STEP, _STEP * sqrt(_STEPS / n_steps))
     if done < _WARM_UP:
-        rate = _STEP * done / _WARM_UP
+        rate *= done / _WARM_UP
     else:
-        rate = _STEP * (1 + cos(pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+        rate *= (1 + cos(pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
     # Both moments start at zero.
     rate *= sqrt(1 - _SECOND_MOMENTUM**step) / (1 - _MOMENTUM**step)
     for p, gradient, (mean, square) in zip(parameters, gradients, moments, strict=True):
