@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from synthetic import collinear, product_of_forms, wrong
 
-from skscatharm import MultilinearRegressor
+from skscatharm import MultilinearRegressor, SolidHarmonicScattering
 from skscatharm.engine.arrays import to_numpy
 
 # Products that are trained, in no more time than they need to differ from noise.
@@ -483,6 +483,20 @@ def test_prediction_with_another_library(xp, model, data) -> None:
         model.fit(xp.asarray(X), xp.asarray(y))
         with pytest.raises(ValueError, match="same namespace and device"):
             model.predict(X)
+
+
+def test_as_many_features_as_molecules(qm9) -> None:
+    # White coordinates of other molecules are far larger then, along weak axes.
+    scattering = SolidHarmonicScattering(J=1, L=2, sigma=0.5)
+    X, y = scattering.transform(qm9.data[:500]), qm9.target[:500, 7]
+    n = X.shape[1]
+    ridge, trained = (
+        wrong(
+            MultilinearRegressor(degree, random_state=0).fit(X[:n], y[:n]), X[n:], y[n:]
+        )
+        for degree in (1, 3)
+    )
+    assert trained < 1.15 * ridge
 
 
 def test_prediction_without_dispatch_after_fit_with_it(xp, data) -> None:

@@ -16,6 +16,9 @@ from skscatharm.regression.ridge import fit_part
 
 # Deviations of the principal axes are raised to this power to scale the coordinates.
 _DECAY = 0.35
+# With fewer samples for each axis, coordinates of other samples than these are larger
+# than theirs, the more so the smaller the deviation: axes fade with this power.
+_SAMPLES_PER_AXIS, _FADING = 3, 3
 # Deviation of the first factors about 1. Smaller ones stay near the linear solution,
 # which is a saddle.
 _SPREAD = 0.25
@@ -102,7 +105,10 @@ def train_products(
     order = random_state.permutation(len(white))
     n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
     apart, used = order[:n_apart], order[n_apart:]
-    scales = _Scales(decayed(deviations, _DECAY), errors)
+    # Axes of which few samples tell little are trained little.
+    known = len(used) / (_SAMPLES_PER_AXIS * np.arange(1, len(deviations) + 1))
+    columns = decayed(deviations, _DECAY) * np.minimum(known, 1.0) ** _FADING
+    scales = _Scales(columns, errors)
     if start is not None:
         untrained = start
     else:
