@@ -142,7 +142,8 @@ def draw(
         panel.set_xlabel("molecules to train on")
         panel.set_ylabel(f"mean absolute error of {name} / ({units[k]})")
         panel.grid(which="both", alpha=0.3)
-    panels[0].legend()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(MEASURED / f"{prefix}_learning.svg", metadata={"Date": None})
 
 
