@@ -87,11 +87,15 @@ def fine_step(
     steps = _WIDE_STEPS if width > _WIDE[order] else _STEPS
     step = steps[order][min(degree, 4)]
     if degree > 0:
-        step *= (tol / _REFERENCE) ** _EXPONENT
-        soft = _SOFT_STEPS[order][min(degree, 4)]
-        soft *= (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
-        step = max(step, soft * sqrt(min(softening / _SOFT, 1.0)))
+        step = _scaled(step, _SOFT_STEPS[order][min(degree, 4)], tol, softening)
     return min(step, _LARGEST_STEP)
+
+
+def _scaled(step: float, soft_step: float, tol: float, softening: float) -> float:
+    """Scale steps from their references to a tolerance, and take the larger one."""
+    step *= (tol / _REFERENCE) ** _EXPONENT
+    soft_step *= (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
+    return max(step, soft_step * sqrt(min(softening / _SOFT, 1.0)))
 
 
 def fine_grid(
@@ -119,11 +123,8 @@ def fine_grid(
     -------
     Grid
     """
-    outer = _OUTER_STEP * (tol / _REFERENCE) ** _EXPONENT
-    if degree > 0 and softening > 0:
-        soft = _SOFT_OUTER_STEP * (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
-        outer = max(outer, soft * sqrt(min(softening / _SOFT, 1.0)))
-    outer = min(outer, _OUTER_STEP)
+    softened = softening if degree > 0 else 0.0
+    outer = min(_scaled(_OUTER_STEP, _SOFT_OUTER_STEP, tol, softened), _OUTER_STEP)
     step = fine_step(order, degree, width, tol, softening)
     knee = _KNEE + sqrt(max(degree, 1))
     reach = margin(degree, tol, softening)
