@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skscatharm import SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
-from skscatharm.paths import scattering_paths
+from skscatharm.transform.paths import scattering_paths
 
 MEASURED = Path(__file__).resolve().parents[1] / "doc" / "measured"
 

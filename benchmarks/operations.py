@@ -14,11 +14,11 @@ from unittest import mock
 import numpy as np
 
 from skscatharm.datasets import load_qm9_sample
-from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import fourier, scattering_batch
 from skscatharm.engine.arrays import Library
-from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
+from skscatharm.structures.channels import channel_weights, resolve_channels
+from skscatharm.transform.paths import Path, scattering_paths
 
 N_MOLECULES = 512
 CHANNELS = ("nuclear", "valence", "core", "bonding")

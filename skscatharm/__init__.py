@@ -1,12 +1,12 @@
 """Solid harmonic wavelet scattering of molecules for scikit-learn."""
 
 from skscatharm import datasets
-from skscatharm.densities import STANDARD_CHANNELS
 from skscatharm.display import SearchDisplay
 from skscatharm.regression import MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import pad_structures
+from skscatharm.structures.channels import STANDARD_CHANNELS
 
 __version__ = "0.1.0"
 

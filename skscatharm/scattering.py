@@ -1,36 +1,36 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from inspect import signature
-from itertools import groupby, product
 from math import sqrt
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
-from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import Tags, gen_batches
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from tqdm import tqdm
 
-from skscatharm.densities import channel_weights, resolve_channels
+from skscatharm.batches import in_batches
 from skscatharm.engine import find_engine, molecule_memory, scattering_batch
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
-from skscatharm.paths import Path, scattering_paths
-from skscatharm.reuse import stored_batch
-from skscatharm.store import CoefficientStore, density_keys
+from skscatharm.store import CoefficientStore
+from skscatharm.store.files import density_keys
+from skscatharm.store.recall import stored_batch
 from skscatharm.structures import Structure, check_structures
+from skscatharm.structures.channels import channel_weights, resolve_channels
+from skscatharm.transform.columns import arrange, column_names
+from skscatharm.transform.paths import scattering_paths
+from skscatharm.transform.transform import Transform
 
 __all__ = ["SETTINGS", "SolidHarmonicScattering"]
 
 _MEMORY = 4 * 2**30
-_DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
 _MAX_KNOWN_KEYS = 64
 _known_keys: dict[bytes | None, NDArray[np.void]] = {}
 
@@ -264,36 +264,32 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self._validate_params()
         library = find_library(self.backend, X)
         molecules = to_host(X)
-        paths = scattering_paths(self.J, self.L, self.max_order)
+        transform = self._transform(library)
         if self.memory is None:
-            structures, weights = self._check(molecules, library)
-            compute = partial(
-                scattering_batch,
-                paths=paths,
-                Q=self._exponents(),
-                library=library,
-                **self._settings(library),
+            compute = partial(scattering_batch, transform=transform, library=library)
+            coefficients = self._in_batches(
+                compute, library, *self._check(molecules, library)
             )
-            coefficients = self._in_batches(compute, library, structures, weights)
         else:
-            coefficients = self._recall(molecules, library, paths, self.memory)
-        return to_library_of(X, _arrange(coefficients, paths))
+            coefficients = self._recall(molecules, library, transform, self.memory)
+        return to_library_of(X, arrange(coefficients, transform.paths))
 
     def _recall(
         self,
         X: Any,
         library: Library,
-        paths: list[Path],
+        transform: Transform,
         memory: str | os.PathLike[str] | CoefficientStore,
     ) -> NDArray[np.float64]:
         """Read coefficients from the store, after those that it lacks were computed."""
-        keys, Q = self._keys(X, library), self._exponents()
+        keys = self._keys(X, library)
+        paths = transform.paths
         store = (
             CoefficientStore(memory)
             if isinstance(memory, str | os.PathLike)
             else memory
         )
-        coefficients = store.read(keys, paths, Q).swapaxes(1, 2)
+        coefficients = store.read(keys, paths, transform.exponents).swapaxes(1, 2)
         lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
         if len(lacking) == 0:
             return coefficients
@@ -306,16 +302,14 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         further = scattering_paths(self.J + store.ahead, self.L, self.max_order)
         compute = partial(
             stored_batch,
-            paths=paths,
+            transform=transform,
+            library=library,
+            store=store,
             further_paths=[
                 path
                 for path in further
                 if path not in paths and path.scales[0] <= self.J
             ],
-            Q=Q,
-            store=store,
-            library=library,
-            **self._settings(library),
         )
         coefficients[chosen] = self._in_batches(
             compute,
@@ -335,36 +329,13 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         library: Library,
         *columns: Any,
     ) -> NDArray[np.float64]:
-        """Call a function with batches of molecules in parallel, and join the results.
-
-        Each of the columns has something for each molecule.
-        """
-        n_molecules = len(columns[0])
-        if library.on_device:
-            # One process fills a device, and the engine divides what it gets.
-            n_jobs: int | None = 1
-            size = _DEVICE_BATCH
-        else:
-            # Some batches for each worker, that none waits long for the last.
-            n_jobs = self.n_jobs
-            size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
-        # The backends of clusters have no generators.
-        backend, _ = get_active_backend()
-        results = Parallel(
-            n_jobs,
-            return_as="generator" if backend.supports_return_generator else "list",
-        )(
-            delayed(function)(*(column[batch] for column in columns))
-            for batch in gen_batches(n_molecules, size)
+        return in_batches(
+            function,
+            *columns,
+            on_device=library.on_device,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
         )
-        collected = []
-        with tqdm(
-            total=n_molecules, disable=not self.verbose, unit="molecule"
-        ) as progress:
-            for result in results:
-                collected.append(result)
-                progress.update(len(result))
-        return np.concatenate(collected)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -380,17 +351,12 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             Such as ``S0[nuclear,q=0.5]``, ``S1[nuclear,j=0,l=1,q=2]`` and
             ``S2[valence,j=(0,1),l=2,q=1]``.
         """
-        return np.array(list(self._names()), dtype=object)
-
-    def _names(self) -> Iterator[str]:
-        channels = list(resolve_channels(self.channels))
-        Q = [f"{q:g}" for q in self._exponents()]
-        paths = scattering_paths(self.J, self.L, self.max_order)
-        for order, group in groupby(paths, lambda path: len(path.scales)):
-            for channel, (scales, degree), q in product(channels, group, Q):
-                j = ",".join(map(str, scales))
-                where = ("", f"j={j},l={degree},", f"j=({j}),l={degree},")[order]
-                yield f"S{order}[{channel},{where}q={q}]"
+        names = column_names(
+            list(resolve_channels(self.channels)),
+            scattering_paths(self.J, self.L, self.max_order),
+            self._exponents(),
+        )
+        return np.array(names, dtype=object)
 
     def _exponents(self) -> list[float]:
         Q = np.asarray(self.Q, dtype=np.float64)
@@ -402,23 +368,23 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
         return Q.tolist()
 
-    def _settings(self, library: Library) -> dict[str, Any]:
-        """What all coefficients depend on, besides the molecule."""
-        return {
-            "sigma": float(self.sigma),
-            "tol": float(self.tol),
-            "softening": float(self.softening),
-            "dtype": self.dtype,
-            "engine": find_engine(self.engine, library),
-        }
+    def _transform(self, library: Library) -> Transform:
+        return Transform(
+            paths=tuple(scattering_paths(self.J, self.L, self.max_order)),
+            exponents=tuple(self._exponents()),
+            sigma=float(self.sigma),
+            tol=float(self.tol),
+            softening=float(self.softening),
+            dtype=self.dtype,
+            engine=find_engine(self.engine, library),
+        )
 
     def _keys(self, X: Any, library: Library) -> NDArray[np.void]:
         """Check as `_check`, and find the keys of the coefficients in a store.
 
         A search comes with the same arrays over and over: both are done once.
         """
-        self._exponents()
-        settings = self._settings(library)
+        settings = self._transform(library).settings
         token = None
         if isinstance(X, np.ndarray) and X.dtype == np.float64:
             parameters = (X.shape, settings, self.channels, self.max_order)
@@ -438,19 +404,18 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self, X: Any, library: Library
     ) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise, before anything takes time."""
-        Q = self._exponents()
         tables = resolve_channels(self.channels)
         structures = check_structures(X)
         weights = channel_weights(tables, structures)
         # A store computes order 2 ahead of what J asks for.
         J = max(self.J, int(self.memory is not None))
-        settings = self._settings(library)
-        paths = scattering_paths(J, self.L, self.max_order)
+        transform = replace(
+            self._transform(library),
+            paths=tuple(scattering_paths(J, self.L, self.max_order)),
+        )
 
         def needs(positions: NDArray[np.float64]) -> float:
-            return molecule_memory(
-                positions, len(tables), paths, Q=Q, library=library, **settings
-            )
+            return molecule_memory(positions, len(tables), transform, library)
 
         # Few molecules, if any, are so large that it takes a closer look.
         radius = max(np.ptp(s.positions, axis=0).max() for s in structures)
@@ -459,7 +424,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         for i, structure in large:
             memory = needs(structure.positions)
             if memory > _MEMORY:
-                other = " or engine='separable'" * (settings["engine"] == "fourier")
+                other = " or engine='separable'" * (transform.engine == "fourier")
                 size = np.ptp(structure.positions, axis=0).max()
                 raise ValueError(
                     f"Molecule {i} extends over {size:.3g} Å: with sigma="
@@ -497,19 +462,3 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _PUBLISHED
     | {"Q": (0.5, 1.0, 2.0, 3.0, 4.0), "tol": 1e-5, "softening": 4.0},
 }
-
-
-def _arrange(
-    coefficients: NDArray[np.float64], paths: Sequence[Path]
-) -> NDArray[np.float64]:
-    """Bring coefficients into columns: by order, channel, path, exponent."""
-    orders = np.array([len(path.scales) for path in paths])
-    return np.concatenate(
-        [
-            coefficients[:, orders == order]
-            .swapaxes(1, 2)
-            .reshape(len(coefficients), -1)
-            for order in range(3)
-        ],
-        axis=1,
-    )

@@ -13,7 +13,7 @@ from skscatharm import CoefficientStore, MultilinearRegressor, SolidHarmonicScat
 TRUSTED = [
     "skscatharm.regression.multilinear.MultilinearRegressor",
     "skscatharm.scattering.SolidHarmonicScattering",
-    "skscatharm.store.CoefficientStore",
+    "skscatharm.store.files.CoefficientStore",
 ]
 
 

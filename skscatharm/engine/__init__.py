@@ -9,14 +9,10 @@ from threadpoolctl import threadpool_limits
 
 from skscatharm.engine import fourier, separable
 from skscatharm.engine.arrays import Library, keep_freed_memory
-from skscatharm.paths import Path
 from skscatharm.structures import Structure
+from skscatharm.transform.transform import Transform
 
-__all__ = ["NUMERICS_VERSION", "find_engine", "molecule_memory", "scattering_batch"]
-
-# Raised with every change of the coefficients beyond rounding: those that stores hold
-# are then computed again.
-NUMERICS_VERSION = 1
+__all__ = ["find_engine", "molecule_memory", "scattering_batch"]
 
 # Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
 _BUSY = 4 * 2**30
@@ -32,38 +28,41 @@ def find_engine(engine: str, library: Library) -> str:
 def molecule_memory(
     positions: NDArray[np.float64],
     n_channels: int,
-    paths: Sequence[Path],
-    *,
-    engine: str,
+    transform: Transform,
     library: Library,
-    dtype: str,
-    **options: Any,
 ) -> float:
     """Estimate the bytes that `scattering_batch` takes at least for a molecule."""
-    if engine == "fourier":
-        xp = library.namespace()
+    if transform.engine == "fourier":
         return fourier.field_memory(
             fourier.extent(positions),
             n_channels,
-            paths,
-            xp=xp,
-            dtype=getattr(xp, dtype),
-            **options,
+            transform.paths,
+            **_options(transform, library),
         )
-    if any(len(path.scales) > 1 for path in paths):
-        return separable.grid_memory(positions, n_channels, options["sigma"], dtype)
+    if any(len(path.scales) > 1 for path in transform.paths):
+        return separable.grid_memory(
+            positions, n_channels, transform.sigma, transform.dtype
+        )
     return 0.0
+
+
+def _options(transform: Transform, library: Library) -> dict[str, Any]:
+    xp = library.namespace()
+    return {
+        "Q": transform.exponents,
+        "sigma": transform.sigma,
+        "tol": transform.tol,
+        "softening": transform.softening,
+        "xp": xp,
+        "dtype": getattr(xp, transform.dtype),
+    }
 
 
 def scattering_batch(
     structures: Sequence[Structure],
     weights: Sequence[NDArray[np.float64]],
-    paths: Sequence[Path],
-    *,
-    engine: str,
+    transform: Transform,
     library: Library,
-    dtype: str,
-    **options: Any,
 ) -> NDArray[np.float64]:
     """Compute the coefficients of a batch of molecules.
 
@@ -72,30 +71,27 @@ def scattering_batch(
     structures : sequence of Structure
     weights : sequence of ndarray of shape (n_channels, n_atoms)
         For each molecule, the weights of its atoms in each channel.
-    paths : sequence of Path
+    transform : Transform
         What to compute.
-    engine : {"separable", "fourier"}
     library : Library
         The array library that computes, and where.
-    dtype : {"float32", "float64"}
-    **options
-        Q, sigma, tol and softening, as in :class:`~skscatharm.SolidHarmonicScattering`.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
-    xp = library.namespace()
-    options |= {"xp": xp, "dtype": getattr(xp, dtype)}
+    options = _options(transform, library)
     positions = [structure.positions for structure in structures]
     keep_freed_memory()
     # The matrices are small: more threads would only wait for each other.
     with threadpool_limits(1, user_api="blas"), library.scope():
-        if engine == "fourier":
-            return _fourier_scattering(positions, weights, paths, library, options)
+        if transform.engine == "fourier":
+            return _fourier_scattering(
+                positions, weights, transform.paths, library, options
+            )
         return np.stack(
             [
-                separable.scattering(r, w, paths, **options)
+                separable.scattering(r, w, transform.paths, **options)
                 for r, w in zip(positions, weights, strict=True)
             ]
         )
@@ -104,7 +100,7 @@ def scattering_batch(
 def _fourier_scattering(
     positions: Sequence[NDArray[np.float64]],
     weights: Sequence[NDArray[np.float64]],
-    paths: Sequence[Path],
+    paths: Sequence[Any],
     library: Library,
     options: dict[str, Any],
 ) -> NDArray[np.float64]:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from skscatharm.engine.arrays import fft_namespace, to_numpy
-from skscatharm.engine.loops import power
+from skscatharm.engine.portable import power
 from skscatharm.engine.quadrature import SHIFT, fine_step, margin, principal_axes
-from skscatharm.engine.softening import path_peak, soft_power
-from skscatharm.harmonics import wavelets_in_frequency
-from skscatharm.paths import Path
+from skscatharm.transform.harmonics import wavelets_in_frequency
+from skscatharm.transform.modulus import path_peak, soft_power
+from skscatharm.transform.paths import Path
 
 __all__ = ["extent", "field_memory", "scattering"]
 

@@ -23,9 +23,9 @@ import numpy as np
 from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
-from skscatharm.engine import kernels, loops
+from skscatharm.engine import compiled, portable
 from skscatharm.engine.arrays import to_numpy
-from skscatharm.engine.kernels import gaussian_factors, near_columns
+from skscatharm.engine.compiled import gaussian_factors, near_columns
 from skscatharm.engine.quadrature import (
     Axis,
     Grid,
@@ -35,9 +35,9 @@ from skscatharm.engine.quadrature import (
     margin,
     principal_axes,
 )
-from skscatharm.engine.softening import path_peak
-from skscatharm.harmonics import solid_harmonics, wavelet_constant
-from skscatharm.paths import Path
+from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.transform.modulus import path_peak
+from skscatharm.transform.paths import Path
 
 __all__ = ["grid_memory", "scattering"]
 
@@ -186,7 +186,7 @@ class _Molecule:
         self.softening = softening
         self.xp = xp
         self.dtype = dtype
-        self.loops = kernels if is_numpy_namespace(xp) else loops
+        self.loops = compiled if is_numpy_namespace(xp) else portable
 
     def atoms(
         self,

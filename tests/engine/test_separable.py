@@ -7,12 +7,12 @@ from scipy.integrate import quad
 from scipy.spatial.distance import pdist, squareform
 from scipy.special import eval_genlaguerre, gamma
 
-from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import separable
 from skscatharm.engine.separable import grid_memory
-from skscatharm.harmonics import solid_harmonics, wavelet_constant
-from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
+from skscatharm.structures.channels import channel_weights, resolve_channels
+from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.transform.paths import Path, scattering_paths
 
 SIGMA = 0.22
 EXPONENTS = (0.5, 1, 1.5, 2, 3, 4)

@@ -45,7 +45,7 @@ def solid_harmonics(degree: int) -> tuple[Mapping[int, Polynomial], ...]:
 
     Examples
     --------
-    >>> from skscatharm.harmonics import solid_harmonics
+    >>> from skscatharm.transform.harmonics import solid_harmonics
     >>> [list(harmonic) for harmonic in solid_harmonics(2)]
     [[0], [1], [2, 0], [1], [0]]
     """
@@ -113,7 +113,7 @@ def wavelet_constant(degree: int) -> float:
     For degree 0 the wavelet is the normalised Gaussian:
 
     >>> from math import pi
-    >>> from skscatharm.harmonics import wavelet_constant
+    >>> from skscatharm.transform.harmonics import wavelet_constant
     >>> bool(abs(wavelet_constant(0) / (4 * pi) ** 0.5 - (2 * pi) ** -1.5) < 1e-15)
     True
     """
@@ -130,7 +130,7 @@ def wavelet_peak(degree: int) -> float:
     Examples
     --------
     >>> from math import pi
-    >>> from skscatharm.harmonics import wavelet_peak
+    >>> from skscatharm.transform.harmonics import wavelet_peak
     >>> bool(abs(wavelet_peak(0) - (2 * pi) ** -1.5) < 1e-15)
     True
     """

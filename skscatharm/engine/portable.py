@@ -1,6 +1,6 @@
 """The loops of the separable engine as array functions, for any array library.
 
-:mod:`skscatharm.engine.kernels` has `atom_terms`, `pool` and `spread` for processors,
+:mod:`skscatharm.engine.compiled` has `atom_terms`, `pool` and `spread` for processors,
 compiled, and says what they take and return.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from skscatharm.engine.softening import soft_power
-from skscatharm.harmonics import solid_harmonics
+from skscatharm.transform.harmonics import solid_harmonics
+from skscatharm.transform.modulus import soft_power
 
 __all__ = ["atom_terms", "pool", "power", "spread"]
 

@@ -1,11 +1,12 @@
 import pytest
 from numpy.testing import assert_allclose
 
-from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import find_engine, fourier, scattering_batch
 from skscatharm.engine.arrays import Library
-from skscatharm.paths import scattering_paths
 from skscatharm.structures import check_structures
+from skscatharm.structures.channels import channel_weights, resolve_channels
+from skscatharm.transform.paths import scattering_paths
+from skscatharm.transform.transform import Transform
 
 CPU = Library("numpy", "cpu")
 DEVICE = Library("numpy", "a device, as far as batches are concerned")
@@ -34,7 +35,7 @@ class TestBatches:
     def batch(molecules):
         structures = check_structures(molecules)
         weights = channel_weights(resolve_channels(["nuclear"]), structures)
-        return structures, weights, scattering_paths(1, 1, 2)
+        return structures, weights
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -43,9 +44,16 @@ class TestBatches:
 
     @staticmethod
     def compute(batch, library):
-        options = {"Q": (1, 2), "sigma": 0.8, "tol": 1e-3, "softening": 0.0}
-        options["dtype"] = "float64"
-        return scattering_batch(*batch, engine="fourier", library=library, **options)
+        transform = Transform(
+            tuple(scattering_paths(1, 1, 2)),
+            (1, 2),
+            0.8,
+            1e-3,
+            0.0,
+            "float64",
+            "fourier",
+        )
+        return scattering_batch(*batch, transform, library)
 
     @pytest.fixture
     def sizes(self, monkeypatch):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skscatharm import CoefficientStore, StoreWarning, store
-from skscatharm.paths import scattering_paths
-from skscatharm.store import density_keys
+from skscatharm import CoefficientStore, StoreWarning
+from skscatharm.store import files as module
+from skscatharm.store.files import density_keys
 from skscatharm.structures import Structure
+from skscatharm.transform.paths import scattering_paths
 
 PATHS = scattering_paths(J=1, L=1, max_order=2)
 EXPONENTS = [1.0, 2.0]
@@ -29,7 +30,7 @@ def coefficients(tmp_path) -> CoefficientStore:
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch) -> None:
     """Know nothing of any folder, as in a new process."""
-    store._opened.cache_clear()
+    module._opened.cache_clear()
 
 
 def some_keys(n: int, seed: int = 0):
@@ -104,7 +105,7 @@ def test_parts_come_together(coefficients) -> None:
             keys[rows, channel], PATHS[paths], EXPONENTS[exponents], part, SETTINGS
         )
     assert_array_equal(coefficients.read(keys, PATHS, EXPONENTS), values)
-    store._opened.cache_clear()
+    module._opened.cache_clear()
     assert_array_equal(coefficients.read(keys, PATHS, EXPONENTS), values)
 
 
@@ -165,7 +166,7 @@ def test_damage_is_found_and_said(damage, known, coefficients) -> None:
         at = {"start": 0, "middle": len(data) // 2, "end": len(data) - 40}[damage]
         data[at : at + 30] = rng.bytes(30)
     path.write_bytes(data)
-    store._opened.cache_clear()
+    module._opened.cache_clear()
 
     with pytest.warns(StoreWarning, match=f"{path.name} is damaged"):
         found = coefficients.read(keys, PATHS, EXPONENTS)
@@ -182,7 +183,7 @@ def test_any_damaged_byte_is_found(coefficients) -> None:
         damaged = bytearray(whole)
         damaged[i] ^= 1 << i % 8
         path.write_bytes(damaged)
-        store._opened.cache_clear()
+        module._opened.cache_clear()
         with pytest.warns(StoreWarning, match="damaged"):
             assert np.isnan(coefficients.read(keys, PATHS, EXPONENTS)).all()
     path.write_bytes(whole)
@@ -192,7 +193,7 @@ def test_any_damaged_byte_is_found(coefficients) -> None:
 def test_files_of_another_version_are_said_and_cleared(coefficients) -> None:
     keys, _ = filled(coefficients)
     (path,) = files(coefficients)
-    path.rename(path.with_name(path.name.replace("-1.1.", "-0.9.")))
+    path.rename(path.with_name(path.name.replace("-1.", "-0.")))
     with pytest.warns(StoreWarning, match="another version"):
         found = coefficients.read(keys, PATHS, EXPONENTS)
     assert np.isnan(found).all()
@@ -254,7 +255,7 @@ def test_the_longest_unused_go_first(coefficients) -> None:
 
 
 def test_more_than_is_kept_in_memory(coefficients, monkeypatch) -> None:
-    monkeypatch.setattr(store, "_KEPT_IN_MEMORY", 0)
+    monkeypatch.setattr(module, "_KEPT_IN_MEMORY", 0)
     keys, values = filled(coefficients)
     for _ in range(2):
         assert_array_equal(coefficients.read(keys, PATHS, EXPONENTS), values)
@@ -297,7 +298,7 @@ def test_pickle(coefficients) -> None:
 WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_store import *
+from test_files import *
 for seed in range(10000):
     filled(CoefficientStore({folder!r}), n=2000, seed=seed)
     print(flush=True)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skscatharm.engine.softening import path_peak, soft_power
-from skscatharm.harmonics import wavelet_constant
-from skscatharm.paths import Path
+from skscatharm.transform.harmonics import wavelet_constant
+from skscatharm.transform.modulus import path_peak, soft_power
+from skscatharm.transform.paths import Path
 
 SIGMA = 0.3
 

@@ -17,13 +17,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm import (
-    CoefficientStore,
-    SolidHarmonicScattering,
-    StoreWarning,
-    reuse,
-    store,
-)
+from skscatharm import CoefficientStore, SolidHarmonicScattering, StoreWarning
+from skscatharm.store import files, recall
 
 
 @pytest.fixture
@@ -37,12 +32,13 @@ def computed(monkeypatch):
     """List what the engine is asked to compute: (molecules, channels, paths, Q)."""
     calls = []
 
-    def record(structures, weights, paths, Q, **settings):
-        calls.append((len(structures), len(weights[0]), paths, Q))
-        return original(structures, weights, paths, Q=Q, **settings)
+    def record(structures, weights, transform, library):
+        paths, exponents = list(transform.paths), list(transform.exponents)
+        calls.append((len(structures), len(weights[0]), paths, exponents))
+        return original(structures, weights, transform, library)
 
-    original = reuse.scattering_batch
-    monkeypatch.setattr(reuse, "scattering_batch", record)
+    original = recall.scattering_batch
+    monkeypatch.setattr(recall, "scattering_batch", record)
     return calls
 
 
@@ -55,7 +51,7 @@ def test_results_are_the_same(n_jobs, molecules, kept) -> None:
     expected = without(kept).transform(molecules)
     kept.set_params(n_jobs=n_jobs)
     assert_array_equal(kept.fit_transform(molecules), expected)
-    store._opened.cache_clear()
+    files._opened.cache_clear()
     assert_array_equal(kept.transform(molecules), expected)
 
 
@@ -149,7 +145,7 @@ def test_equal_channels(kept) -> None:
     # In hydrogen, all standard channels but the core electrons are equal.
     hydrogen = [[[1, 0, 0, 0], [1, 0, 0, 0.74]]]
     first = kept.transform(hydrogen)
-    store._opened.cache_clear()
+    files._opened.cache_clear()
     assert_array_equal(kept.transform(hydrogen), first)
 
 
@@ -251,7 +247,7 @@ def test_a_search_computes_each_coefficient_once(qm9, tmp_path, computed) -> Non
 SEARCH = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_reuse import make_search
+from test_recall import make_search
 from skscatharm.datasets import load_qm9_sample
 X, y = load_qm9_sample(return_X_y=True)
 make_search(X[:12], y[:12], {folder!r}, 2)

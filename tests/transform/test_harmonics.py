@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.special import sph_harm_y
 
-from skscatharm.harmonics import (
+from skscatharm.transform.harmonics import (
     solid_harmonics,
     wavelet_constant,
     wavelets_in_frequency,

@@ -1,6 +1,6 @@
 """The loops of the separable engine for processors: one pass where arrays take many.
 
-The same functions for other array libraries are in :mod:`skscatharm.engine.loops`.
+The same functions for other array libraries are in :mod:`skscatharm.engine.portable`.
 Each inner loop goes over contiguous numbers and writes to one array, which compilers
 turn into vector instructions.
 """
@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.harmonics import solid_harmonics
+from skscatharm.transform.harmonics import solid_harmonics
 
 __all__ = ["atom_terms", "gaussian_factors", "near_columns", "pool", "spread"]
 

@@ -26,7 +26,7 @@ from skscatharm.structures import check_structures
 
 NAMES = ["mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv"]
 SAMPLE = files("skscatharm.datasets") / "data" / "qm9_sample.npz"
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "qm9" / "draw_sample.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "qm9" / "draw_sample.py"
 QM9PACK = importlib.util.find_spec("qm9pack")
 
 # Methane, ammonia and water as qm9pack gives them.

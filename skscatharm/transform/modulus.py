@@ -7,7 +7,7 @@ In place of a modulus :math:`|U|` and its powers there are
 
 with :math:`\epsilon` in proportion to the field of an atom of weight 1. They are smooth
 functions of a smooth field. Here they are array functions;
-:mod:`skscatharm.engine.kernels` has them as a compiled loop.
+:mod:`skscatharm.engine.compiled` has them as a compiled loop.
 """
 
 from math import hypot
@@ -15,8 +15,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from skscatharm.harmonics import wavelet_peak
-from skscatharm.paths import Path
+from skscatharm.transform.harmonics import wavelet_peak
+from skscatharm.transform.paths import Path
 
 __all__ = ["path_peak", "soft_power"]
 

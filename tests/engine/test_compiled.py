@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skscatharm.engine import kernels, loops
-from skscatharm.engine.kernels import gaussian_factors, near_columns
+from skscatharm.engine import compiled, portable
+from skscatharm.engine.compiled import gaussian_factors, near_columns
 
 
 def test_gaussian_factors(rng) -> None:
@@ -41,10 +41,10 @@ def test_atom_terms(degree, rng) -> None:
     x, y = rng.normal(size=(2, degree + 1, 3, 6))
     rows = np.array([1, 1, 1, 4, 4, 5])
     columns = np.array([2, 3, 4, 0, 1, 5])
-    compiled = kernels.atom_terms(x, y, rows, columns, degree)
-    portable = loops.atom_terms(x, y, rows, columns, degree)
-    assert len(compiled) == 2 * degree + 1
-    for a, b in zip(compiled, portable, strict=True):
+    fast = compiled.atom_terms(x, y, rows, columns, degree)
+    plain = portable.atom_terms(x, y, rows, columns, degree)
+    assert len(fast) == 2 * degree + 1
+    for a, b in zip(fast, plain, strict=True):
         assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_pool(dtype, rtol, low, rng) -> None:
     powers = exponents[:, None, None]
     expected = (root**powers - epsilon[:, None] ** powers) @ weights
     expected[[2, 5]] *= 4.0 ** -exponents[[2, 5], None]  # amplitude
-    for module in (kernels, loops):
+    for module in (compiled, portable):
         found, integrals = module.pool(components, weights, exponents, 4.0, epsilon)
         assert found.dtype == integrals.dtype == dtype
         assert_allclose(found, modulus, rtol=10 * rtol)
@@ -76,5 +76,5 @@ def test_spread(rng) -> None:
     field = rng.normal(size=(2, 3, 5))
     expected = np.zeros((2, 3, 4, 3))
     expected[:, :, rows, columns] = field
-    for module in (kernels, loops):
+    for module in (compiled, portable):
         assert_array_equal(module.spread(field, rows, columns, 4, 3), expected)

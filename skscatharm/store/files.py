@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from skscatharm.engine import NUMERICS_VERSION
-from skscatharm.paths import Path
 from skscatharm.structures import Structure
+from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import NUMERICS_VERSION
 
 __all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "density_keys"]
 

@@ -31,7 +31,7 @@ def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
 
     Examples
     --------
-    >>> from skscatharm.paths import scattering_paths
+    >>> from skscatharm.transform.paths import scattering_paths
     >>> [path.scales for path in scattering_paths(J=1, L=0, max_order=2)]
     [(), (0,), (1,), (0, 1)]
     """

@@ -6,11 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import gamma
 
-from skscatharm.densities import channel_weights, resolve_channels
 from skscatharm.engine import fourier, separable
-from skscatharm.harmonics import wavelet_constant
-from skscatharm.paths import Path, scattering_paths
 from skscatharm.structures import check_structures
+from skscatharm.structures.channels import channel_weights, resolve_channels
+from skscatharm.transform.harmonics import wavelet_constant
+from skscatharm.transform.paths import Path, scattering_paths
 
 SIGMA = 0.22
 DEFAULTS = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.structures import Structure
+from skscatharm.structures.molecules import Structure
 
 __all__ = ["STANDARD_CHANNELS", "channel_weights", "resolve_channels"]
 
@@ -88,7 +88,7 @@ def resolve_channels(channels: Any) -> dict[str, Mapping[int, float]]:
 
     Examples
     --------
-    >>> from skscatharm.densities import STANDARD_CHANNELS, resolve_channels
+    >>> from skscatharm.structures.channels import STANDARD_CHANNELS, resolve_channels
     >>> list(resolve_channels(["nuclear", "bonding"]))
     ['nuclear', 'bonding']
 
@@ -150,7 +150,7 @@ def channel_weights(
 
     Examples
     --------
-    >>> from skscatharm.densities import channel_weights, resolve_channels
+    >>> from skscatharm.structures.channels import channel_weights, resolve_channels
     >>> from skscatharm.structures import check_structures
     >>> tables = resolve_channels(["nuclear", "valence"])
     >>> hydrogen_fluoride = [[9, 0, 0, 0], [1, 0, 0, 0.92]]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from skscatharm.engine import scattering_batch
 from skscatharm.engine.arrays import Library
-from skscatharm.paths import Path
-from skscatharm.store import CoefficientStore
+from skscatharm.store.files import CoefficientStore
 from skscatharm.structures import Structure
+from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import Transform
 
 __all__ = ["stored_batch"]
 
@@ -24,13 +26,10 @@ def stored_batch(
     structures: Sequence[Structure],
     weights: Sequence[_Array],
     keys: NDArray[np.void],
-    *,
-    paths: Sequence[Path],
-    further_paths: Sequence[Path],
-    Q: Sequence[float],
-    store: CoefficientStore,
+    transform: Transform,
     library: Library,
-    **settings: Any,
+    store: CoefficientStore,
+    further_paths: Sequence[Path],
 ) -> _Array:
     """Compute of a batch what a store lacks, and keep it there.
 
@@ -42,24 +41,20 @@ def stored_batch(
         As for :func:`~skscatharm.engine.scattering_batch`.
     keys : ndarray of shape (n_molecules, n_channels)
         Of the molecules, made with these settings.
-    paths : sequence of Path
-        What is needed now.
+    transform : Transform
+        What is needed now. The usual exponents are computed as well.
+    library : Library
+        What computes, and where.
+    store : CoefficientStore
     further_paths : sequence of Path
         What is computed as well if the fields of order 1 that it takes are, up to the
         largest scale that is stored already, if that is enough for what is needed now.
-    Q
-        As for :func:`~skscatharm.engine.scattering_batch`. The usual exponents are
-        computed as well.
-    store : CoefficientStore
-    library : Library
-        What computes, and where.
-    **settings
-        The other options of :func:`~skscatharm.engine.scattering_batch`.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
+    paths, Q = transform.paths, transform.exponents
     all_paths = [*paths, *further_paths]
     # In this order always, so that rounding does not depend on what came first.
     all_exponents = sorted({*Q, *_USUAL_EXPONENTS})
@@ -74,15 +69,17 @@ def stored_batch(
         computed = scattering_batch(
             [structures[i] for i in rows],
             [weights[i][channels] for i in rows],
-            new_paths,
-            Q=new_exponents,
-            library=library,
-            **settings,
+            replace(transform, paths=tuple(new_paths), exponents=tuple(new_exponents)),
+            library,
         ).swapaxes(1, 2)
         # What the store holds already stays as it is.
         computed[..., ~lacks[np.ix_(on_path, of_q)]] = np.nan
         store.write(
-            keys[np.ix_(rows, channels)], new_paths, new_exponents, computed, settings
+            keys[np.ix_(rows, channels)],
+            new_paths,
+            new_exponents,
+            computed,
+            transform.settings,
         )
         where = np.ix_(rows, channels, on_path, of_q)
         values[where] = np.where(np.isnan(computed), values[where], computed)

@@ -6,12 +6,12 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.preprocessing import FunctionTransformer
 
-from skscatharm.densities import (
+from skscatharm.structures import check_structures
+from skscatharm.structures.channels import (
     STANDARD_CHANNELS,
     channel_weights,
     resolve_channels,
 )
-from skscatharm.structures import check_structures
 
 MAIN_GROUPS = set(STANDARD_CHANNELS["valence"])
 

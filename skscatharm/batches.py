@@ -1,0 +1,63 @@
+"""Molecules in batches: parallel, with a progress bar."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+from tqdm import tqdm
+
+__all__ = ["in_batches"]
+
+_DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
+
+
+def in_batches(
+    function: Callable[..., NDArray[np.float64]],
+    *columns: Any,
+    on_device: bool,
+    n_jobs: int | None,
+    verbose: int,
+) -> NDArray[np.float64]:
+    """Call a function with batches of molecules in parallel, and join the results.
+
+    Parameters
+    ----------
+    function : callable
+    *columns : sequence
+        Each has one entry for each molecule.
+    on_device : bool
+        Whether a device computes: one process fills it with large batches.
+    n_jobs : int or None
+    verbose : int
+        Show a progress bar if not 0.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, ...)
+    """
+    n_molecules = len(columns[0])
+    if on_device:
+        # One process fills a device, and the engine divides what it gets.
+        n_jobs, size = 1, _DEVICE_BATCH
+    else:
+        # Some batches for each worker, that none waits long for the last.
+        size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
+    # The backends of clusters have no generators.
+    backend, _ = get_active_backend()
+    results = Parallel(
+        n_jobs,
+        return_as="generator" if backend.supports_return_generator else "list",
+    )(
+        delayed(function)(*(column[batch] for column in columns))
+        for batch in gen_batches(n_molecules, size)
+    )
+    collected = []
+    with tqdm(total=n_molecules, disable=not verbose, unit="molecule") as progress:
+        for result in results:
+            collected.append(result)
+            progress.update(len(result))
+    return np.concatenate(collected)

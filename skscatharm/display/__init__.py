@@ -1,0 +1,5 @@
+"""Pictures, one class each."""
+
+from skscatharm.display.search import SearchDisplay
+
+__all__ = ["SearchDisplay"]

@@ -1,0 +1,1 @@
+"""The transform: what is computed, and no word of how."""
