@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from inspect import signature
-from math import sqrt
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -17,7 +16,12 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skscatharm.batches import in_batches
-from skscatharm.engine import find_engine, molecule_memory, scattering_batch
+from skscatharm.engine import (
+    check_accuracy,
+    find_engine,
+    molecule_memory,
+    scattering_batch,
+)
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
 from skscatharm.store import CoefficientStore
 from skscatharm.store.files import density_keys
@@ -414,24 +418,24 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             paths=tuple(scattering_paths(J, self.L, self.max_order)),
         )
 
-        def needs(positions: NDArray[np.float64]) -> float:
-            return molecule_memory(positions, len(tables), transform, library)
+        check_accuracy(transform)
 
         # Few molecules, if any, are so large that it takes a closer look.
-        radius = max(np.ptp(s.positions, axis=0).max() for s in structures)
-        ball = radius * sqrt(3) * np.concatenate([np.eye(3), -np.eye(3)])
-        large = enumerate(structures) if needs(ball) > _MEMORY else ()
-        for i, structure in large:
-            memory = needs(structure.positions)
+        sizes = np.array([np.ptp(s.positions, axis=0).max() for s in structures])
+        order = np.argsort(-sizes)
+        for i in order.tolist():
+            structure = structures[i]
+            memory = molecule_memory(structure, weights[i], transform, library)
             if memory > _MEMORY:
                 other = " or engine='separable'" * (transform.engine == "fourier")
-                size = np.ptp(structure.positions, axis=0).max()
                 raise ValueError(
-                    f"Molecule {i} extends over {size:.3g} Å: with sigma="
+                    f"Molecule {i} extends over {sizes[i]:.3g} Å: with sigma="
                     f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
                     f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
                     f"are in Å, choose a larger sigma{other}."
                 )
+            if memory < _MEMORY / 8:
+                break
         return structures, weights
 
     def __sklearn_tags__(self) -> Tags:

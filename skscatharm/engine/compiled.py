@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.transform.harmonics import solid_harmonics
+from skscatharm.transform.modulus import TINY
 
-__all__ = ["atom_terms", "gaussian_factors", "near_columns", "pool", "spread"]
+__all__ = [
+    "atom_terms",
+    "gaussian_factors",
+    "integrate_powers",
+    "near_columns",
+    "spread",
+    "sum_of_squares",
+]
 
 Array = NDArray[Any]
 
@@ -51,41 +59,61 @@ def atom_terms(
     ]
 
 
-def pool(
-    components: Sequence[tuple[Array, Array]],
+def sum_of_squares(components: Sequence[tuple[Array, Array]]) -> Array:
+    """Add up the squares of the components of a field.
+
+    Parameters
+    ----------
+    components : sequence of (array of shape (n_rows, k), array of shape (k, n))
+        For each order m, matrices whose product is that component.
+
+    Returns
+    -------
+    array of shape (n_rows, n)
+    """
+    first, second = components[0]
+    squared = np.zeros((len(first), second.shape[1]), second.dtype)
+    component = np.empty_like(squared)
+    for a, b in components:
+        _add_squares(squared, np.matmul(a, b, out=component))
+    return squared
+
+
+def integrate_powers(
+    squared: Array,
     weights: Array,
     exponents: Array,
-    amplitude: float,
+    scales: Array,
     epsilon: Array,
 ) -> tuple[Array, Array]:
     """Compute a modulus, and integrate its powers along the last axis.
 
     Parameters
     ----------
-    components : sequence of (array of shape (n_rows, k), array of shape (k, n))
-        For each order m, matrices whose product is that component of the field.
+    squared : array of shape (n_rows, n)
+        The square of the modulus, without softening.
     weights : array of shape (n,)
         Weights of the points along the last axis as a quadrature rule.
-    exponents : ndarray of shape (n_exponents,)
-    amplitude : float
-        What moduli are divided by before they are raised to unusual exponents.
+    exponents, scales : ndarray of shape (n_exponents,)
+        The powers are those of the modulus times the scale. It is 1 for exponents 0.5,
+        1, 2 and 3.
     epsilon : ndarray of shape (n_rows,)
-        What softens the moduli: all positive, or all 0.
+        Softening of the modulus.
 
     Returns
     -------
     modulus : array of shape (n_rows, n)
     integrals : array of shape (n_exponents, n_rows)
     """
-    squared = np.zeros((len(components[0][0]), len(weights)), weights.dtype)
-    component = np.empty_like(squared)
-    for a, b in components:
-        _add_squares(squared, np.matmul(a, b, out=component))
-    amplitude = weights.dtype.type(amplitude)
-    if epsilon.any():
-        epsilon = epsilon.astype(weights.dtype)
-        return _pool_softly(squared, weights, exponents, amplitude, epsilon)
-    return _pool(squared, weights, exponents, amplitude)
+    dtype = squared.dtype
+    return _integrate_powers(
+        squared,
+        weights,
+        exponents,
+        scales.astype(dtype),
+        epsilon.astype(dtype),
+        dtype.type(TINY),
+    )
 
 
 @_compile
@@ -213,60 +241,25 @@ def _add_squares(squared: Any, component: Any) -> None:
 
 
 @_compile
-def _pool(squared: Any, weights: Any, exponents: Any, amplitude: Any) -> Any:
-    n_rows, n = squared.shape
-    moduli = np.empty_like(squared)
-    integrals = np.empty((len(exponents), n_rows), squared.dtype)
-    for i in range(n_rows):
-        square, modulus = squared[i], moduli[i]
-        for k in range(n):
-            modulus[k] = np.sqrt(square[k])
-        for e in range(len(exponents)):
-            q = exponents[e]
-            total = weights.dtype.type(0)
-            if q == 0.5:
-                for k in range(n):
-                    total += weights[k] * np.sqrt(modulus[k])
-            elif q == 1:
-                for k in range(n):
-                    total += weights[k] * modulus[k]
-            elif q == 2:
-                for k in range(n):
-                    total += weights[k] * square[k]
-            elif q == 3:
-                for k in range(n):
-                    total += weights[k] * (square[k] * modulus[k])
-            elif q == 4:
-                for k in range(n):
-                    s = square[k] / (amplitude * amplitude)
-                    total += weights[k] * (s * s)
-            else:
-                for k in range(n):
-                    total += weights[k] * (modulus[k] / amplitude) ** q
-            integrals[e, i] = total
-    return moduli, integrals
-
-
-@_compile
-def _pool_softly(
-    squared: Any, weights: Any, exponents: Any, amplitude: Any, epsilon: Any
+def _integrate_powers(
+    squared: Any, weights: Any, exponents: Any, scales: Any, epsilon: Any, tiny: Any
 ) -> Any:
+    # The formulas are those of skscatharm.transform.modulus.
     n_rows, n = squared.shape
     moduli = np.empty_like(squared)
     root = np.empty(n, squared.dtype)
     integrals = np.empty((len(exponents), n_rows), squared.dtype)
     for i in range(n_rows):
         square, modulus, low = squared[i], moduli[i], epsilon[i]
-        # Differences are written so that nothing cancels.
         for k in range(n):
             root[k] = np.sqrt(square[k] + low * low)
         for k in range(n):
-            modulus[k] = square[k] / (root[k] + low)
+            modulus[k] = square[k] / (root[k] + low + tiny)
         for e in range(len(exponents)):
-            q = exponents[e]
+            q, scale = exponents[e], scales[e]
             total = weights.dtype.type(0)
             if q == 0.5:
-                low_root = np.sqrt(low)
+                low_root = np.sqrt(low) + tiny
                 for k in range(n):
                     total += weights[k] * modulus[k] / (np.sqrt(root[k]) + low_root)
             elif q == 1:
@@ -277,17 +270,19 @@ def _pool_softly(
                     total += weights[k] * square[k]
             elif q == 3:
                 for k in range(n):
-                    both = root[k] * (root[k] + low) + low * low
-                    total += weights[k] * (modulus[k] * both)
+                    cubic_factor = root[k] * (root[k] + low) + low * low
+                    total += weights[k] * (modulus[k] * cubic_factor)
             elif q == 4:
-                scale = 1 / (amplitude * amplitude)
+                area, twice = scale * scale, 2 * low * low * scale * scale
                 for k in range(n):
-                    s = square[k] * scale
-                    total += weights[k] * (s * (s + 2 * low * low * scale))
+                    s = square[k] * area
+                    total += weights[k] * (s * (s + twice))
+            elif low == 0:
+                for k in range(n):
+                    total += weights[k] * (root[k] * scale) ** q
             else:
-                scale = (low / amplitude) ** q
                 for k in range(n):
-                    ratio = square[k] / (low * low)
-                    total += weights[k] * scale * np.expm1(q / 2 * np.log1p(ratio))
+                    part = -np.expm1(-q / 2 * np.log1p(square[k] / (low * low)))
+                    total += weights[k] * (root[k] * scale) ** q * part
             integrals[e, i] = total
     return moduli, integrals

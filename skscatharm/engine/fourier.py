@@ -12,8 +12,7 @@ Molecules of a batch share them. The points of a larger box are those of a small
 and some more, and so the results do not depend on the batch.
 """
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from math import ceil, exp, prod, sqrt
 from typing import Any, NamedTuple
 
@@ -21,109 +20,169 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from skscatharm.engine.arrays import fft_namespace, to_numpy
-from skscatharm.engine.portable import power
-from skscatharm.engine.quadrature import SHIFT, fine_step, margin, principal_axes
+from skscatharm.engine.accuracy import (
+    DOUBLE,
+    KINK_ORDER,
+    KINK_WIDTH,
+    Accuracy,
+    exponent_classes,
+    weight_classes,
+)
+from skscatharm.engine.arrays import Library, fft_namespace, to_numpy
+from skscatharm.engine.frame import Frame
+from skscatharm.engine.protocol import Atoms
+from skscatharm.engine.quadrature import SHIFT, kink_step
 from skscatharm.transform.harmonics import wavelets_in_frequency
-from skscatharm.transform.modulus import path_peak, soft_power
+from skscatharm.transform.modulus import KinkRounding, path_peak, power, soften
 from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import Transform
 
-__all__ = ["extent", "field_memory", "scattering"]
+__all__ = ["FourierEngine"]
 
 Array = Any  # of the array library that computes
 
-# The grid cuts off the spectrum of a field. In widths, this step leaves ripples of
-# 1e-11 of the field, about what the field itself has come down to at the margin.
-_LARGEST_STEP = 0.45
 _ARRAYS = 7  # of the size of a field of all channels, that are held at a time
+# Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
+_BUSY = 4 * 2**30
 
 
-def scattering(
-    positions: Sequence[NDArray[np.float64]],
-    weights: Sequence[NDArray[np.float64]],
-    paths: Sequence[Path],
-    *,
-    Q: Sequence[float],
-    sigma: float,
-    tol: float,
-    softening: float,
-    xp: Any,
-    dtype: Any,
-) -> NDArray[np.float64]:
-    """Compute the coefficients of molecules, all at once.
+class FourierEngine:
+    """Computes as many molecules at a time as the device has memory for.
 
     Parameters
     ----------
-    positions : sequence of ndarray of shape (n_atoms, 3)
-        In the unit of `sigma`.
-    weights : sequence of ndarray of shape (n_channels, n_atoms)
-        Weights of the atoms in each channel.
-    paths : sequence of Path
-        What to compute; paths that share their first wavelet share its field.
-    Q, sigma, tol, softening
-        As in :class:`~skscatharm.SolidHarmonicScattering`.
-    xp : module
-        Namespace of the array library that computes.
-    dtype : dtype
-        Real floating-point type of `xp` to compute in. Exponents below one are always
-        computed in double precision: the noise that FFTs leave in the empty parts of a
-        box would add 1e-3 to them.
-
-    Returns
-    -------
-    ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+    transform : Transform
+        What to compute.
+    library : Library
+        The array library that computes, and where.
     """
-    unit = np.stack([np.abs(w).max(axis=1) * w.shape[1] for w in weights])
-    unit[unit == 0] = 1.0
-    unit = unit[:, :, np.newaxis]
-    weights = [w / u for w, u in zip(weights, unit, strict=True)]
-    positions = [principal_axes(r) for r in positions]
-    batch = _Batch(
-        positions, weights, sigma, tol, softening, xp, _precision(dtype, Q, xp)
-    )
 
-    def epsilon(path: Path, constant: float) -> NDArray[np.float64] | None:
-        if softening == 0 or path.degree == 0:
-            return None
-        return softening * path_peak(path, sigma) / (unit * constant)
+    def __init__(self, transform: Transform, library: Library) -> None:
+        self.transform = transform
+        self.library = library
+        self._exponents = np.asarray(transform.exponents)
 
-    found = {}
-    for first in {Path(path.scales[:1], path.degree) for path in paths}:
-        width = _width(first, sigma)
-        ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
-        constant = ratio**first.degree * width**-3
-        field = batch.atoms(first, epsilon(first, constant))
-        for path in paths:
-            if (path.scales[:1], path.degree) == first:
-                last = field
-                if path != first:
-                    last = batch.convolution(field, path, epsilon(path, constant))
-                moments = batch.moments(last, Q)
-                found[path] = (unit * constant) ** np.asarray(Q) * moments
-    return np.stack([found[path] for path in paths], axis=1)
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes that a molecule needs."""
+        half_lengths = Frame(atoms.positions, atoms.charges).half_lengths
+        return max(
+            (self._memory(job, half_lengths, 1) for job in self._jobs([atoms.weights])),
+            default=0.0,
+        )
+
+    def coefficients(self, batch: Sequence[Atoms]) -> NDArray[np.float64]:
+        """Compute the coefficients of molecules.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        """
+        frames = [Frame(atoms.positions, atoms.charges) for atoms in batch]
+        weights = [atoms.weights for atoms in batch]
+        n_paths, n_exponents = len(self.transform.paths), len(self._exponents)
+        found = np.zeros((len(batch), n_paths, len(weights[0]), n_exponents))
+        for job in self._jobs(weights):
+            pending = [job.molecules]
+            while pending:
+                part = pending.pop()
+                extents = np.stack([frames[i].half_lengths for i in part])
+                memory = self._memory(job, extents.max(axis=0), len(part))
+                if len(part) == 1 or memory < min(self.library.free_memory(), _BUSY):
+                    try:
+                        values = self._compute(job, frames, weights, part)
+                    except self.library.out_of_memory():
+                        if len(part) == 1:
+                            raise
+                    else:
+                        for i, of_molecule in zip(part, values, strict=True):
+                            channels = np.flatnonzero(job.belongs[i])
+                            rows = np.searchsorted(job.channels, channels)
+                            to = np.ix_(channels, job.exponents)
+                            found[i][:, *to] = of_molecule[:, rows]
+                        continue
+                # Molecules share their boxes: the halves are to be of similar ones.
+                axis = np.ptp(extents, axis=0).argmax()
+                pending += np.array_split(part[extents[:, axis].argsort()], 2)
+        return found
+
+    def _jobs(self, weights: Sequence[NDArray[np.float64]]) -> "Iterator[_Job]":
+        """Group what can be computed together, whatever else is in the batch."""
+        transform = self.transform
+        classes: dict[tuple[float, bool, int], NDArray[np.bool_]] = {}
+        for i, rows in enumerate(weights):
+            for softness, signed, channels in weight_classes(rows, transform.softening):
+                # The grid of a density that changes sign depends on the molecule.
+                key = (softness, signed, i if signed else -1)
+                none = np.zeros((len(weights), len(rows)), dtype=bool)
+                belongs = classes.setdefault(key, none)
+                belongs[i, channels] = rows[channels].any(axis=1)
+        for (softness, signed, _), belongs in classes.items():
+            if not belongs.any():
+                continue
+            for largest, exponents in exponent_classes(self._exponents):
+                yield _Job(
+                    Accuracy(transform.tol, softness, largest, signed),
+                    np.flatnonzero(belongs.any(axis=1)),
+                    np.flatnonzero(belongs.any(axis=0)),
+                    exponents,
+                    belongs,
+                )
+
+    def _compute(
+        self,
+        job: "_Job",
+        frames: Sequence[Frame],
+        weights: Sequence[NDArray[np.float64]],
+        part: NDArray[np.intp],
+    ) -> NDArray[np.float64]:
+        molecules = _Batch(
+            [frames[i].positions for i in part],
+            [weights[i][job.channels] for i in part],
+            job.accuracy,
+            self.transform,
+            self.library.namespace(),
+            self._dtype(job),
+        )
+        return molecules.coefficients(self._exponents[job.exponents])
+
+    def _dtype(self, job: "_Job") -> str:
+        """Choose the precision of the fields.
+
+        The noise that FFTs leave in the empty parts of a box would add 1e-3 to
+        coefficients of exponents below 1 in single precision.
+        """
+        low = self._exponents[job.exponents].min() < 1
+        high = job.accuracy.exponent > DOUBLE
+        return "float64" if low or high or job.accuracy.signed else self.transform.dtype
+
+    def _memory(
+        self, job: "_Job", half_lengths: NDArray[np.float64], n_molecules: int
+    ) -> float:
+        n_points = max(
+            prod(_shape(half_lengths, path, self.transform.sigma, job.accuracy))
+            for path in self.transform.paths
+        )
+        itemsize = np.dtype(self._dtype(job)).itemsize
+        return _ARRAYS * n_molecules * len(job.channels) * n_points * itemsize
 
 
-def extent(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Measure a molecule: half of its length along each of its principal axes."""
-    return np.abs(principal_axes(positions)).max(axis=0)
+class _Job(NamedTuple):
+    """What is computed together.
 
+    Attributes
+    ----------
+    accuracy : Accuracy
+    molecules, channels, exponents : ndarray of int
+        Indices.
+    belongs : ndarray of bool of shape (n_molecules, n_channels)
+        Which channels of which molecules are asked for.
+    """
 
-def field_memory(
-    extent: NDArray[np.float64],
-    n_channels: int,
-    paths: Sequence[Path],
-    *,
-    Q: Sequence[float],
-    sigma: float,
-    tol: float,
-    softening: float,
-    xp: Any,
-    dtype: Any,
-) -> float:
-    """Estimate the bytes that `scattering` takes for a molecule of an extent."""
-    n_points = max(prod(_shape(extent, path, sigma, tol, softening)) for path in paths)
-    itemsize = xp.finfo(_precision(dtype, Q, xp)).bits // 8
-    return _ARRAYS * n_channels * n_points * itemsize
+    accuracy: Accuracy
+    molecules: NDArray[np.intp]
+    channels: NDArray[np.intp]
+    exponents: NDArray[np.intp]
+    belongs: NDArray[np.bool_]
 
 
 class _Lattice(NamedTuple):
@@ -182,11 +241,24 @@ class _Lattice(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A modulus on a grid, of shape (n_molecules, n_channels, n_x, n_y, n_z)."""
+    """A modulus on a grid, of shape (n_molecules, n_channels, n_x, n_y, n_z).
 
-    modulus: Array
+    Attributes
+    ----------
+    squared, root, modulus : array
+        The square of the field; see :func:`~skscatharm.transform.modulus.soften`.
+    epsilon : array or float
+        Softening.
+    powers : list of array or None
+        Powers of a density that changes sign, with rounded kinks.
+    lattice : _Lattice
+    """
+
     squared: Array
-    epsilon: Array | None  # what softens it
+    root: Array
+    modulus: Array
+    epsilon: Array | float
+    powers: list[Array] | None
     lattice: _Lattice
 
 
@@ -201,11 +273,10 @@ class _Batch:
         self,
         positions: Sequence[NDArray[np.float64]],
         weights: Sequence[NDArray[np.float64]],
-        sigma: float,
-        tol: float,
-        softening: float,
+        accuracy: Accuracy,
+        transform: Transform,
         xp: Any,
-        dtype: Any,
+        dtype: str,
     ) -> None:
         # Molecules are filled up with atoms that are absent.
         n_atoms = max(len(r) for r in positions)
@@ -216,32 +287,78 @@ class _Batch:
             self.positions[i, : len(r)] = r
             self.weights[i, :, : len(r)] = w
             self.present[i, :, : len(r)] = 1
-        self.sigma = sigma
-        self.tol = tol
-        self.softening = softening
+        unit = np.abs(self.weights).max(axis=2) * self.present.sum(axis=2)
+        self.unit = np.where(unit > 0, unit, 1.0)[:, :, np.newaxis]
+        self.weights /= self.unit
+        self.accuracy = accuracy
+        self.transform = transform
         self.xp = xp
-        self.dtype = dtype
+        self.dtype = getattr(xp, dtype)
 
-    def atoms(self, path: Path, epsilon: NDArray[np.float64] | None) -> _Field:
+    def coefficients(self, Q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute all paths, each field of order 1 once.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        """
+        sigma, softening = self.transform.sigma, self.transform.softening
+        paths = self.transform.paths
+        kinks = KinkRounding(Q, KINK_ORDER, KINK_WIDTH)
+
+        def epsilon(path: Path, constant: float) -> NDArray[np.float64] | None:
+            if softening == 0 or path.degree == 0:
+                return None
+            return softening * path_peak(path, sigma) / (self.unit * constant)
+
+        found = {}
+        for first in {Path(path.scales[:1], path.degree) for path in paths}:
+            width = _width(first, sigma)
+            ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
+            constant = ratio**first.degree * width**-3
+            field = self.atoms(first, epsilon(first, constant), kinks)
+            for path in paths:
+                if (path.scales[:1], path.degree) == first:
+                    last = field
+                    if path != first:
+                        last = self.convolution(field, path, epsilon(path, constant))
+                    moments = self.moments(last, Q)
+                    found[path] = (self.unit * constant) ** Q * moments
+        return np.stack([found[path] for path in paths], axis=1)
+
+    def atoms(
+        self, path: Path, epsilon: NDArray[np.float64] | None, kinks: KinkRounding
+    ) -> _Field:
         """Compute the fields of the atoms, of order 0 or 1.
 
         `epsilon`, of shape (n_molecules, n_channels, 1), softens the modulus.
         """
-        xp = self.xp
         lattice = self._lattice(path)
-        width = _width(path, self.sigma)
-        x, y, z = (
-            self._phases(coordinates, indices)
-            for coordinates, indices in zip(
-                np.moveaxis(lattice.fractional(self.positions), 2, 0),
-                lattice.indices(),
-                strict=True,
+        width = _width(path, self.transform.sigma)
+
+        def spectrum(weights: NDArray[np.float64]) -> Array:
+            xp = self.xp
+            x, y, z = (
+                self._phases(coordinates, indices)
+                for coordinates, indices in zip(
+                    np.moveaxis(lattice.fractional(self.positions), 2, 0),
+                    lattice.indices(),
+                    strict=True,
+                )
             )
-        )
-        weights = (-1j) ** path.degree * width**3 * self.weights
-        weights = xp.asarray(weights[..., np.newaxis], dtype=z.dtype)
-        spectrum = _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * weights, xp)
-        return self._modulus(spectrum, path, width, lattice, epsilon)
+            factors = (-1j) ** path.degree * width**3 * weights
+            factors = xp.asarray(factors[..., np.newaxis], dtype=z.dtype)
+            return _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * factors, xp)
+
+        if path.degree == 0 and self.accuracy.signed:
+            values, envelope = (
+                next(self._components(spectrum(w), path, width, lattice))
+                * self._near(path, lattice)
+                for w in (self.weights, np.abs(self.weights))
+            )
+            modulus, powers = kinks.powers(values, self.xp.abs(envelope))
+            return _Field(values * values, modulus, modulus, 0.0, powers, lattice)
+        return self._modulus(spectrum(self.weights), path, width, lattice, epsilon)
 
     def convolution(
         self, field: _Field, path: Path, epsilon: NDArray[np.float64] | None
@@ -264,10 +381,10 @@ class _Batch:
         spectrum = xp.matmul(y.T, xp.reshape(spectrum, (-1, n_y, z.shape[1])))
         spectrum = xp.matmul(x.T, xp.reshape(spectrum, (*batch, n_x, -1)))
         spectrum = xp.reshape(spectrum, (*batch, x.shape[1], y.shape[1], z.shape[1]))
-        scale = self.sigma * 2 ** path.scales[-1]
+        scale = self.transform.sigma * 2 ** path.scales[-1]
         return self._modulus(spectrum, path, scale, lattice, epsilon)
 
-    def moments(self, field: _Field, Q: Sequence[float]) -> NDArray[np.float64]:
+    def moments(self, field: _Field, Q: NDArray[np.float64]) -> NDArray[np.float64]:
         """Integrate powers of fields.
 
         Returns
@@ -275,12 +392,7 @@ class _Batch:
         ndarray of shape (n_molecules, n_channels, n_exponents)
         """
         xp = self.xp
-        powers = (
-            power(field.modulus, field.squared, q)
-            if field.epsilon is None
-            else soft_power(field.squared, q, field.epsilon)
-            for q in Q
-        )
+        powers = field.powers or (power(*field[:4], q) for q in Q.tolist())
         sums = [xp.sum(values, axis=(-3, -2, -1)) for values in powers]
         return field.lattice.volume * to_numpy(xp.stack(sums, axis=-1))
 
@@ -293,25 +405,28 @@ class _Batch:
         epsilon: NDArray[np.float64] | None,
     ) -> _Field:
         """Convolve with the wavelets of a scale, and take the modulus."""
+        squared: Array = 0.0
+        for values in self._components(spectrum, path, scale, lattice):
+            values *= values
+            squared += values
+        squared *= self._near(path, lattice)
+        low: Array | float = 0.0
+        if epsilon is not None:
+            low = self._array(epsilon[..., np.newaxis, np.newaxis])
+        return _Field(squared, *soften(squared, low), low, None, lattice)
+
+    def _components(
+        self, spectrum: Array, path: Path, scale: float, lattice: _Lattice
+    ) -> Iterator[Array]:
+        """Convolve with each of the wavelets of a scale."""
         xp, fft = self.xp, fft_namespace(self.xp)
         wavevectors = [xp.asarray(k, dtype=self.dtype) for k in lattice.wavevectors()]
-        squared = None
         for wavelet in wavelets_in_frequency(path.degree, scale, wavevectors, xp):
-            values = fft.irfftn(
+            yield fft.irfftn(
                 spectrum * (wavelet / lattice.volume),
                 s=lattice.shape,
                 axes=(-3, -2, -1),
             )
-            values *= values
-            if squared is None:
-                squared = values
-            else:
-                squared += values
-        squared *= self._near(path, lattice)
-        if epsilon is None:
-            return _Field(xp.sqrt(squared), squared, None, lattice)
-        softly = self._array(epsilon[..., np.newaxis, np.newaxis])
-        return _Field(soft_power(squared, 1, softly), squared, softly, lattice)
 
     def _near(self, path: Path, lattice: _Lattice) -> Array:
         """Return 1 where there are fields, and 0 in the empty parts of the boxes.
@@ -320,8 +435,8 @@ class _Batch:
         is near if Gaussians at the atoms reach what one has at the margin.
         """
         xp = self.xp
-        width = _width(path, self.sigma)
-        reach = margin(path.degree, self.tol, self.softening)
+        width = _width(path, self.transform.sigma)
+        reach = self.accuracy.margin(path.degree)
         x, y, z = (
             self._array((points - coordinates[..., np.newaxis]) * (edge / width))
             for points, coordinates, edge in zip(
@@ -351,8 +466,19 @@ class _Batch:
         return xp.asarray(xp.exp(x * m), dtype=xp.result_type(self.dtype, xp.complex64))
 
     def _lattice(self, path: Path) -> _Lattice:
-        extent = np.abs(self.positions).max(axis=(0, 1))
-        return _lattice(extent, path, self.sigma, self.tol, self.softening)
+        """Make the box for a field of the molecules, centred on the origin."""
+        sigma, accuracy = self.transform.sigma, self.accuracy
+        half_lengths = np.abs(self.positions).max(axis=(0, 1))
+        step, reach = _step_and_reach(path, sigma, accuracy)
+        if path.degree == 0 and accuracy.signed and len(path.scales) < 2:
+            width = _width(path, sigma)
+            step = min(
+                step,
+                width * kink_step(self.positions[0], self.weights[0], width, accuracy),
+            )
+        shape = _shape_of(half_lengths, step, reach)
+        half = np.array([n // 2 for n in shape])
+        return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
 
     def _array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
@@ -364,46 +490,31 @@ def _width(path: Path, sigma: float) -> float:
     return sigma * sqrt(1 + sum(4**j for j in path.scales))
 
 
-def _lattice(
-    extent: NDArray[np.float64],
-    path: Path,
-    sigma: float,
-    tol: float,
-    softening: float,
-) -> _Lattice:
-    """Make the box for a field of molecules of an extent, centred on the origin."""
-    step, _ = _step_and_reach(path, sigma, tol, softening)
-    shape = _shape(extent, path, sigma, tol, softening)
-    half = np.array([n // 2 for n in shape])
-    return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
-
-
 def _shape(
-    extent: NDArray[np.float64],
-    path: Path,
-    sigma: float,
-    tol: float,
-    softening: float,
+    half_lengths: NDArray[np.float64], path: Path, sigma: float, accuracy: Accuracy
 ) -> tuple[int, int, int]:
     """Count the points of the grid of a box along its axes."""
-    step, reach = _step_and_reach(path, sigma, tol, softening)
+    return _shape_of(half_lengths, *_step_and_reach(path, sigma, accuracy))
+
+
+def _shape_of(
+    half_lengths: NDArray[np.float64], step: float, reach: float
+) -> tuple[int, int, int]:
     x, y, z = (
         next_fast_len(ceil(2 * (length + reach) / step), real=True)
-        for length in extent.tolist()
+        for length in half_lengths.tolist()
     )
     return x, y, z
 
 
-@cache
 def _step_and_reach(
-    path: Path, sigma: float, tol: float, softening: float
+    path: Path, sigma: float, accuracy: Accuracy
 ) -> tuple[float, float]:
     """Step of the grid of a field, and how far the field reaches beyond the atoms."""
     width = _width(path, sigma)
-    order = max(1, len(path.scales))
-    step = fine_step(order, path.degree, width, tol, softening)
-    reach = margin(path.degree, tol, softening)
-    return min(step, _LARGEST_STEP) * width, reach * width
+    order, degree = max(1, len(path.scales)), path.degree
+    step = min(accuracy.step(order, degree), accuracy.spectral_step(degree))
+    return step * width, accuracy.margin(degree) * width
 
 
 def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:
@@ -422,8 +533,3 @@ def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:
     planar = xp.matrix_transpose(xp.reshape(planar, (*x.shape[:2], -1)))
     total = xp.matmul(xp.expand_dims(planar, axis=1), z)
     return xp.reshape(total, (*z.shape[:2], x.shape[2], y.shape[2], z.shape[3]))
-
-
-def _precision(dtype: Any, Q: Sequence[float], xp: Any) -> Any:
-    """Choose the type to compute in; `scattering` says why it may not be `dtype`."""
-    return xp.float64 if min(Q) < 1 else dtype

@@ -1,7 +1,7 @@
 """The loops of the separable engine as array functions, for any array library.
 
-:mod:`skscatharm.engine.compiled` has `atom_terms`, `pool` and `spread` for processors,
-compiled, and says what they take and return.
+:mod:`skscatharm.engine.compiled` has the same functions for processors, and documents
+their parameters.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from skscatharm.transform.harmonics import solid_harmonics
-from skscatharm.transform.modulus import soft_power
+from skscatharm.transform.modulus import power, soften
 
-__all__ = ["atom_terms", "pool", "power", "spread"]
+__all__ = ["atom_terms", "integrate_powers", "spread", "sum_of_squares"]
 
 Array = Any
 
@@ -37,39 +37,25 @@ def atom_terms(
     ]
 
 
-def pool(
-    components: Sequence[tuple[Array, Array]],
+def sum_of_squares(components: Sequence[tuple[Array, Array]]) -> Array:
+    return reduce(add, ((a @ b) ** 2 for a, b in components))
+
+
+def integrate_powers(
+    squared: Array,
     weights: Array,
     exponents: Sequence[float],
-    amplitude: float,
+    scales: Sequence[float],
     epsilon: Any,
 ) -> tuple[Array, Array]:
-    xp = array_namespace(weights)
-    squared = reduce(add, ((a @ b) ** 2 for a, b in components))
-    if epsilon.any():
-        epsilon = xp.asarray(epsilon[:, np.newaxis], dtype=squared.dtype)
-        modulus = soft_power(squared, 1, epsilon)
-        powers = [soft_power(squared, q, epsilon, amplitude) for q in exponents]
-    else:
-        modulus = xp.sqrt(squared)
-        powers = [power(modulus, squared, q, amplitude) for q in exponents]
+    xp = array_namespace(squared)
+    low = xp.asarray(epsilon[:, np.newaxis], dtype=squared.dtype)
+    root, modulus = soften(squared, low)
+    powers = [
+        power(squared * s**2, root * s, modulus * s, low * s, float(q))
+        for q, s in zip(exponents, map(float, scales), strict=True)
+    ]
     return modulus, xp.stack([p @ weights for p in powers])
-
-
-def power(modulus: Array, squared: Array, q: float, amplitude: float = 1.0) -> Array:
-    """Raise a modulus to a power: the common ones the cheap way.
-
-    Other exponents are those of the modulus divided by the amplitude.
-    """
-    if q == 0.5:
-        return array_namespace(modulus).sqrt(modulus)
-    if q == 1:
-        return modulus
-    if q == 2:
-        return squared
-    if q == 3:
-        return squared * modulus
-    return (modulus / amplitude) ** float(q)
 
 
 def spread(field: Array, rows: Array, columns: Array, n_x: int, n_y: int) -> Array:

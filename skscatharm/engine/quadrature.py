@@ -15,7 +15,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainccinv
+from scipy.spatial.distance import pdist, squareform
+
+from skscatharm.engine.accuracy import SMOOTHING, Accuracy
+from skscatharm.engine.frame import Frame
 
 __all__ = [
     "SHIFT",
@@ -24,36 +27,16 @@ __all__ = [
     "coarse_grid",
     "coarse_points",
     "fine_grid",
-    "fine_step",
-    "margin",
-    "principal_axes",
+    "kink_grid",
+    "kink_step",
     "tensor_grid",
 ]
 
 _Array = NDArray[np.float64]
 
-# Steps in widths of the field at the tolerance of reference, by order and degree; the
-# last is for all higher degrees. Degree 0 has no zeros, and is smooth. Wide fields
-# overlap with those of the next atoms: where they cancel, there are more zeros. Their
-# grids are small, and so the remedy is cheap.
-_REFERENCE = 2.1e-4
-_STEPS = {1: (0.65, 0.37, 0.48, 0.43, 0.40), 2: (0.65, 0.46, 0.54, 0.52, 0.40)}
-_WIDE_STEPS = {1: (0.65, 0.31, 0.40, 0.32, 0.33), 2: (0.65, 0.40, 0.46, 0.44, 0.37)}
-_WIDE = {1: 0.4, 2: 0.7}  # Å
-_LARGEST_STEP = 0.65
-_EXPONENT = 0.27  # of the tolerance in the step
-_OUTER_STEP = 0.85  # at the tolerance of reference
-# The same with softened moduli, which have no kinks: their sums converge exponentially.
-_SOFT = 4.0  # softening from which this is true; with less, steps are smaller
-_SOFT_REFERENCE = 1e-5
-_SOFT_STEPS = {1: (0.65, 0.31, 0.31, 0.31, 0.28), 2: (0.65, 0.45, 0.45, 0.45, 0.40)}
-_SOFT_EXPONENT = 0.15
-_SOFT_OUTER_STEP = 0.6
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 _KNEE = 0.5
 _SHARPNESS = 0.8  # of the stretch, in points
-_COARSE_MARGIN = 6.0
-_COARSE_KNEE = 1.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -67,83 +50,81 @@ class Axis(NamedTuple):
 Grid = tuple[Axis, Axis, Axis]
 
 
-def principal_axes(positions: _Array) -> _Array:
-    """Rotate a molecule into its principal axes, the longest first, about its middle.
-
-    The box around it becomes small, and copies in any orientation become equal up to
-    rounding: the signs of the axes follow from the third moments.
-    """
-    centred = positions - positions.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    rotated = centred @ vectors[:, ::-1]
-    rotated *= np.where((rotated**3).sum(axis=0) < 0, -1.0, 1.0)
-    return rotated - (rotated.max(axis=0) + rotated.min(axis=0)) / 2
-
-
-def fine_step(
-    order: int, degree: int, width: float, tol: float, softening: float
-) -> float:
-    """Step among the atoms, in widths of the field."""
-    steps = _WIDE_STEPS if width > _WIDE[order] else _STEPS
-    step = steps[order][min(degree, 4)]
-    if degree > 0:
-        step = _scaled(step, _SOFT_STEPS[order][min(degree, 4)], tol, softening)
-    return min(step, _LARGEST_STEP)
-
-
-def _scaled(step: float, soft_step: float, tol: float, softening: float) -> float:
-    """Scale steps from their references to a tolerance, and take the larger one."""
-    step *= (tol / _REFERENCE) ** _EXPONENT
-    soft_step *= (tol / _SOFT_REFERENCE) ** _SOFT_EXPONENT
-    return max(step, soft_step * sqrt(min(softening / _SOFT, 1.0)))
-
-
 def fine_grid(
-    positions: _Array,
-    order: int,
-    degree: int,
-    width: float,
-    tol: float,
-    softening: float,
+    frame: Frame, width: float, order: int, degree: int, accuracy: Accuracy
 ) -> Grid:
     """Make the grid on which the modulus of a field is integrated.
 
     Parameters
     ----------
-    positions : ndarray of shape (n_atoms, 3)
-        Positions of the atoms, centred on the origin.
+    frame : Frame
+        The molecule.
+    width : float
+        Width of the field, in the unit of the positions.
     order, degree : int
         Those of the field.
-    width : float
-        Its width, in the unit of the positions.
-    tol, softening : float
-        As in :class:`~skscatharm.SolidHarmonicScattering`.
+    accuracy : Accuracy
 
     Returns
     -------
     Grid
     """
-    softened = softening if degree > 0 else 0.0
-    outer = min(_scaled(_OUTER_STEP, _SOFT_OUTER_STEP, tol, softened), _OUTER_STEP)
-    step = fine_step(order, degree, width, tol, softening)
-    knee = _KNEE + sqrt(max(degree, 1))
-    reach = margin(degree, tol, softening)
-    return tensor_grid(positions, width, step, reach, outer, knee)
+    crowding = frame.spacing / width
+    return tensor_grid(
+        frame.positions,
+        width,
+        accuracy.step(order, degree, crowding),
+        accuracy.margin(degree),
+        accuracy.outer_step(order, degree, crowding),
+        _KNEE + sqrt(max(degree, 1)),
+    )
 
 
-def margin(degree: int, tol: float, softening: float) -> float:
-    r"""Distance from the outermost atoms, in widths, beyond which nothing is left.
+def kink_grid(frame: Frame, weights: _Array, width: float, accuracy: Accuracy) -> Grid:
+    """Make the grid for densities that change sign.
 
-    Of the field :math:`r^l e^{-r^2/2}` in a plane, to the least power q = 1/2, a share
-    of 1.5e-5 lies outside. All powers of a softened modulus decay like the square of
-    the field.
+    `weights`, of shape (n_channels, n_atoms), are those of the channels.
     """
-    q = 0.5
-    reach = sqrt(2 / q * gammainccinv((2 + degree * q) / 2, 1.5e-5))
-    if degree > 0 and softening > 0:
-        share = 0.01 * tol * min(softening / _SOFT, 1.0) ** 1.5
-        reach = min(reach, sqrt(gammainccinv(1 + degree, share)))
-    return reach
+    step = min(
+        accuracy.step(1, 0), kink_step(frame.positions, weights, width, accuracy)
+    )
+    return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, _KNEE)
+
+
+def kink_step(
+    positions: _Array, weights: _Array, width: float, accuracy: Accuracy
+) -> float:
+    """Return the step for the kinks between atoms of opposite signs, in widths."""
+    signs = np.sign(weights)
+    opposite = np.any(signs[:, :, np.newaxis] * signs[:, np.newaxis] < 0, axis=0)
+    return accuracy.kink_step(squareform(pdist(positions))[opposite] / width)
+
+
+def coarse_grid(
+    frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
+) -> Grid:
+    """Make the grid for fields of a width, smoothed for wavelets of some scale."""
+    step, width = _coarse(width, next_scale, degree, accuracy)
+    return tensor_grid(
+        frame.positions, width, step, accuracy.coarse_margin(degree), step, _KNEE
+    )
+
+
+def coarse_points(
+    frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
+) -> float:
+    """Estimate the number of points of a coarse grid without making it."""
+    step, width = _coarse(width, next_scale, degree, accuracy)
+    half_lengths = frame.half_lengths / width
+    return float(np.prod(2 * (half_lengths + accuracy.coarse_margin(degree)) / step))
+
+
+def _coarse(
+    width: float, next_scale: float, degree: int, accuracy: Accuracy
+) -> tuple[float, float]:
+    """Step of smoothed fields, in their width, and their width."""
+    smoothed = hypot(width, SMOOTHING * next_scale)
+    return accuracy.coarse_step(degree, width, next_scale) / smoothed, smoothed
 
 
 def tensor_grid(
@@ -185,25 +166,6 @@ def tensor_grid(
         for extent in np.abs(positions).max(axis=0) / width
     )
     return x, y, z
-
-
-def coarse_grid(positions: _Array, width: float, scale: float) -> Grid:
-    """Make the grid for a smooth field that meets wavelets of at least some scale."""
-    step = _coarse_step(width, scale)
-    return tensor_grid(
-        positions, width, step, _COARSE_MARGIN, 1.15 * step, _COARSE_KNEE
-    )
-
-
-def coarse_points(positions: _Array, width: float, scale: float) -> float:
-    """Estimate the number of points of a coarse grid without making it."""
-    extents = np.abs(positions).max(axis=0) / width
-    return np.prod(2 * (extents + _COARSE_MARGIN) / _coarse_step(width, scale))
-
-
-def _coarse_step(width: float, scale: float) -> float:
-    # It leaves aliases of exp(-22) where the spectra of field and wavelet meet.
-    return 1.2 / hypot(1, width / scale)
 
 
 @numba.njit(cache=True)

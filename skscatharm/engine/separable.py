@@ -14,7 +14,7 @@ this, order 2 goes from the fine grid that the modulus of order 1 needs to a coa
 which is enough for the convolution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import ceil, hypot, pi, sqrt
 from typing import Any, NamedTuple
@@ -24,22 +24,33 @@ from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine import compiled, portable
-from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.accuracy import (
+    DOUBLE,
+    KINK_ORDER,
+    KINK_WIDTH,
+    SMOOTHING,
+    Accuracy,
+    exponent_classes,
+    weight_classes,
+)
+from skscatharm.engine.arrays import Library, to_numpy
 from skscatharm.engine.compiled import gaussian_factors, near_columns
+from skscatharm.engine.frame import Frame
+from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
     Axis,
     Grid,
     coarse_grid,
     coarse_points,
     fine_grid,
-    margin,
-    principal_axes,
+    kink_grid,
 )
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
-from skscatharm.transform.modulus import path_peak
+from skscatharm.transform.modulus import KinkRounding, path_peak
 from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import Transform
 
-__all__ = ["grid_memory", "scattering"]
+__all__ = ["SeparableEngine"]
 
 Array = Any  # of the array library that computes
 
@@ -48,118 +59,97 @@ Array = Any  # of the array library that computes
 # numbers begin, which processors handle a hundred times slower than others.
 _AMPLITUDE = 2.0**36
 _AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
+# Added to smoothed fields, for the same reason; far below any error.
 _FLOOR = 1e-9
-_CUT = 7.0  # widths beyond which a Gaussian factor counts as zero
-_SMOOTHING = sqrt(3 / 8)  # width of the smoothing Gaussian, in scales of order 2
-_SMOOTHING_CUT = 5.5
 _BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
 _SIDE = 80  # points of a tile along an axis
 
 
-def scattering(
-    positions: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    paths: Sequence[Path],
-    *,
-    Q: Sequence[float],
-    sigma: float,
-    tol: float,
-    softening: float,
-    xp: Any,
-    dtype: Any,
-) -> NDArray[np.float64]:
-    """Compute the coefficients of one molecule.
+class SeparableEngine:
+    """Computes molecules one by one, each on grids of its own.
 
     Parameters
     ----------
-    positions : ndarray of shape (n_atoms, 3)
-        In the unit of `sigma`.
-    weights : ndarray of shape (n_channels, n_atoms)
-        Weights of the atoms in each channel.
-    paths : sequence of Path
-        What to compute; paths that share their first wavelet share its field.
-    Q, sigma, tol, softening
-        As in :class:`~skscatharm.SolidHarmonicScattering`.
-    xp : module
-        Namespace of the array library that computes.
-    dtype : dtype
-        Real floating-point type of `xp` to compute in.
-
-    Returns
-    -------
-    ndarray of shape (n_paths, n_channels, n_exponents)
+    transform : Transform
+        What to compute.
+    library : Library
+        The array library that computes, and where.
     """
-    q = np.asarray(Q)
-    unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
-    unit[unit == 0] = 1.0
-    molecule = _Molecule(
-        principal_axes(positions), weights / unit, Q, tol, softening, xp, dtype
-    )
-    amplitude = np.where(np.isin(q, _AMPLIFIED), _AMPLITUDE, 1.0)
-    field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
-    unit = unit * (2 * pi) ** -1.5 / amplitude
 
-    none = np.zeros(len(weights))
+    def __init__(self, transform: Transform, library: Library) -> None:
+        self.transform = transform
+        self.library = library
 
-    def epsilon(path: Path, constant: float) -> NDArray[np.float64]:
-        if path.degree == 0:
-            return none
-        return softening * path_peak(path, sigma) / (field_unit[:, 0] * constant)
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes of the largest array that a molecule needs.
 
-    found = {}
-    if Path((), 0) in paths:
-        moments, _ = molecule.atoms(0, sigma, none)
-        found[Path((), 0)] = (unit * sigma**-3) ** q * moments
-    for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
-        scale1 = sigma * 2**j1
-        width = hypot(sigma, scale1)
-        following = {
-            p.scales[1] for p in paths if p.degree == degree and p.scales[:-1] == (j1,)
-        }
-        direct = degree == 0 and np.all(weights >= 0)
-        constant = (scale1 / width) ** degree * width**-3
-        path = Path((j1,), degree)
-        moments, smooth = molecule.atoms(
-            degree,
-            width,
-            epsilon(path, constant),
-            2 * scale1 if following and not direct else None,
+        It holds the fields of order 1, at scale 0, on their way to order 2.
+        """
+        transform = self.transform
+        degrees = [p.degree for p in transform.paths if len(p.scales) == 2]
+        if not degrees:
+            return 0.0
+        frame = Frame(atoms.positions, atoms.charges)
+        sigma, accuracy = transform.sigma, Accuracy(transform.tol)
+        n_points = coarse_points(
+            frame, sqrt(2) * sigma, 2 * sigma, max(degrees), accuracy
         )
-        found[path] = (unit * constant) ** q * moments
-        for j2 in range(j1 + 1, max(following, default=j1) + 1):
-            scale2 = sigma * 2**j2
-            width2 = hypot(width, scale2)
-            if smooth is None:
-                # Gaussians all the way, and nothing for the modulus to change.
-                moments, _ = molecule.atoms(0, width2, none)
-                found[Path((j1, j2), 0)] = (unit * width2**-3) ** q * moments
+        return len(atoms.weights) * n_points * np.dtype(transform.dtype).itemsize
+
+    def coefficients(self, batch: Sequence[Atoms]) -> NDArray[np.float64]:
+        """Compute the coefficients of molecules.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        """
+        return np.stack([self._coefficients(atoms) for atoms in batch])
+
+    def _coefficients(self, atoms: Atoms) -> NDArray[np.float64]:
+        transform = self.transform
+        Q = np.asarray(transform.exponents)
+        frame = Frame(atoms.positions, atoms.charges)
+        found = np.zeros((len(transform.paths), len(atoms.weights), len(Q)))
+        for softness, signed, channels in weight_classes(
+            atoms.weights, transform.softening
+        ):
+            # Without atoms in a channel, rounding would be all there is.
+            channels = channels[atoms.weights[channels].any(axis=1)]
+            if len(channels) == 0:
                 continue
-            if j2 > j1 + 1:
-                smooth = smooth.coarser()
-            if j2 in following:
-                rest = sqrt(scale2**2 - smooth.width**2)
-                constant2 = constant * (scale2 / rest) ** degree
-                path = Path((j1, j2), degree)
-                moments = molecule.convolution(
-                    smooth, degree, rest, width2, epsilon(path, constant2)
+            for largest, exponents in exponent_classes(Q):
+                dtype = "float64" if largest > DOUBLE else transform.dtype
+                molecule = _Molecule(
+                    frame,
+                    atoms.weights[channels],
+                    Q[exponents],
+                    Accuracy(transform.tol, softness, largest, signed),
+                    self.library.namespace(),
+                    dtype,
                 )
-                found[path] = (unit * constant2) ** q * moments
-    coefficients = np.stack([found[path] for path in paths])
-    # Without atoms in a channel, rounding and the floor are all there is.
-    coefficients[:, ~weights.any(axis=1)] = 0.0
-    return coefficients
+                found[:, channels[:, np.newaxis], exponents] = molecule.coefficients(
+                    transform.paths, transform.sigma, transform.softening
+                )
+        return found
 
 
-def grid_memory(
-    positions: NDArray[np.float64], n_channels: int, sigma: float, dtype: Any
-) -> float:
-    """Estimate the bytes of the largest array that `scattering` makes for a molecule.
+class _Block(NamedTuple):
+    """Some columns of the squares of a field on a tile.
 
-    It is the one that holds the fields of order 1, at scale 0, on their way to order 2.
+    Attributes
+    ----------
+    squared : array of shape (n_rows, n_columns)
+        The sum of the squares of the components.
+    weights : array of shape (n_columns,)
+        Weights of the columns as a quadrature rule.
+    kinks : tuple of array or None
+        For a density that changes sign, its values and those of the sum of the moduli
+        of the atoms.
     """
-    width, rest = _smooth_widths(sqrt(2) * sigma, 2 * sigma)
-    n_points = coarse_points(principal_axes(positions), width, rest)
-    return n_channels * n_points * np.dtype(dtype).itemsize
+
+    squared: Array
+    weights: Array
+    kinks: tuple[Array, Array] | None = None
 
 
 class _Molecule:
@@ -171,22 +161,90 @@ class _Molecule:
 
     def __init__(
         self,
-        positions: NDArray[np.float64],
+        frame: Frame,
         weights: NDArray[np.float64],
-        Q: Sequence[float],
-        tol: float,
-        softening: float,
+        Q: NDArray[np.float64],
+        accuracy: Accuracy,
         xp: Any,
-        dtype: Any,
+        dtype: str,
     ) -> None:
-        self.positions = positions
-        self.weights = weights * _AMPLITUDE
-        self.Q = np.asarray(Q, dtype=np.float64)
-        self.tol = tol
-        self.softening = softening
+        unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
+        self.frame = frame
+        self.weights = weights / unit * _AMPLITUDE
+        self.Q = Q
+        self.scales = np.where(np.isin(Q, _AMPLIFIED), 1.0, 1 / _AMPLITUDE)
+        # Of fields as they are computed, and of those that are raised to powers.
+        self.field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
+        self.power_unit = self.field_unit / self.scales
+        self.accuracy = accuracy
         self.xp = xp
-        self.dtype = dtype
-        self.loops = compiled if is_numpy_namespace(xp) else portable
+        self.dtype = getattr(xp, dtype)
+        self.kernels = compiled if is_numpy_namespace(xp) else portable
+        self.kinks = KinkRounding(Q, KINK_ORDER, KINK_WIDTH)
+
+    def coefficients(
+        self, paths: Sequence[Path], sigma: float, softening: float
+    ) -> NDArray[np.float64]:
+        """Compute all paths, each field of order 1 once.
+
+        Returns
+        -------
+        ndarray of shape (n_paths, n_channels, n_exponents)
+        """
+
+        def epsilon(path: Path, constant: float) -> NDArray[np.float64]:
+            if path.degree == 0:
+                return np.zeros(len(self.weights))
+            peak = path_peak(path, sigma)
+            return softening * peak / (self.field_unit[:, 0] * constant)
+
+        def scaled(moments: NDArray[np.float64], constant: float) -> Any:
+            return (self.power_unit * constant) ** self.Q * moments
+
+        found = {}
+        density = Path((), 0)
+        if density in paths:
+            moments, _ = self.atoms(0, sigma, epsilon(density, 1.0))
+            found[density] = scaled(moments, sigma**-3)
+        for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
+            scale1 = sigma * 2**j1
+            width = hypot(sigma, scale1)
+            second_scales = {
+                p.scales[1]
+                for p in paths
+                if p.degree == degree and p.scales[:-1] == (j1,)
+            }
+            direct = degree == 0 and not self.accuracy.signed
+            constant = (scale1 / width) ** degree * width**-3
+            path = Path((j1,), degree)
+            moments, smooth = self.atoms(
+                degree,
+                width,
+                epsilon(path, constant),
+                2 * scale1 if second_scales and not direct else None,
+            )
+            found[path] = scaled(moments, constant)
+            for j2 in range(j1 + 1, max(second_scales, default=j1) + 1):
+                path = Path((j1, j2), degree)
+                scale2 = sigma * 2**j2
+                width2 = hypot(width, scale2)
+                if direct:
+                    # Gaussians all the way, and nothing for the modulus to change.
+                    if j2 in second_scales:
+                        moments, _ = self.atoms(0, width2, epsilon(path, 1.0))
+                        found[path] = scaled(moments, width2**-3)
+                    continue
+                assert smooth is not None
+                if j2 > j1 + 1:
+                    smooth = smooth.coarser()
+                if j2 in second_scales:
+                    rest = sqrt(scale2**2 - smooth.width**2)
+                    constant2 = constant * (scale2 / rest) ** degree
+                    moments = self.convolution(
+                        smooth, degree, rest, width2, epsilon(path, constant2)
+                    )
+                    found[path] = scaled(moments, constant2)
+        return np.stack([found[path] for path in paths])
 
     def atoms(
         self,
@@ -195,7 +253,7 @@ class _Molecule:
         epsilon: NDArray[np.float64],
         next_scale: float | None = None,
     ) -> "tuple[NDArray[np.float64], _Smooth | None]":
-        """Pool the moduli of the fields of the atoms, and smooth them for order 2.
+        """Integrate the moduli of the fields of the atoms, and smooth them for order 2.
 
         Parameters
         ----------
@@ -203,7 +261,7 @@ class _Molecule:
         width : float
             Width t of the field of an atom.
         epsilon : ndarray of shape (n_channels,)
-            What softens the moduli; for degree 0 they never are.
+            Softening of the moduli.
         next_scale : float or None
             Smallest scale of the wavelets that the moduli will be convolved with.
 
@@ -215,42 +273,79 @@ class _Molecule:
             The moduli convolved with a Gaussian that those wavelets contain.
         """
         xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree, self.tol, self.softening) * width
-        grid = fine_grid(self.positions, 1, degree, width, self.tol, self.softening)
-        constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
-        weights = constant * self.weights.T[:, :, np.newaxis]
-        smooth = None if next_scale is None else _Smooth(self, width, next_scale)
-
+        kinks = degree == 0 and self.accuracy.signed
+        grid = (
+            kink_grid(self.frame, self.weights, width, self.accuracy)
+            if kinks
+            else fine_grid(self.frame, width, 1, degree, self.accuracy)
+        )
+        smooth = (
+            None if next_scale is None else _Smooth(self, width, next_scale, degree)
+        )
         moments = np.zeros((n_channels, len(self.Q)))
-        for tile in _tiles(grid, self.positions, reach):
-            x, y, z = (
-                self.array(gaussian_factors(r, axis.points, width, degree, _CUT))
-                for axis, r in zip(tile.axes, self.positions[tile.atoms].T, strict=True)
+        reach = self.accuracy.margin(degree) * width
+        for tile in _tiles(grid, self.frame.positions, reach):
+            part = None if smooth is None else _SmoothTile(smooth, tile)
+            n_z = len(tile.axes[2].points)
+            integrals = 0.0
+            for block in self._atom_blocks(tile, degree, width, kinks):
+                moduli, integral = self._integrate(block, np.repeat(epsilon, n_z))
+                integrals += integral
+                if part is not None:
+                    part.add(moduli)
+            integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
+            z_weights = self.array(tile.axes[2].weights)
+            moments += to_numpy(xp.matmul(integrals, z_weights)).T
+            if part is not None:
+                part.finish()
+        return moments, smooth
+
+    def _atom_blocks(
+        self, tile: "_Tile", degree: int, width: float, kinks: bool
+    ) -> Iterator[_Block]:
+        """Compute the fields of the atoms on a tile: rows are channels and points in z,
+        columns are points in x and y.
+        """
+        constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
+        x, y, z = (
+            self.array(
+                gaussian_factors(
+                    r, axis.points, width, degree, self.accuracy.cut(degree)
+                )
             )
-            w = self.array(weights[tile.atoms])
+            for axis, r in zip(
+                tile.axes, self.frame.positions[tile.atoms].T, strict=True
+            )
+        )
+        planar = self.kernels.atom_terms(x, y, tile.rows, tile.columns, degree)
+
+        def components(weights: NDArray[np.float64]) -> list[tuple[Array, Array]]:
+            xp = self.xp
+            w = self.array(constant * weights.T[tile.atoms, :, np.newaxis])
             axial = [
                 xp.reshape(w * z[c, ...][:, None, :], (len(tile.atoms), -1))
                 for c in range(degree + 1)
             ]
-            planar = self.loops.atom_terms(x, y, tile.rows, tile.columns, degree)
-            components = [
+            return [
                 (_concat([axial[c] for c in harmonic], 0, xp).T, p)
                 for harmonic, p in zip(solid_harmonics(degree), planar, strict=True)
             ]
-            wx, wy, wz = (axis.weights for axis in tile.axes)
-            planar_weights = self.array(wx[tile.rows] * wy[tile.columns])
-            part = None if smooth is None else _SmoothTile(smooth, tile)
-            integrals = self._pool(
-                components,
-                planar_weights,
-                np.repeat(epsilon, len(wz)),
-                None if part is None else part.add,
-            )
-            integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
-            moments += to_numpy(xp.matmul(integrals, self.array(wz))).T
-            if part is not None:
-                part.finish()
-        return moments, smooth
+
+        fields = components(self.weights)
+        (envelope,) = components(np.abs(self.weights)) if kinks else (None,)
+        wx, wy, _ = (axis.weights for axis in tile.axes)
+        weights = self.array(wx[tile.rows] * wy[tile.columns])
+        for part in _cut(weights.shape[0], _BLOCK // fields[0][0].shape[0]):
+            if envelope is not None:
+                ((first, second),) = fields
+                values = first @ second[:, part]
+                around = envelope[0] @ envelope[1][:, part]
+                yield _Block(values * values, weights[part], (values, around))
+            else:
+                yield _Block(
+                    self.kernels.sum_of_squares([(a, p[:, part]) for a, p in fields]),
+                    weights[part],
+                )
 
     def convolution(
         self,
@@ -260,7 +355,7 @@ class _Molecule:
         width: float,
         epsilon: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Pool the moduli of smooth fields convolved with the wavelets of a scale.
+        """Integrate the moduli of smooth fields convolved with the wavelets of a scale.
 
         Parameters
         ----------
@@ -272,103 +367,94 @@ class _Molecule:
         width : float
             Width of the results.
         epsilon : ndarray of shape (n_channels,)
-            What softens the moduli.
+            Softening of the moduli.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
         """
-        xp, n_channels = self.xp, len(self.weights)
-        reach = margin(degree, self.tol, self.softening) * width
-        grid = fine_grid(self.positions, 2, degree, width, self.tol, self.softening)
-
-        moments = np.zeros((n_channels, len(self.Q)))
-        for tile in _tiles(grid, self.positions, reach):
-            window = _window(smooth.grid, tile.axes, _CUT * scale)
-            x, y, z = (
-                self.array(
-                    gaussian_factors(to.points, axis.points[part], scale, degree, _CUT)
-                    * (axis.weights[part] / scale)
-                )
-                for to, axis, part in zip(tile.axes, smooth.grid, window, strict=True)
-            )
-            (_, _, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
-            values = smooth.values[window[0], :, window[1], window[2]] + _FLOOR
-            # Even powers first: those of a harmonic then follow each other.
-            powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
-            y = xp.reshape(xp.stack([y[b, ...] for b in powers], axis=1), (-1, n_y))
-            along_y = xp.reshape(xp.matmul(y, values), (-1, (degree + 1) * n_z))
-            # The last and longest matrix products are along x, the axis of the
-            # harmonics.
-            components = []
-            for harmonic in solid_harmonics(degree):
-                planar = []
-                for a, polynomial in harmonic.items():
-                    # Powers in between that do not occur have the factor zero.
-                    found = [powers.index(b) for b, _ in polynomial]
-                    first, last = min(found), max(found)
-                    terms = [
-                        polynomial.get((b, degree - a - b), 0.0)
-                        * z[degree - a - b, ...].T
-                        for b in powers[first : last + 1]
-                    ]
-                    plane = xp.matmul(
-                        along_y[:, first * n_z : (last + 1) * n_z],
-                        _concat(terms, 0, xp),
-                    )
-                    planar.append(xp.reshape(plane, (n_x, -1)))
-                constant = wavelet_constant(degree)
-                axial = [constant * x[a, ...].T for a in harmonic]
-                components.append((_concat(axial, 0, xp).T, _concat(planar, 0, xp)))
-            wx, wy, wz = (axis.weights for axis in tile.axes)
-            planar_weights = self.array(np.outer(wy, wz).ravel())
-            for channel in range(n_channels):
-                part = slice(channel * t_y * t_z, (channel + 1) * t_y * t_z)
-                integrals = self._pool(
-                    [(a, p[:, part]) for a, p in components],
-                    planar_weights,
-                    np.repeat(epsilon[channel], len(wx)),
-                )
-                moments[channel] += to_numpy(xp.matmul(integrals, self.array(wx)))
+        moments = np.zeros((len(self.weights), len(self.Q)))
+        grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
+        reach = self.accuracy.margin(degree) * width
+        for tile in _tiles(grid, self.frame.positions, reach):
+            wx = tile.axes[0].weights
+            for channel, block in self._convolved_blocks(smooth, tile, degree, scale):
+                low = np.repeat(epsilon[channel], len(wx))
+                _, integrals = self._integrate(block, low)
+                moments[channel] += to_numpy(self.xp.matmul(integrals, self.array(wx)))
         return moments
 
-    def _pool(
-        self,
-        components: Sequence[tuple[Array, Array]],
-        weights: Array,
-        epsilon: NDArray[np.float64],
-        use: Callable[[Array], None] | None = None,
-    ) -> Array:
-        """Integrate the powers of a modulus along its columns.
-
-        Parameters
-        ----------
-        components : list of (array of shape (n_rows, k), array of shape (k, n_columns))
-            For each order m, matrices whose product is that component of the field.
-        weights : array of shape (n_columns,)
-            Weights of the columns as a quadrature rule.
-        epsilon : ndarray of shape (n_rows,)
-            What softens the moduli.
-        use : callable or None
-            Is given the moduli, some columns after others.
-
-        Returns
-        -------
-        array of shape (n_exponents, n_rows)
+    def _convolved_blocks(
+        self, smooth: "_Smooth", tile: "_Tile", degree: int, scale: float
+    ) -> Iterator[tuple[int, _Block]]:
+        """Convolve smooth fields on a tile, channel by channel: rows are points in x,
+        columns are points in y and z.
         """
-        integrals = 0.0
-        for part in _cut(weights.shape[0], _BLOCK // components[0][0].shape[0]):
-            moduli, integral = self.loops.pool(
-                [(a, p[:, part]) for a, p in components],
-                weights[part],
-                self.Q,
-                _AMPLITUDE,
-                epsilon,
+        xp = self.xp
+        cut = self.accuracy.wavelet_cut(degree)
+        window = _window(smooth.grid, tile.axes, cut * scale)
+        x, y, z = (
+            self.array(
+                gaussian_factors(to.points, axis.points[part], scale, degree, cut)
+                * (axis.weights[part] / scale)
             )
-            integrals += integral
-            if use is not None:
-                use(moduli)
-        return integrals
+            for to, axis, part in zip(tile.axes, smooth.grid, window, strict=True)
+        )
+        (_, _, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
+        values = smooth.values[window[0], :, window[1], window[2]] + _FLOOR
+        # Even powers first: those of a harmonic then follow each other.
+        powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
+        y = xp.reshape(xp.stack([y[b, ...] for b in powers], axis=1), (-1, n_y))
+        along_y = xp.reshape(xp.matmul(y, values), (-1, (degree + 1) * n_z))
+        # The last and longest matrix products are along x, the axis of the harmonics.
+        components = []
+        for harmonic in solid_harmonics(degree):
+            planar = []
+            for a, polynomial in harmonic.items():
+                # Powers in between that do not occur have the factor zero.
+                found = [powers.index(b) for b, _ in polynomial]
+                first, last = min(found), max(found)
+                terms = [
+                    polynomial.get((b, degree - a - b), 0.0) * z[degree - a - b, ...].T
+                    for b in powers[first : last + 1]
+                ]
+                plane = xp.matmul(
+                    along_y[:, first * n_z : (last + 1) * n_z], _concat(terms, 0, xp)
+                )
+                planar.append(xp.reshape(plane, (n_x, -1)))
+            constant = wavelet_constant(degree)
+            axial = [constant * x[a, ...].T for a in harmonic]
+            components.append((_concat(axial, 0, xp).T, _concat(planar, 0, xp)))
+        _, wy, wz = (axis.weights for axis in tile.axes)
+        weights = self.array(np.outer(wy, wz).ravel())
+        n_columns = t_y * t_z
+        for channel in range(len(self.weights)):
+            start = channel * n_columns
+            for part in _cut(n_columns, _BLOCK // components[0][0].shape[0]):
+                columns = slice(start + part.start, start + part.stop)
+                yield (
+                    channel,
+                    _Block(
+                        self.kernels.sum_of_squares(
+                            [(a, p[:, columns]) for a, p in components]
+                        ),
+                        weights[part],
+                    ),
+                )
+
+    def _integrate(
+        self, block: _Block, epsilon: NDArray[np.float64]
+    ) -> tuple[Array, Array]:
+        """Return the modulus on a block, and the integrals of its powers over columns.
+
+        `epsilon`, of shape (n_rows,), softens the modulus.
+        """
+        if block.kinks is not None:
+            modulus, powers = self.kinks.powers(*block.kinks, self.scales)
+            return modulus, self.xp.stack([p @ block.weights for p in powers])
+        return self.kernels.integrate_powers(
+            block.squared, block.weights, self.Q, self.scales, epsilon
+        )
 
     def array(self, values: NDArray[np.float64]) -> Array:
         """Move an array to where the fields are computed."""
@@ -378,24 +464,34 @@ class _Molecule:
 class _Smooth:
     """Fields convolved with a Gaussian, on a coarse grid, for wavelets of a scale."""
 
-    def __init__(self, molecule: _Molecule, width: float, scale: float) -> None:
-        self.grid = coarse_grid(molecule.positions, *_smooth_widths(width, scale))
+    def __init__(
+        self, molecule: _Molecule, width: float, scale: float, degree: int
+    ) -> None:
+        self.grid = coarse_grid(molecule.frame, width, scale, degree, molecule.accuracy)
         n_x, n_y, n_z = (len(axis.points) for axis in self.grid)
         self.values = molecule.xp.zeros(
             (n_x, len(molecule.weights), n_y, n_z), dtype=molecule.dtype
         )
-        self.width = _SMOOTHING * scale
+        self.width = SMOOTHING * scale
         self._field_width = width
         self._scale = scale
+        self._degree = degree
         self.molecule = molecule
+
+    @property
+    def cut(self) -> float:
+        """Where Gaussians that smooth are cut, in their width."""
+        return self.molecule.accuracy.smoothing_cut(self._degree)
 
     def coarser(self) -> "_Smooth":
         """Smooth the fields further, for wavelets of twice the scale."""
         xp = self.molecule.xp
-        result = _Smooth(self.molecule, self._field_width, 2 * self._scale)
+        result = _Smooth(
+            self.molecule, self._field_width, 2 * self._scale, self._degree
+        )
         width = sqrt(result.width**2 - self.width**2)
         for parts, axes in _parts(result.grid):
-            window = _window(self.grid, axes, _SMOOTHING_CUT * width)
+            window = _window(self.grid, axes, self.cut * width)
             x, y, z = (
                 self.factors(
                     to.points, Axis(axis.points[part], axis.weights[part]), width
@@ -411,7 +507,7 @@ class _Smooth:
 
     def factors(self, points: NDArray[np.float64], axis: Axis, width: float) -> Array:
         """Make the matrix that convolves with a Gaussian along an axis."""
-        factors = gaussian_factors(points, axis.points, width, 0, _SMOOTHING_CUT)
+        factors = gaussian_factors(points, axis.points, width, 0, self.cut)
         return self.molecule.array(factors[0] * (axis.weights / (sqrt(2 * pi) * width)))
 
 
@@ -421,7 +517,7 @@ class _SmoothTile:
     def __init__(self, smooth: _Smooth, tile: "_Tile") -> None:
         self._smooth = smooth
         self._tile = tile
-        self._window = _window(smooth.grid, tile.axes, _SMOOTHING_CUT * smooth.width)
+        self._window = _window(smooth.grid, tile.axes, smooth.cut * smooth.width)
         self._x, self._y, self._z = (
             smooth.factors(to.points[part], axis, smooth.width)
             for to, part, axis in zip(smooth.grid, self._window, tile.axes, strict=True)
@@ -437,7 +533,7 @@ class _SmoothTile:
     def finish(self) -> None:
         """Add everything."""
         molecule, tile = self._smooth.molecule, self._tile
-        field = molecule.loops.spread(
+        field = molecule.kernels.spread(
             _concat(self._layers, 2, molecule.xp),
             tile.rows,
             tile.columns,
@@ -447,11 +543,6 @@ class _SmoothTile:
         field = molecule.xp.matmul(molecule.xp.matmul(self._x, field), self._y.T)
         x, y, z = self._window
         self._smooth.values[x, :, y, z] += molecule.xp.permute_dims(field, (2, 0, 3, 1))
-
-
-def _smooth_widths(width: float, next_scale: float) -> tuple[float, float]:
-    """Width of a smoothed field, and what the smoothing leaves of the next scale."""
-    return hypot(width, _SMOOTHING * next_scale), next_scale * sqrt(1 - _SMOOTHING**2)
 
 
 class _Tile(NamedTuple):

@@ -6,10 +6,13 @@ it into fields.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from math import comb, e, factorial, gamma, pi, sqrt
+from math import comb, e, factorial, gamma, perm, pi, sqrt
 from typing import Any
 
+import numpy as np
+
 __all__ = [
+    "cancellation",
     "solid_harmonics",
     "wavelet_constant",
     "wavelet_peak",
@@ -54,29 +57,28 @@ def solid_harmonics(degree: int) -> tuple[Mapping[int, Polynomial], ...]:
 
 def _solid_harmonic(degree: int, m: int) -> Mapping[int, Polynomial]:
     order = abs(m)
-    norm = sqrt((2 * degree + 1) / (4 * pi))
-    norm *= sqrt(
-        (2 if m else 1) * factorial(degree - order) / factorial(degree + order)
-    )
-    harmonic: dict[int, dict[tuple[int, int], float]] = {}
+    norm = sqrt((2 * degree + 1) / (4 * pi)) / 2**degree
+    norm *= sqrt((2 if m else 1) * factorial(degree - order))
+    norm /= sqrt(factorial(degree + order))
+    # In whole numbers, so that terms cancel exactly.
+    harmonic: dict[int, dict[tuple[int, int], int]] = {}
     for k in range((degree - order) // 2 + 1):
         # Coefficient of r^2k z^(l - 2k - |m|) in the associated Legendre function.
         legendre = (-1) ** k * comb(degree, k) * comb(2 * degree - 2 * k, degree)
-        legendre *= factorial(degree - 2 * k) / factorial(degree - 2 * k - order)
+        legendre *= perm(degree - 2 * k, order)
         # r^2k = sum over i of binom(k, i) (x^2 + y^2)^i z^(2k - 2i)
         for i in range(k + 1):
             terms = harmonic.setdefault(degree - order - 2 * i, {})
             for h in range(i + 1):
                 for (a, b), part in _azimuthal(order, negative=m < 0).items():
                     power = (a + 2 * h, b + 2 * (i - h))
-                    value = norm / 2**degree * legendre * comb(k, i) * comb(i, h) * part
-                    terms[power] = terms.get(power, 0.0) + value
-    # Some of the terms cancel.
-    harmonic = {
-        c: {power: p for power, p in terms.items() if abs(p) > 1e-12}
+                    value = legendre * comb(k, i) * comb(i, h) * part
+                    terms[power] = terms.get(power, 0) + value
+    exact = {
+        c: {power: norm * p for power, p in terms.items() if p}
         for c, terms in harmonic.items()
     }
-    return {c: terms for c, terms in harmonic.items() if terms}
+    return {c: terms for c, terms in exact.items() if terms}
 
 
 def _azimuthal(order: int, negative: bool) -> dict[tuple[int, int], int]:
@@ -85,6 +87,34 @@ def _azimuthal(order: int, negative: bool) -> dict[tuple[int, int], int]:
         (order - b, b): (-1) ** (b // 2) * comb(order, b)
         for b in range(int(negative), order + 1, 2)
     }
+
+
+@cache
+def cancellation(degree: int) -> float:
+    """Return how much larger the terms of solid harmonics are than their sums.
+
+    It is the largest sum of the moduli of all terms on the unit sphere, relative to
+    the root mean square of the harmonics: rounding errors grow by this factor.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.harmonics import cancellation
+    >>> [round(cancellation(degree)) for degree in (0, 1, 4, 12)]
+    [1, 2, 4, 91]
+    """
+    t = np.linspace(0, pi / 2, 25)
+    polar, azimuth = np.meshgrid(t, t, indexing="ij")
+    z, rho = np.cos(polar), np.sin(polar)
+    x, y = rho * np.cos(azimuth), rho * np.sin(azimuth)
+    sums = [
+        sum(
+            abs(p) * x**a * y**b * z**c
+            for c, terms in harmonic.items()
+            for (a, b), p in terms.items()
+        )
+        for harmonic in solid_harmonics(degree)
+    ]
+    return float(np.max(sums)) * sqrt(4 * pi)
 
 
 def wavelet_constant(degree: int) -> float:

@@ -1,0 +1,329 @@
+r"""Steps, margins and cuts of the grids, from the tolerance that a user states.
+
+Several errors add up in a coefficient, and each has a rule here.
+
+Step
+    A sum over the points of a grid in place of an integral. With kinks, where an
+    unsoftened modulus vanishes, the error is a power of the step :math:`h`. Without
+    them, it falls like :math:`e^{-c / h}`.
+Margin
+    The part of the integral that lies outside of the grid.
+Cut
+    The distance beyond which a Gaussian factor is replaced by zero.
+Aliases
+    Fields of order 1 are sampled on a coarse grid on their way to order 2.
+Kinks
+    A density that changes sign has a modulus with kinks on whole surfaces.
+Rounding
+    Sums in single or double precision.
+
+``benchmarks/tune.py`` measures the constants of the steps again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, e, exp, log, log2, pi, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammainccinv
+
+from skscatharm.transform.harmonics import cancellation
+from skscatharm.transform.transform import Transform
+
+__all__ = [
+    "DOUBLE",
+    "KINK_ORDER",
+    "KINK_WIDTH",
+    "SMOOTHING",
+    "Accuracy",
+    "check_accuracy",
+    "exponent_classes",
+    "weight_classes",
+]
+
+_Array = NDArray[np.float64]
+_Indices = NDArray[np.intp]
+
+_LEAST_EXPONENT = 0.5
+_SHARE = 0.1  # of the tolerance, that each cut may cost
+_LARGEST_STEP = 0.65
+
+# All steps are in widths of the field. Degree 0 has no zeros.
+_DEGREE_0 = (0.6, 0.085)  # at tol=1e-5, and the power of the tolerance
+# Unsoftened moduli: steps for degrees 1, 2, 3 and more, by order, at a tolerance.
+# Where fields of neighbouring atoms overlap much, there are more zeros.
+_HARD_REFERENCE, _HARD_POWER = 2.1e-4, 0.27
+_HARD = {1: (0.37, 0.48, 0.43, 0.40), 2: (0.46, 0.54, 0.52, 0.40)}
+_HARD_CROWDED = {1: (0.31, 0.40, 0.32, 0.33), 2: (0.40, 0.46, 0.44, 0.37)}
+_CROWDED = {1: 2.7, 2: 1.55}  # distance of neighbours in widths
+# Softened moduli: errors are A exp(-c / h), with A and c by order and degree.
+_SOFT = {
+    1: ((0.016, 2.9), (0.011, 2.8), (0.0031, 2.06), (0.0031, 2.06)),
+    2: ((0.06, 5.0), (0.06, 5.0), (0.06, 5.0), (0.06, 5.0)),
+}
+_SOFT_SHARE = 0.3  # of the tolerance
+# Softening divided by the largest weight, from which this is true. Steps shrink with
+# this power of less.
+_SOFTNESS, _SOFTNESS_POWER = 0.4, 0.25
+_HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.9  # the latter in inner steps
+
+#: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
+#: scales of the wavelets of order 2.
+SMOOTHING = sqrt(3 / 8)
+
+# Moduli with kinks on surfaces: order of the kernel that rounds them, and its width
+# relative to the sum of the moduli of the atoms.
+KINK_ORDER, KINK_WIDTH = 6, 0.16
+
+#: Exponents above this are computed in double precision.
+DOUBLE = 4.0
+# What rounding allows.
+_LARGEST_EXPONENT = 32.0
+_LEAST_TOL = {"float32": 2e-6, "float64": 1e-8}
+_ROUNDING = {"float32": 3e-8, "float64": 1e-16}  # times what terms cancel
+_LEAST_FOURIER_TOL = 1e-6
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What decides on the accuracy of some coefficients, and the rules.
+
+    Attributes
+    ----------
+    tol : float
+        Relative error that is allowed.
+    softness : float
+        Softening divided by the largest weight of an atom; 0 if there is none.
+    exponent : float
+        Largest exponent.
+    signed : bool
+        Whether there are weights of both signs.
+    """
+
+    tol: float
+    softness: float = 0.0
+    exponent: float = 4.0
+    signed: bool = False
+
+    def step(self, order: int, degree: int, crowding: float = 0.0) -> float:
+        """Return the step among the atoms, in widths of the field.
+
+        `crowding` is the distance of neighbouring atoms in widths.
+        """
+        step, power = _DEGREE_0
+        step *= (self.tol / 1e-5) ** power
+        if degree > 0:
+            step = max(self._hard(order, degree, crowding), self._soft(order, degree))
+        # The field to the power q is narrower than the field.
+        return min(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
+
+    def spectral_step(self, degree: int) -> float:
+        """Return the step at which a grid holds the spectrum of a field, in widths.
+
+        Beyond it, the spectrum is down to where the field is at the margin.
+        """
+        return pi / _tail(degree, exp(-(self.margin(degree) ** 2) / 2))
+
+    def outer_step(self, order: int, degree: int, crowding: float = 0.0) -> float:
+        """Return the step far from the atoms, in widths."""
+        step = self.step(order, degree, crowding)
+        if degree > 0 and step <= self._soft(order, degree):
+            return min(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
+        loose = _HARD_OUTER_STEP * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
+        return max(step, min(loose, _HARD_OUTER_STEP if degree else step))
+
+    def _hard(self, order: int, degree: int, crowding: float) -> float:
+        table = _HARD_CROWDED if crowding < _CROWDED[order] else _HARD
+        step = table[order][min(degree, 4) - 1]
+        return step * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
+
+    def _soft(self, order: int, degree: int) -> float:
+        amplitude, rate = _SOFT[order][min(degree, 4) - 1]
+        step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
+        return step * min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER
+
+    def margin(self, degree: int) -> float:
+        r"""Return how far the grid reaches beyond the atoms, in widths.
+
+        The integral of :math:`r^{lq} e^{-q r^2 / 2}` beyond it is a small share of the
+        whole, for the least exponent. All powers of a softened modulus decay like its
+        square.
+        """
+        return _margin(degree, _SHARE * self.tol, self.softness if degree else 0.0)
+
+    def cut(self, degree: int) -> float:
+        """Return the distance, in widths, beyond which a factor of an atom is zero."""
+        return self.margin(degree) + (0.5 if degree else 0.0)
+
+    def wavelet_cut(self, degree: int) -> float:
+        """Return the same for the wavelets of order 2, in scales."""
+        return _tail(degree, _SHARE * self.tol)
+
+    def smoothing_cut(self, degree: int) -> float:
+        """Return the same for the Gaussian that smooths fields of order 1, in widths.
+
+        What is left of the wavelets amplifies errors.
+        """
+        amplification = (1 - SMOOTHING**2) ** (-degree / 2)
+        return _tail(0, 0.3 * _SHARE * self.tol / amplification)
+
+    def kink_step(self, distances: _Array) -> float:
+        r"""Return the step that samples the rounded kinks of a density, in widths.
+
+        Between atoms of opposite signs at a distance R, in widths, the density divided
+        by the sum of its moduli is :math:`\tanh(R x / 2)`. Its kink is rounded with a
+        kernel of width `KINK_WIDTH`. There, the density is down to
+        :math:`e^{-R^2 / 8}`.
+        """
+        share = np.minimum(
+            _SHARE * self.tol * np.exp(_LEAST_EXPONENT * distances**2 / 8), 0.5
+        )
+        frequency = np.sqrt(2 * gammainccinv(KINK_ORDER, share))
+        steps = 2 * pi * 2 * KINK_WIDTH / (distances * frequency)
+        return float(steps.min(initial=_LARGEST_STEP))
+
+    def coarse_step(self, degree: int, width: float, next_scale: float) -> float:
+        """Return the step of smoothed fields, of a width before, for order 2.
+
+        `next_scale` is the scale of the wavelets that they meet. All are lengths.
+        """
+        decay = 0.0
+        if degree > 0:
+            _, decay = _SOFT[1][min(degree, 4) - 1]
+            decay *= min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER / (2 * pi)
+        step = _coarse_step(degree, width / next_scale, decay, self.tol)
+        return step * next_scale
+
+    def coarse_margin(self, degree: int) -> float:
+        """Return how far the coarse grid reaches beyond the atoms, in widths."""
+        return _tail(degree, min(sqrt(self.tol), 1e-2) / 3)
+
+
+@cache
+def _margin(degree: int, share: float, softness: float) -> float:
+    q = _LEAST_EXPONENT
+    margin = sqrt(2 / q * gammainccinv((3 + degree * q) / 2, share))
+    if softness > 0:
+        # Where the field is small, q / 2 eps^(q - 2) U^2 is left of U^q.
+        share /= max(q / 2 * softness ** (q - 2), 1.0)
+        margin = min(margin, sqrt(gammainccinv(1.5 + degree, share)))
+    return margin
+
+
+@cache
+def _tail(degree: int, share: float) -> float:
+    r"""Distance at which :math:`r^l e^{-r^2/2}` is down to a share of its maximum."""
+
+    def drop(r: float) -> float:
+        rise = degree / 2 * log(r * r * e / degree) if degree else 0.0
+        return r * r / 2 - rise
+
+    return _bisect(lambda r: drop(r) > -log(share), sqrt(degree) + 0.1, 40.0)
+
+
+@cache
+def _coarse_step(degree: int, width: float, decay: float, share: float) -> float:
+    r"""Largest step at which aliases are a share of the signal, in scales of order 2.
+
+    The spectrum of a field of order 1 falls like :math:`e^{-t^2 k^2 / 2}`; what is left
+    of kinks adds about :math:`2 (k t)^{-4} e^{-d k t}`. It is multiplied with that of
+    the smoothing Gaussian, of width :math:`\tau`. The spectrum of the wavelet falls
+    like :math:`(b k)^l e^{-b^2 k^2 / 2}`. The sampled field has a copy at a distance of
+    :math:`K = 2 \pi / h`; where both meet, it adds to the result.
+    """
+    tau2, b2 = SMOOTHING**2, 1 - SMOOTHING**2
+    a2 = tau2 + width**2
+    rise = degree / 2 * log(degree / e) if degree else 0.0
+    signal = degree / 2 * log(b2 / (a2 + b2)) + rise
+    least = -log(share) - signal
+
+    def small(K: float) -> bool:
+        k = np.linspace(0.05, 0.95, 60) * K
+        wavelet = b2 * k**2 / 2 - degree / 2 * np.log(b2 * k**2)
+        smooth = wavelet + a2 * (K - k) ** 2 / 2
+        x = (K - k) * width
+        kinks = wavelet + tau2 * (K - k) ** 2 / 2 + decay * x
+        kinks += 4 * np.log(np.maximum(x, 1.0)) - log(2)
+        return bool(min(smooth.min() + log(3), kinks.min()) > least)
+
+    return 2 * pi / _bisect(small, 0.1, 100.0)
+
+
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Find where a condition that holds at `high` begins to hold."""
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def exponent_classes(exponents: NDArray[np.float64]) -> list[tuple[float, _Indices]]:
+    """Group exponents that share a grid, whichever others are asked for.
+
+    Returns
+    -------
+    list of (float, ndarray of int)
+        The largest exponent of a class (4, 8, 16, ...), and indices of those in it.
+    """
+    largest = 2.0 ** np.maximum(np.ceil(np.log2(exponents)), 2)
+    return [(float(q), np.flatnonzero(largest == q)) for q in np.unique(largest)]
+
+
+def weight_classes(
+    weights: _Array, softening: float
+) -> list[tuple[float, bool, _Indices]]:
+    """Group channels that share a grid, whichever others are asked for.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_channels, n_atoms)
+    softening : float
+
+    Returns
+    -------
+    list of (float, bool, ndarray of int)
+        The softness of a class, whether there are weights of both signs, and indices
+        of the channels in it.
+    """
+    groups: dict[tuple[float, bool], list[int]] = {}
+    for channel, row in enumerate(weights):
+        softness, largest = 0.0, np.abs(row).max()
+        if softening > 0:
+            halvings = ceil(log2(max(_SOFTNESS * largest / softening, 1.0)))
+            softness = _SOFTNESS / 2**halvings
+        signed = bool(row.min() < 0 < row.max())
+        groups.setdefault((softness, signed), []).append(channel)
+    return [(*key, np.array(channels)) for key, channels in groups.items()]
+
+
+def check_accuracy(transform: Transform) -> None:
+    """Raise if the tolerance cannot be kept.
+
+    Raises
+    ------
+    ValueError
+        If rounding errors, or the exponents, leave the range of the precision. The
+        message says what to change.
+    """
+    tol, dtype = transform.tol, transform.dtype
+    if (largest := max(transform.exponents)) > _LARGEST_EXPONENT:
+        raise ValueError(
+            f"Q holds the exponent {largest:g}; the largest that can be computed is "
+            f"{_LARGEST_EXPONENT:g}. Remove it."
+        )
+    degree = max(path.degree for path in transform.paths)
+    least = max(_LEAST_TOL[dtype], _ROUNDING[dtype] * cancellation(degree))
+    if tol < least:
+        other = " or choose dtype='float64'" if dtype == "float32" else ""
+        lower = " or a smaller L" if least > _LEAST_TOL[dtype] else ""
+        raise ValueError(
+            f"tol={tol:g} cannot be kept with dtype={dtype!r} and L={degree}: the "
+            f"least is {least:.1g}. Choose a larger tol{lower}{other}."
+        )
+    if transform.engine == "fourier" and tol < _LEAST_FOURIER_TOL:
+        raise ValueError(
+            f"tol={tol:g} cannot be kept with engine='fourier': the least is "
+            f"{_LEAST_FOURIER_TOL:g}. Choose a larger tol, or engine='separable'."
+        )

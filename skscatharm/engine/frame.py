@@ -1,0 +1,132 @@
+"""The frame in which a molecule stands on its grid, whatever its orientation was."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import product
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+__all__ = ["Frame"]
+
+_Array = NDArray[np.float64]
+
+# Moments of inertia, and distances, that differ by less than this share are equal.
+_EQUAL = 1e-6
+# Any direction that no symmetry of a molecule would choose.
+_DIRECTION = np.array([0.8, 1.9, 3.1])
+
+
+class Frame:
+    """A molecule in its own axes.
+
+    The axes are principal axes of the positions, the longest first: the box around the
+    molecule becomes small, and copies in any orientation become equal up to rounding.
+    Symmetric molecules have equal moments, which leave a choice. Each choice that
+    their atoms suggest gets a score, and the highest wins; choices of the same score
+    are equivalent by symmetry.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+        Positions of the atoms, in any unit.
+    charges : ndarray of shape (n_atoms,)
+        Nuclear charges, or other numbers that tell the atoms apart.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+        The positions in these axes. The box around them is centred on the origin.
+    rotation : ndarray of shape (3, 3)
+        The axes, one a column: orthonormal, of either handedness.
+    centre : ndarray of shape (3,)
+        The origin, in the coordinates that were given:
+        ``(given - centre) @ rotation`` are the positions.
+    """
+
+    def __init__(self, positions: _Array, charges: NDArray[Any]) -> None:
+        mean = positions.mean(axis=0)
+        self.rotation = _best_axes(positions - mean, charges)
+        turned = (positions - mean) @ self.rotation
+        middle = (turned.max(axis=0) + turned.min(axis=0)) / 2
+        self.positions = turned - middle
+        self.centre = mean + self.rotation @ middle
+
+    @property
+    def half_lengths(self) -> _Array:
+        """Half of the length of the molecule along each axis."""
+        return np.abs(self.positions).max(axis=0)
+
+    @cached_property
+    def spacing(self) -> float:
+        """Median distance of neighbouring atoms; infinity for one atom."""
+        if len(self.positions) == 1:
+            return inf
+        distances, _ = KDTree(self.positions).query(self.positions, k=2)
+        return float(np.median(distances[:, 1]))
+
+
+def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:
+    axes = np.stack(list(_possible_axes(centred)))
+    size = max(float(np.abs(centred).max()), 1e-12)
+    phases = np.einsum("ni,fik,k->fn", centred / size, axes, _DIRECTION)
+    scores: _Array = np.sin(phases + 0.4) @ charges
+    best = scores.max()
+    # Equivalent choices differ by rounding; take the first of them.
+    return axes[np.flatnonzero(scores > best - 1e-9 * np.abs(charges).sum())[0]]
+
+
+def _possible_axes(centred: _Array) -> Iterator[_Array]:
+    """Yield all axes that the positions suggest, in both directions."""
+    moments, vectors = np.linalg.eigh(centred.T @ centred)
+    moments, vectors = moments[::-1], vectors[:, ::-1]
+    equal = np.diff(moments) > -_EQUAL * max(moments[0], 1e-12)
+    if equal.all():
+        choices = _pairs_of_atoms(centred)
+    elif equal.any():
+        choices = _turned(centred, vectors, [0, 1] if equal[0] else [1, 2])
+    else:
+        choices = iter([vectors])
+    for choice in choices:
+        for signs in product((1.0, -1.0), repeat=3):
+            yield choice * np.array(signs)
+
+
+def _turned(centred: _Array, vectors: _Array, pair: list[int]) -> Iterator[_Array]:
+    """Yield principal axes of which two, of equal moments, point to atoms."""
+    plane = vectors[:, pair]
+    across = centred @ plane
+    found = False
+    for direction in _outermost(across):
+        found = True
+        turn = np.array([[direction[0], -direction[1]], [direction[1], direction[0]]])
+        choice = vectors.copy()
+        choice[:, pair] = plane @ turn
+        yield choice
+    if not found:  # a linear molecule
+        yield vectors
+
+
+def _pairs_of_atoms(centred: _Array) -> Iterator[_Array]:
+    """Yield axes of which the first points to an atom, and the second near another."""
+    found = False
+    for first in _outermost(centred):
+        across = centred - np.outer(centred @ first, first)
+        for second in _outermost(across):
+            found = True
+            yield np.column_stack([first, second, np.cross(first, second)])
+    if not found:  # one atom
+        yield np.eye(3)
+
+
+def _outermost(vectors: _Array) -> _Array:
+    """Return the directions of the longest vectors."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    longest = lengths.max()
+    if longest < 1e-6:
+        return vectors[:0]
+    chosen = lengths > (1 - _EQUAL) * longest
+    return vectors[chosen] / lengths[chosen, np.newaxis]

@@ -1,0 +1,47 @@
+"""What an engine is asked for, and what it is given."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Atoms", "Engine"]
+
+
+class Atoms(NamedTuple):
+    """The atoms of a molecule as the source of its densities.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+        In the unit of the width.
+    charges : ndarray of shape (n_atoms,)
+        Nuclear charges.
+    weights : ndarray of shape (n_channels, n_atoms)
+        Weights of the atoms in each channel.
+    """
+
+    positions: NDArray[np.float64]
+    charges: NDArray[Any]
+    weights: NDArray[np.float64]
+
+
+class Engine(Protocol):
+    """A way to compute what a :class:`~skscatharm.transform.transform.Transform` asks.
+
+    An engine is made of a transform and an array library. Fields stay inside of it.
+    """
+
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes that a molecule needs at least."""
+        ...
+
+    def coefficients(self, batch: Sequence[Atoms]) -> NDArray[np.float64]:
+        """Compute the coefficients of a batch of molecules.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        """
+        ...
