@@ -337,6 +337,12 @@ def _read_array(molecules: NDArray[Any]) -> AtomTable:
 
 def _stack(molecules: Sequence[Any]) -> NDArray[Any]:
     """Put molecules together in one array, padded if they differ in size."""
+    for i, molecule in enumerate(molecules):
+        if isinstance(molecule, list | tuple) and molecule and _is_atoms(molecule[0]):
+            raise TypeError(
+                f"Molecule {i} is itself a list of ase.Atoms; pass one list of all: "
+                "[atoms for frames in X for atoms in frames]."
+            )
     if not any(is_masked(molecule) for molecule in molecules):
         try:
             return np.asarray(molecules)

@@ -228,6 +228,14 @@ class TestASE:
         with pytest.raises(TypeError, match=r"list of ase.Atoms: \[atoms, ...\]"):
             check_structures(X)
 
+    @pytest.mark.parametrize("n_frames", [1, 2])
+    def test_lists_of_lists(self, n_frames: int) -> None:
+        first, second = self.MOLECULES()
+        with pytest.raises(
+            TypeError, match=r"Molecule 0 is itself a list of ase.Atoms"
+        ):
+            check_structures([[first], n_frames * [second]])
+
 
 class TestMasks:
     def test_masked_rows_are_padding(self) -> None:
