@@ -33,7 +33,7 @@ def check_structures(X: Any) -> list[Structure]:
         - A sequence of arrays of shape (n_atoms, 4), one for each molecule.
         - A sequence of `ase.Atoms`, such as a list, a trajectory or a column of a
           DataFrame, or of rows of a database of ASE.
-        - A sequence of :class:`Structure`.
+        - A sequence of :class:`~skscatharm.structures.Structure`.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def check_structures(X: Any) -> list[Structure]:
         a NaN or infinite entry, a charge that is no element, an atom after padding, a
         row that is masked in part, a coordinate beyond 1e6 Å, an extent of more than
         1e4 Å, or two atoms closer than 0.15 Å. If an `ase.Atoms` is periodic, or cut by
-        its cell. If the coordinates of all molecules are in bohr, nm or pm; this is
-        not checked for :class:`Structure`.
+        its cell. If the coordinates look like bohr, nm or pm, and no molecule has a
+        bond in Å; a :class:`~skscatharm.structures.Structure` is exempt from this.
 
     Warns
     -----

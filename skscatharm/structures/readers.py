@@ -46,8 +46,8 @@ class AtomTable(NamedTuple):
     cells : dict of int to ndarray of shape (3, 3)
         Cells of the molecules that have one, by the number of the molecule.
     is_explicit : bool
-        Whether the molecules are :class:`Structure` values. They are not read from
-        files, so unusual distances are intended.
+        Whether each molecule is a :class:`~skscatharm.structures.Structure`. These are
+        not read from files, so unusual distances are intended.
     """
 
     charges: NDArray[np.float64]
