@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -28,10 +29,11 @@ __all__ = ["StructureWarning", "check_cells", "check_units"]
 
 Array = NDArray[np.float64]
 
-# The lengths of bonds, divided by the sums of covalent radii: all of them, from Cr2 to
-# beyond F2; and those of whole molecules, of which N2 and F2 are the extremes.
+# The lengths of bonds, divided by the sums of covalent radii: from Cr2 to beyond F2; in
+# most molecules, from N2 to F2; and the median of a molecule, from N2O to NF3.
 _BONDS = (0.6, 1.3)
 _USUAL_BONDS = (0.75, 1.25)
+_MEDIAN_BONDS = (0.8, 1.1)
 _H2 = 0.74  # Å, the bond of H2, which the radius of H does not fit
 
 # Other units of length, in Å.
@@ -59,9 +61,9 @@ def check_units(
     Raises
     ------
     ValueError
-        If at least half of the molecules look like the same unit, and no atom of any is
-        bonded in Å. For bohr, one of them must have three atoms or more, of two
-        elements or more.
+        If at least half of the molecules look like the same unit, no atom of any is
+        bonded in Å, and the median of all bonds is that of molecules. For bohr and pm,
+        pairs of atoms do not suffice, and for bohr neither do molecules of one element.
 
     Warns
     -----
@@ -79,15 +81,18 @@ def check_units(
     for unit, length in _UNITS.items():
         fits = _is_within(ratios * length, _USUAL_BONDS)
         suspects = (n_known > 0) & (_sum(fits, atoms) == n_known)
-        may_be_stretched = is_pair | (is_one_element & (unit == "bohr"))
+        may_be_stretched = (is_pair & (length < 1)) | (
+            is_one_element & (unit == "bohr")
+        )
         if any_bond:
             suspects &= ~may_be_stretched
         if not suspects.any():
             continue
         is_sure = (
             not any_bond
-            and not (unit == "bohr" and may_be_stretched[suspects].all())
+            and not may_be_stretched[suspects].all()
             and 2 * np.count_nonzero(suspects) >= np.count_nonzero(n_known)
+            and _is_within(np.nanmedian(ratios * length), _MEDIAN_BONDS)
         )
         first, *others = np.flatnonzero(suspects).tolist()
         ratio = np.nanmedian(ratios[atoms.rows(first)])
@@ -105,7 +110,7 @@ def check_units(
         _warn(message)
 
 
-def _is_within(values: Array, limits: tuple[float, float]) -> NDArray[np.bool_]:
+def _is_within(values: Any, limits: tuple[float, float]) -> Any:
     return (values >= limits[0]) & (values <= limits[1])
 
 
