@@ -150,11 +150,24 @@ def fft_namespace(xp: Any) -> Any:
 
 
 def to_host(array: Any) -> Any:
-    """Bring an array of CuPy or PyTorch to the CPU; leave any other object."""
+    """Turn an array of CuPy or PyTorch into one of NumPy; leave any other object.
+
+    Raises
+    ------
+    ValueError
+        If PyTorch would expect a gradient.
+    """
     if is_cupy_array(array):
         return array.get()
     if is_torch_array(array):
-        return array.detach().cpu()
+        if array.requires_grad and import_module("torch").is_grad_enabled():
+            raise ValueError(
+                "X is a tensor that requires a gradient, and gradients are not "
+                "available yet; pass X.detach()."
+            )
+        array = array.detach().cpu()
+        # NumPy lacks some types of floating-point numbers, such as bfloat16.
+        return (array.double() if array.is_floating_point() else array).numpy()
     return array
 
 

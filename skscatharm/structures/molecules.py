@@ -1,36 +1,23 @@
-"""Molecules: what a user may pass, and the one form that the package computes with."""
+"""Molecules of any accepted form, checked."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
-from sklearn.utils import check_array
 
-__all__ = ["Structure", "check_structures", "pad_structures"]
-
-_HEAVIEST = 118
-_CLOSEST = 0.1  # Å; the shortest bond, in H2, is 0.74 Å long.
-_FORMS = (
-    "an array of shape (n_molecules, n_atoms, 4) with columns Z, x, y, z, padded "
-    "with rows of zeros, or a sequence of ase.Atoms"
+from skscatharm.structures.checks import check_atoms
+from skscatharm.structures.plausibility import check_cells, check_units
+from skscatharm.structures.readers import (
+    CHARGES,
+    POSITIONS,
+    as_numbers,
+    is_masked,
+    read_molecules,
 )
+from skscatharm.structures.structure import Structure
 
-
-class Structure(NamedTuple):
-    """A molecule.
-
-    Attributes
-    ----------
-    charges : ndarray of shape (n_atoms,), dtype int64
-        Nuclear charges.
-    positions : ndarray of shape (n_atoms, 3), dtype float64
-        Positions of the nuclei, in Å.
-    """
-
-    charges: NDArray[np.int64]
-    positions: NDArray[np.float64]
+__all__ = ["check_structures", "pad_structures"]
 
 
 def check_structures(X: Any) -> list[Structure]:
@@ -39,9 +26,14 @@ def check_structures(X: Any) -> list[Structure]:
     Parameters
     ----------
     X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
-        Either an array with columns Z, x, y, z (positions in Å), padded with rows
-        of zeros after a molecule's last atom, or a list, tuple or one-dimensional
-        object array of `ase.Atoms`. It is never modified.
+        Molecules in one of these forms. They are never modified.
+
+        - An array with columns Z, x, y, z (positions in Å), padded with rows of zeros
+          after a molecule's last atom. In a masked array, masked rows are padding.
+        - A sequence of arrays of shape (n_atoms, 4), one for each molecule.
+        - A sequence of `ase.Atoms`, such as a list, a trajectory or a column of a
+          DataFrame, or of rows of a database of ASE.
+        - A sequence of :class:`~skscatharm.structures.Structure`.
 
     Returns
     -------
@@ -51,11 +43,19 @@ def check_structures(X: Any) -> list[Structure]:
     Raises
     ------
     TypeError
-        If `X` is neither of the two forms, or mixes them.
+        If `X` is of none of these forms, or mixes them.
     ValueError
-        If `X` has a wrong shape or holds no molecules; if a molecule has no atoms,
-        a NaN or infinite entry, a charge that is no element, an atom after padding
-        or two atoms closer than 0.1 Å; if an `ase.Atoms` is periodic.
+        If `X` has a wrong shape or holds no molecules. If a molecule has no atoms,
+        a NaN or infinite entry, a charge that is no element, an atom after padding, a
+        row that is masked in part, a coordinate beyond 1e6 Å, an extent of more than
+        1e4 Å, or two atoms closer than 0.15 Å. If an `ase.Atoms` is periodic, or cut by
+        its cell. If the coordinates look like bohr, nm or pm, and no molecule has a
+        bond in Å; a :class:`~skscatharm.structures.Structure` is exempt from this.
+
+    Warns
+    -----
+    StructureWarning
+        If the coordinates of some molecules look like bohr, nm or pm.
 
     Examples
     --------
@@ -68,33 +68,38 @@ def check_structures(X: Any) -> list[Structure]:
     >>> structures[1].positions.shape
     (3, 3)
     """
-    molecules = _as_sequence(X)
-    if len(molecules) == 0:
-        raise ValueError(f"X holds no molecules; pass {_FORMS}.")
-    if any(_is_atoms(molecule) for molecule in molecules):
-        charges, positions, n_atoms = _read_atoms(molecules)
-    else:
-        charges, positions, n_atoms = _read_array(molecules)
-    _check_atoms(charges, positions, n_atoms)
+    atoms = read_molecules(X)
+    distances, neighbours = check_atoms(atoms)
+    check_cells(atoms)
+    if not atoms.is_explicit:
+        check_units(atoms, distances, neighbours)
 
-    numbers = charges.astype(np.int64)
-    ends = np.cumsum(n_atoms)
+    charges = atoms.charges.astype(np.int64)
+    ends = np.cumsum(atoms.n_atoms)
     return [
-        Structure(numbers[start:end], positions[start:end])
-        for start, end in zip(ends - n_atoms, ends, strict=True)
+        Structure(charges[start:end], atoms.positions[start:end])
+        for start, end in zip(atoms.starts, ends, strict=True)
     ]
 
 
-def pad_structures(structures: Any) -> NDArray[np.float64]:
+def pad_structures(structures: Any, positions: Any = None) -> NDArray[np.float64]:
     """Turn molecules into one array, padded with rows of zeros.
 
-    Useful for molecules read by ASE: the array can be stored, and scikit-learn slices
-    it faster than a list.
+    The array can be stored in files and sent to other processes, and scikit-learn
+    slices it faster than a list.
 
     Parameters
     ----------
-    structures : sequence of ase.Atoms or of Structure
-        Molecules, positions in Å.
+    structures : sequence of molecules, or array-like of int
+        Molecules in any form that :func:`~skscatharm.structures.check_structures`
+        accepts, or an iterator over them, such as `ase.io.iread` returns.
+
+        If `positions` are given, nuclear charges: of shape (n_atoms,) if they are the
+        same in each frame, otherwise of shape (n_frames, n_atoms), with zeros after a
+        molecule's last atom.
+    positions : array-like of shape (n_frames, n_atoms, 3), default=None
+        Positions of each frame, in Å. If the frames differ in size, lists of one array
+        for each frame are accepted for both arguments.
 
     Returns
     -------
@@ -104,6 +109,12 @@ def pad_structures(structures: Any) -> NDArray[np.float64]:
     Raises
     ------
     TypeError, ValueError
+        As :func:`~skscatharm.structures.check_structures`, or if nuclear charges and
+        positions do not match.
+
+    Warns
+    -----
+    StructureWarning
         As :func:`~skscatharm.structures.check_structures`.
 
     Examples
@@ -116,136 +127,82 @@ def pad_structures(structures: Any) -> NDArray[np.float64]:
     >>> X[:, :, 0]
     array([[1., 1., 0., 0., 0.],
            [6., 1., 1., 1., 1.]])
+
+    Three frames of molecular dynamics:
+
+    >>> numbers = [1, 1]
+    >>> positions = [[[0, 0, 0], [0, 0, z]] for z in (0.72, 0.74, 0.76)]
+    >>> pad_structures(numbers, positions).shape
+    (3, 2, 4)
     """
-    if len(structures) == 0 or not all(isinstance(s, Structure) for s in structures):
-        structures = check_structures(structures)
-    X = np.zeros((len(structures), max(len(s.charges) for s in structures), 4))
-    for rows, (charges, positions) in zip(X, structures, strict=True):
-        rows[: len(charges), 0] = charges
-        rows[: len(charges), 1:] = positions
+    if positions is not None:
+        structures = _join(_listed(structures), _listed(positions))
+    checked = check_structures(_listed(structures))
+    X = np.zeros((len(checked), max(len(s.charges) for s in checked), 4))
+    for rows, structure in zip(X, checked, strict=True):
+        n_atoms = len(structure.charges)
+        rows[:n_atoms, 0] = structure.charges
+        rows[:n_atoms, 1:] = structure.positions
     return X
 
 
-def _as_sequence(X: Any) -> Any:
-    """Return `X` as something that has a length and can be indexed, or raise."""
-    if _is_atoms(X):
-        raise TypeError("X is a single ase.Atoms; pass a list of them: [atoms].")
-    if isinstance(X, Sequence) and not isinstance(X, str | bytes):
-        return X
-    if hasattr(X, "__array__"):
-        array = np.asarray(X)
-        if array.ndim > 0:
-            return array
-    raise TypeError(f"X is of type {type(X).__name__}; pass {_FORMS}.")
+def _listed(X: Any) -> Any:
+    """Read an iterator to its end; return any other object as it is."""
+    return list(X) if isinstance(X, Iterable) and not isinstance(X, Sized) else X
 
 
-def _is_atoms(molecule: Any) -> bool:
-    """Tell an `ase.Atoms` by what it can do: ASE stays optional."""
-    return hasattr(molecule, "get_atomic_numbers") and hasattr(molecule, "pbc")
-
-
-# Both readers return all atoms of all molecules in a row, so that the checks that they
-# share run over flat arrays: charges (n,), positions (n, 3), atoms of each molecule.
-_Atoms = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
-
-
-def _read_atoms(molecules: Sequence[Any]) -> _Atoms:
-    for i, atoms in enumerate(molecules):
-        if not _is_atoms(atoms):
-            raise TypeError(
-                f"Molecule {i} is of type {type(atoms).__name__}, but others are "
-                "ase.Atoms; pass ase.Atoms only, or an array of all molecules "
-                "(skscatharm.pad_structures makes one)."
-            )
-        if np.any(atoms.pbc):
-            raise ValueError(
-                f"Molecule {i} is periodic (pbc={np.asarray(atoms.pbc).tolist()}); "
-                "periodic structures are not supported yet. If it is a molecule in a "
-                "box, set atoms.pbc = False."
-            )
-    charges = [atoms.get_atomic_numbers() for atoms in molecules]
-    return (
-        np.concatenate(charges).astype(np.float64),
-        np.concatenate([atoms.get_positions() for atoms in molecules]),
-        np.array([len(c) for c in charges]),
-    )
-
-
-def _read_array(molecules: Any) -> _Atoms:
+def _join(numbers: Any, positions: Any) -> Any:
+    """Join nuclear charges and positions to arrays with columns Z, x, y, z."""
+    if is_masked(numbers) or is_masked(positions):
+        raise ValueError(
+            "numbers or positions are masked; fill both with zeros where atoms are "
+            "missing: numbers.filled(0), positions.filled(0)."
+        )
     try:
-        X = check_array(
-            molecules,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            ensure_2d=False,
-            allow_nd=True,
-            input_name="X",
-        )
-    except ValueError as error:
+        charges = as_numbers(numbers, "numbers", CHARGES)
+        points = as_numbers(positions, "positions", POSITIONS)
+    except ValueError:
+        if not _is_list_of_arrays(numbers) or not _is_list_of_arrays(positions):
+            raise
+        return _join_each(numbers, positions)
+    is_cloud = points.ndim == 3 and points.shape[2] == 3
+    if not is_cloud or charges.shape not in (points.shape[1:2], points.shape[:2]):
+        hint = " For a single frame, pass positions[np.newaxis]." * (points.ndim == 2)
         raise ValueError(
-            f"X is not an array of numbers ({error}); pass {_FORMS}."
-        ) from error
-    if X.ndim != 3 or X.shape[2] != 4:
-        hint = " For a single molecule, pass X[np.newaxis]." if X.ndim == 2 else ""
-        raise ValueError(f"X has shape {X.shape}; pass {_FORMS}.{hint}")
-
-    occupied = (X != 0).any(axis=2)
-    late = np.argwhere(occupied[:, 1:] & ~occupied[:, :-1])
-    if len(late):
-        molecule, atom = late[0]
-        raise ValueError(
-            f"Molecule {molecule}: atom {atom + 1} follows a row of zeros. Rows of "
-            "zeros are padding and belong after a molecule's last atom; move them to "
-            "its end."
+            f"numbers of shape {charges.shape} and positions of shape {points.shape} "
+            "do not match; pass positions of shape (n_frames, n_atoms, 3), and numbers "
+            f"of shape (n_atoms,) or (n_frames, n_atoms).{hint}"
         )
-    return X[occupied, 0], X[occupied, 1:], occupied.sum(axis=1)
+    return _table(charges, points)
 
 
-def _check_atoms(
-    charges: NDArray[np.float64],
-    positions: NDArray[np.float64],
-    n_atoms: NDArray[np.int64],
-) -> None:
-    molecule = np.repeat(np.arange(len(n_atoms)), n_atoms)
-    first = np.cumsum(n_atoms) - n_atoms
-
-    def name(row: Any) -> str:
-        return f"Molecule {molecule[row]}, atom {row - first[molecule[row]]}"
-
-    empty = np.flatnonzero(n_atoms == 0)
-    if len(empty):
-        raise ValueError(f"Molecule {empty[0]} has no atoms; leave it out.")
-
-    infinite = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(infinite):
-        row = infinite[0]
-        raise ValueError(
-            f"{name(row)} has NaN or infinite coordinates {positions[row].tolist()}; "
-            "give it a position or leave the molecule out."
-        )
-
-    element = (charges == np.rint(charges)) & (charges >= 1) & (charges <= _HEAVIEST)
-    if not element.all():
-        row = np.flatnonzero(~element)[0]
-        raise ValueError(
-            f"{name(row)} has the charge {charges[row]:g}, which is no element: "
-            f"nuclear charges are integers from 1 to {_HEAVIEST}. Are the columns Z, "
-            "x, y, z? A row of padding holds zeros only."
-        )
-
-    # The fourth coordinate keeps the molecules apart: one tree, linear in memory,
-    # finds the nearest neighbour of every atom within its own molecule.
-    points = np.column_stack([positions, molecule])
-    distances, neighbours = map(
-        np.asarray, KDTree(points).query(points, k=2, distance_upper_bound=_CLOSEST)
+def _is_list_of_arrays(X: Any) -> bool:
+    return isinstance(X, Sequence | np.ndarray) and all(
+        hasattr(x, "__len__") and not isinstance(x, str) for x in X
     )
-    close = np.flatnonzero(np.isfinite(distances[:, 1]))
-    if len(close):
-        row = close[0]
-        # Of two atoms at one place, either may be listed first.
-        other = neighbours[row][neighbours[row] != row][0]
+
+
+def _join_each(numbers: Sequence[Any], positions: Sequence[Any]) -> list[Any]:
+    """Join the frames of lists, as they may differ in size."""
+    if len(numbers) != len(positions):
         raise ValueError(
-            f"{name(row)} and atom {other - first[molecule[row]]} are only "
-            f"{distances[row, 1]:.3g} Å apart (the least allowed is {_CLOSEST} Å). "
-            "Are the coordinates in Å, not in nm, and is no atom given twice?"
+            f"numbers are given for {len(numbers)} molecules, and positions for "
+            f"{len(positions)}; pass one array of each for every molecule."
         )
+    tables = []
+    for i, (z, r) in enumerate(zip(numbers, positions, strict=True)):
+        charges = as_numbers(z, f"Molecule {i}: numbers", CHARGES)
+        points = as_numbers(r, f"Molecule {i}: positions", POSITIONS)
+        if charges.ndim != 1 or points.shape != (len(charges), 3):
+            raise ValueError(
+                f"Molecule {i} has numbers of shape {charges.shape} and positions of "
+                f"shape {points.shape}; pass shapes (n_atoms,) and (n_atoms, 3)."
+            )
+        tables.append(_table(charges, points))
+    return tables
+
+
+def _table(charges: Any, points: Any) -> NDArray[np.float64]:
+    return np.concatenate(
+        [np.broadcast_to(charges, points.shape[:-1])[..., np.newaxis], points], axis=-1
+    )

@@ -94,6 +94,31 @@ def test_arrays_of_other_libraries_there_and_back(xp) -> None:
     assert back.device == array.device
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_tensors_of_floating_type_become_arrays(dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.asarray(X / 4, dtype=getattr(torch, dtype))
+    array = to_host(tensor)
+    assert type(array) is np.ndarray
+    assert array.dtype == np.float64
+    assert_array_equal(array, X / 4)
+
+
+def test_tensors_of_integers_become_arrays() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    assert_array_equal(to_host(torch.asarray(X).to(torch.int32)), X)
+
+
+def test_gradients_are_refused() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.asarray(X).requires_grad_(True)
+    with pytest.raises(ValueError, match=r"gradient.*X\.detach\(\)"):
+        to_host(tensor)
+    assert_array_equal(to_host(tensor.detach()), X)
+    with torch.no_grad():
+        assert_array_equal(to_host(tensor), X)
+
+
 def test_other_objects_stay_what_they_are() -> None:
     molecules = [object()]
     assert to_host(molecules) is molecules

@@ -1,3 +1,6 @@
+from fractions import Fraction
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,6 +123,28 @@ def test_own_channels(channels: dict[str, dict[int, float]]) -> None:
     assert resolve_channels(channels) == channels
 
 
+def test_tables_are_copies() -> None:
+    own = {1: 1, 8: np.float32(0.5)}
+    for channels, name in (({"own": own}, "own"), (["valence"], "valence")):
+        tables = resolve_channels(channels)
+        tables[name][8] = 9.0
+        assert resolve_channels(channels)[name][8] != 9
+    tables = resolve_channels({"own": own})
+    own[8] = 2
+    assert tables == {"own": {1: 1, 8: 0.5}}
+    assert [type(entry) for entry in (*tables["own"], *tables["own"].values())] == [
+        int,
+        int,
+        float,
+        float,
+    ]
+
+
+def test_mappings_other_than_dicts() -> None:
+    own = MappingProxyType({np.int64(1): Fraction(1, 2)})
+    assert resolve_channels(MappingProxyType({"own": own})) == {"own": {1: 0.5}}
+
+
 def test_standard_channels_survive_clone() -> None:
     params = {"channels": STANDARD_CHANNELS}
     cloned = clone(FunctionTransformer(kw_args=params))
@@ -132,12 +157,16 @@ def test_standard_channels_survive_clone() -> None:
         ([], "empty"),
         ({}, "empty"),
         (["charge"], "'charge' is unknown; .* nuclear, valence, core, bonding"),
-        (["core", "core"], "'core' is given twice"),
+        (["core", "core"], "'core' is repeated"),
         ({"own": {}}, "'own' has an empty table"),
         ({"own": {0: 1.0}}, "nuclear charge 0"),
         ({"own": {119: 1.0}}, "nuclear charge 119"),
         ({"own": {6: np.nan}}, "'own': the weight of C must be finite; got nan"),
-        ({"own": {6: 1, 7: -np.inf}}, "'own': the weight of N must be finite"),
+        (
+            {"own": {6: 1, 7: -np.inf}},
+            "the weight of N must be finite; got -inf",
+        ),
+        ({"own": {6: 10**400}}, "'own': the weight of C must be finite; got inf"),
     ],
 )
 def test_invalid_channels(channels, message: str) -> None:
@@ -150,6 +179,7 @@ def test_invalid_channels(channels, message: str) -> None:
     [
         ("nuclear", r"sequence of names"),
         (None, "sequence of names"),
+        ({"core", "nuclear"}, "sequence of names"),
         (4, "sequence of names"),
         ([4], "name of a channel must be a string; got 4"),
         ([["nuclear"]], "name of a channel must be a string"),
