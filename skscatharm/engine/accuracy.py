@@ -47,7 +47,9 @@ _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
 
 _LEAST_EXPONENT = 0.5
-_SHARE = 0.1  # of the tolerance, that each cut may cost
+_SHARE = 0.05  # of the tolerance, that each cut may cost
+_ALIAS_SHARE = 0.5
+_SQUARES = 0.06  # of the share, for squares
 _LARGEST_STEP = 0.65
 
 # All steps are in widths of the field. Degree 0 has no zeros.
@@ -60,8 +62,8 @@ _HARD_CROWDED = {1: (0.31, 0.40, 0.32, 0.33), 2: (0.40, 0.46, 0.44, 0.37)}
 _CROWDED = {1: 2.7, 2: 1.55}  # distance of neighbours in widths
 # Softened moduli: errors are A exp(-c / h), with A and c by order and degree.
 _SOFT = {
-    1: ((0.016, 2.9), (0.011, 2.8), (0.0031, 2.06), (0.0031, 2.06)),
-    2: ((0.06, 5.0), (0.06, 5.0), (0.06, 5.0), (0.06, 5.0)),
+    1: ((0.03, 2.9), (0.02, 2.8), (0.0031, 2.06), (0.0031, 2.06)),
+    2: ((0.06, 5.0), (0.15, 5.0), (0.15, 5.0), (0.15, 5.0)),
 }
 _SOFT_SHARE = 0.3  # of the tolerance
 # Softening divided by the largest weight, from which this is true. Steps shrink with
@@ -158,8 +160,14 @@ class Accuracy:
         return self.margin(degree) + (0.5 if degree else 0.0)
 
     def wavelet_cut(self, degree: int) -> float:
-        """Return the same for the wavelets of order 2, in scales."""
-        return _tail(degree, _SHARE * self.tol)
+        """Return the same for the wavelets of order 2, in scales.
+
+        At the margin, fields of order 2 are made of the tails of the wavelets, of the
+        Gaussians that smooth, and of the fields of order 1. These grow in proportion to
+        their widths. The widths below are bounds for all pairs of scales.
+        """
+        far = 0.75 * self.margin(degree) + 1.5
+        return max(_tail(degree, _SHARE * self.tol), far)
 
     def smoothing_cut(self, degree: int) -> float:
         """Return the same for the Gaussian that smooths fields of order 1, in widths.
@@ -167,7 +175,8 @@ class Accuracy:
         What is left of the wavelets amplifies errors.
         """
         amplification = (1 - SMOOTHING**2) ** (-degree / 2)
-        return _tail(0, 0.3 * _SHARE * self.tol / amplification)
+        far = 0.6 * self.margin(degree) + 1.7
+        return max(_tail(0, 0.3 * _SHARE * self.tol / amplification), far)
 
     def kink_step(self, distances: _Array) -> float:
         r"""Return the step that samples the rounded kinks of a density, in widths.
@@ -193,12 +202,19 @@ class Accuracy:
         if degree > 0:
             _, decay = _SOFT[1][min(degree, 4) - 1]
             decay *= min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER / (2 * pi)
-        step = _coarse_step(degree, width / next_scale, decay, self.tol)
+        share = _ALIAS_SHARE * self.tol
+        step = _coarse_step(degree, width / next_scale, decay, share)
         return step * next_scale
+
+    @property
+    def coarse_stretch(self) -> float:
+        """How much larger the step of the coarse grid is outside of the molecule."""
+        return 1.15 if self.tol >= 1e-4 else 1.0
 
     def coarse_margin(self, degree: int) -> float:
         """Return how far the coarse grid reaches beyond the atoms, in widths."""
-        return _tail(degree, min(sqrt(self.tol), 1e-2) / 3)
+        far = 0.8 * self.margin(degree) + 1.0
+        return max(_tail(degree, min(sqrt(self.tol), 1e-2) / 3), far)
 
 
 @cache
@@ -206,8 +222,9 @@ def _margin(degree: int, share: float, softness: float) -> float:
     q = _LEAST_EXPONENT
     margin = sqrt(2 / q * gammainccinv((3 + degree * q) / 2, share))
     if softness > 0:
-        # Where the field is small, q / 2 eps^(q - 2) U^2 is left of U^q.
-        share /= max(q / 2 * softness ** (q - 2), 1.0)
+        # Where the field is small, q / 2 eps^(q - 2) U^2 is left of U^q. Among the
+        # atoms, where fields cancel, the squares are smaller than around them.
+        share *= _SQUARES / max(q / 2 * softness ** (q - 2), 1.0)
         margin = min(margin, sqrt(gammainccinv(1.5 + degree, share)))
     return margin
 

@@ -59,20 +59,22 @@ def atom_terms(
     ]
 
 
-def sum_of_squares(components: Sequence[tuple[Array, Array]]) -> Array:
+def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:
     """Add up the squares of the components of a field.
 
     Parameters
     ----------
     components : sequence of (array of shape (n_rows, k), array of shape (k, n))
         For each order m, matrices whose product is that component.
+    floor : float
+        Added to the sums.
 
     Returns
     -------
     array of shape (n_rows, n)
     """
     first, second = components[0]
-    squared = np.zeros((len(first), second.shape[1]), second.dtype)
+    squared = np.full((len(first), second.shape[1]), floor, second.dtype)
     component = np.empty_like(squared)
     for a, b in components:
         _add_squares(squared, np.matmul(a, b, out=component))
@@ -95,8 +97,8 @@ def integrate_powers(
     weights : array of shape (n,)
         Weights of the points along the last axis as a quadrature rule.
     exponents, scales : ndarray of shape (n_exponents,)
-        The powers are those of the modulus times the scale. It is 1 for exponents 0.5,
-        1, 2 and 3.
+        The powers are those of the modulus times the scale. It is 1 for exponents up to
+        3.
     epsilon : ndarray of shape (n_rows,)
         Softening of the modulus.
 
@@ -274,8 +276,9 @@ def _integrate_powers(
                     total += weights[k] * (modulus[k] * cubic_factor)
             elif q == 4:
                 area, twice = scale * scale, 2 * low * low * scale * scale
+                floor = squared.dtype.type(1e-18)
                 for k in range(n):
-                    s = square[k] * area
+                    s = square[k] * area + floor  # keeps s * s a normal number
                     total += weights[k] * (s * (s + twice))
             elif low == 0:
                 for k in range(n):

@@ -37,8 +37,8 @@ def atom_terms(
     ]
 
 
-def sum_of_squares(components: Sequence[tuple[Array, Array]]) -> Array:
-    return reduce(add, ((a @ b) ** 2 for a, b in components))
+def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:
+    return reduce(add, ((a @ b) ** 2 for a, b in components)) + floor
 
 
 def integrate_powers(

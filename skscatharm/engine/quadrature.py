@@ -105,8 +105,9 @@ def coarse_grid(
 ) -> Grid:
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
     step, width = _coarse(width, next_scale, degree, accuracy)
+    outer = accuracy.coarse_stretch * step
     return tensor_grid(
-        frame.positions, width, step, accuracy.coarse_margin(degree), step, _KNEE
+        frame.positions, width, step, accuracy.coarse_margin(degree), outer, _KNEE
     )
 
 

@@ -56,10 +56,10 @@ Array = Any  # of the array library that computes
 
 # Fields are computed times this, from weights that add up to at most 1: their cubes
 # just fit into float32, and where they decay to nothing they end before the subnormal
-# numbers begin, which processors handle a hundred times slower than others.
+# numbers begin, which processors handle a hundred times slower than others. For larger
+# exponents, the amplitude is lowered.
 _AMPLITUDE = 2.0**36
-_AMPLIFIED = (0.5, 1, 2, 3)  # exponents of which this is true
-# Added to smoothed fields, for the same reason; far below any error.
+# Added to fields, for the same reason; far below any error.
 _FLOOR = 1e-9
 _BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
 _SIDE = 80  # points of a tile along an axis
@@ -172,7 +172,7 @@ class _Molecule:
         self.frame = frame
         self.weights = weights / unit * _AMPLITUDE
         self.Q = Q
-        self.scales = np.where(np.isin(Q, _AMPLIFIED), 1.0, 1 / _AMPLITUDE)
+        self.scales = np.minimum(_AMPLITUDE ** (3 / Q - 1), 1.0)
         # Of fields as they are computed, and of those that are raised to powers.
         self.field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
         self.power_unit = self.field_unit / self.scales
@@ -343,7 +343,9 @@ class _Molecule:
                 yield _Block(values * values, weights[part], (values, around))
             else:
                 yield _Block(
-                    self.kernels.sum_of_squares([(a, p[:, part]) for a, p in fields]),
+                    self.kernels.sum_of_squares(
+                        [(a, p[:, part]) for a, p in fields], _FLOOR**2
+                    ),
                     weights[part],
                 )
 
@@ -436,7 +438,7 @@ class _Molecule:
                     channel,
                     _Block(
                         self.kernels.sum_of_squares(
-                            [(a, p[:, columns]) for a, p in components]
+                            [(a, p[:, columns]) for a, p in components], _FLOOR**2
                         ),
                         weights[part],
                     ),
