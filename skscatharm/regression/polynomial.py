@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from sklearn.utils import gen_batches
 
-from skscatharm.regression.axes import Array, Axes
+from skscatharm.regression.whitening import Array, Whitening
 
 # Samples that are evaluated at once, so that their products stay in the cache.
 _BATCH = 1000
@@ -62,14 +62,14 @@ def evaluate(X: Any, polynomial: Polynomial) -> Any:
     return xp.concat(values)
 
 
-def in_features(polynomial: Polynomial, axes: Axes) -> Polynomial:
+def in_features(polynomial: Polynomial, axes: Whitening) -> Polynomial:
     """Write a polynomial of white coordinates as one of the features.
 
     Parameters
     ----------
     polynomial : Polynomial
         The polynomial, whose columns are white coordinates.
-    axes : Axes
+    axes : Whitening
         Their axes.
 
     Returns
@@ -81,8 +81,8 @@ def in_features(polynomial: Polynomial, axes: Axes) -> Polynomial:
     intercept, slope, coef, weights, offsets = polynomial
     size = np.sqrt((weights**2).sum(axis=2) + offsets**2)
     size[size == 0] = 1.0
-    slope = slope @ axes.whitening.T
-    weights = weights / size[:, :, None] @ axes.whitening.T
+    slope = slope @ axes.matrix.T
+    weights = weights / size[:, :, None] @ axes.matrix.T
     return Polynomial(
         intercept - slope @ axes.mean,
         slope,
@@ -92,16 +92,16 @@ def in_features(polynomial: Polynomial, axes: Axes) -> Polynomial:
     )
 
 
-def in_axes(polynomial: Polynomial, axes: Axes) -> Polynomial:
+def in_axes(polynomial: Polynomial, axes: Whitening) -> Polynomial:
     """Undo `in_features`, up to the size of the factors.
 
     What the forms do across the axes is lost.
     """
     intercept, slope, coef, weights, offsets = polynomial
     # Units of the features may be so far apart that rounding would hide some of them.
-    size = np.linalg.norm(axes.whitening, axis=1)
+    size = np.linalg.norm(axes.matrix, axis=1)
     size[size == 0] = 1.0
-    unwhitening = np.linalg.pinv(axes.whitening / size[:, None]) / size
+    unwhitening = np.linalg.pinv(axes.matrix / size[:, None]) / size
     return Polynomial(
         intercept + slope @ axes.mean,
         slope @ unwhitening.T,

@@ -11,9 +11,9 @@ from scipy.linalg import cho_factor, cho_solve, lapack, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from skscatharm.regression.axes import Array, Sample, scale_axes
 from skscatharm.regression.polynomial import Polynomial, rescale, stack
 from skscatharm.regression.ridge import feasible_penalty
+from skscatharm.regression.whitening import Array, Sample, scale_axes
 
 # More samples than this add little to the choice of a prior.
 _SELECTION_SIZE = 800

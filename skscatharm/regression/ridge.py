@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skscatharm.regression.axes import Array, Sample
 from skscatharm.regression.polynomial import Polynomial
+from skscatharm.regression.whitening import Array, Sample
 
 _ALPHAS = 10.0 ** np.arange(4, -11, -1)
 

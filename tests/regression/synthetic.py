@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skscatharm.regression.axes import Sample, principal_axes
+from skscatharm.regression.whitening import Sample, find_whitening
 
 
 def collinear(rng, n_samples, n_features=12, n_sources=5):
@@ -28,9 +28,9 @@ def white_sample(X, Y, weight=None):
     """What is regressed, in white coordinates."""
     weight = np.ones(len(X)) if weight is None else weight
     targets = Y.reshape(len(X), -1)
-    axes = principal_axes(X, weight)
+    axes = find_whitening(X, weight)
     return Sample(
-        (X - axes.mean) @ axes.whitening,
+        (X - axes.mean) @ axes.matrix,
         axes.deviations,
         targets - weight @ targets / weight.sum(),
         weight,

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm.regression.axes import distinct_rows, principal_axes, scale_axes
+from skscatharm.regression.whitening import distinct_rows, find_whitening, scale_axes
 
 
 def test_distinct_rows() -> None:
@@ -27,11 +27,11 @@ def test_distinct_rows_come_in_one_order(rng) -> None:
         assert a.flags.c_contiguous
 
 
-def test_principal_axes(rng) -> None:
+def test_find_whitening(rng) -> None:
     X = np.hstack([rng.normal(size=(50, 4)), np.full((50, 1), 7.0)])
     X[:, 3] = X[:, 0] - X[:, 1]
     weight = rng.uniform(0.5, 2, size=50)
-    mean, whitening, deviations = principal_axes(X, weight)
+    mean, whitening, deviations = find_whitening(X, weight)
     assert whitening.shape == (5, 3)
     white = (X - mean) @ whitening
     share = weight / weight.sum()
@@ -45,13 +45,13 @@ def test_principal_axes(rng) -> None:
 def test_small_axes_are_not_lost(rng) -> None:
     # Their variance is smaller than the rounding of the largest one's.
     X = rng.normal(size=(60, 1)) + [0, 1e-7, 0] * rng.normal(size=(60, 3))
-    _, _, deviations = principal_axes(X, np.ones(60))
+    _, _, deviations = find_whitening(X, np.ones(60))
     assert len(deviations) == 2
     assert deviations[1] == pytest.approx(1e-7, rel=0.5)
 
 
 def test_no_axes() -> None:
-    mean, whitening, deviations = principal_axes(np.full((3, 2), 0.1), np.ones(3))
+    mean, whitening, deviations = find_whitening(np.full((3, 2), 0.1), np.ones(3))
     assert_allclose(mean, 0.1)
     assert whitening.shape == (2, 0)
     assert deviations.shape == (0,)
@@ -60,9 +60,9 @@ def test_no_axes() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
 def test_scale_axes(rng, decay) -> None:
     X = rng.normal(size=(40, 5)) * [5, 4, 3, 2, 1] @ rng.normal(size=(5, 5))
-    axes = principal_axes(X, np.ones(40))
+    axes = find_whitening(X, np.ones(40))
     coordinates, factors = scale_axes(
-        (X - axes.mean) @ axes.whitening, axes.deviations, decay
+        (X - axes.mean) @ axes.matrix, axes.deviations, decay
     )
     assert (coordinates**2).sum(axis=1).mean() == pytest.approx(1)
     expected = (axes.deviations / axes.deviations[0]) ** decay
