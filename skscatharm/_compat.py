@@ -15,7 +15,7 @@ Seen in, and tested with, scikit-learn 1.6, 1.7, 1.8 and 1.9:
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_numpy_array, is_torch_array
+from array_api_compat import is_array_api_obj, is_numpy_array
 from numpy.typing import NDArray
 from sklearn.base import _fit_context
 from sklearn.utils import _array_api
@@ -30,8 +30,7 @@ def to_numpy(array: Any) -> NDArray[Any]:
     Parameters
     ----------
     array : array-like
-        Arrays on a device are moved only with ``array_api_dispatch=True``. Tensors are
-        detached from their graph.
+        Arrays on a device are moved only with ``array_api_dispatch=True``.
 
     Returns
     -------
@@ -40,8 +39,6 @@ def to_numpy(array: Any) -> NDArray[Any]:
     """
     if is_numpy_array(array) or not is_array_api_obj(array):
         return np.asarray(array)
-    if is_torch_array(array):
-        array = array.detach()
     if hasattr(_array_api, "move_to"):
         return _array_api.move_to(array, xp=np, device="cpu")
     xp, _ = _array_api.get_namespace(array)

@@ -153,14 +153,15 @@ def train_products(
     def select(rows: Any) -> tuple[Any, Any, Any]:
         return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0), xp.take(weight, rows)
 
-    rows, aims, weights = select(to_device(apart))
+    rows, aims, _ = select(to_device(apart))
+    # Relative to each other: the weights of these samples may be small beside others.
+    weights = to_device(n_apart * (sample_weight[apart] / sample_weight[apart].sum()))
 
     def validate(parameters: list[Any]) -> float:
         if n_apart == 0:
             return np.nan
         residual, _, _ = _residual(xp, parameters, rows, aims, degree)
-        error = _absolute(xp, residual, weights) / xp.sum(weights)
-        return _UNIT * float(error)
+        return _UNIT * float(_absolute(xp, residual, weights)) / n_apart
 
     size = max(1, min(_MAX_BATCH, len(used) // _BATCHES))
     batches = list(gen_batches(len(used), size))

@@ -27,8 +27,8 @@ def real_numbers(array: Any, name: str) -> Any:
     Returns
     -------
     array : object
-        Tensors of float16, bfloat16 and the like become float32: neither NumPy nor
-        scikit-learn accepts all of these types.
+        Tensors are detached from their graph. Those of float16, bfloat16 and the like
+        become float32: NumPy or scikit-learn refuse some of these types.
 
     Raises
     ------
@@ -40,19 +40,18 @@ def real_numbers(array: Any, name: str) -> Any:
             f"{name} has masked entries. Remove these samples, or fill the entries "
             f"with {name}.filled(value)."
         )
-    if is_array_api_obj(array):
-        xp = array_namespace(array)
-        if xp.isdtype(array.dtype, "complex floating"):
-            raise ValueError(
-                f"Complex data not supported: {name} has type {array.dtype}. Pass "
-                "real numbers."
-            )
-        if (
-            is_torch_array(array)
-            and array.is_floating_point()
-            and xp.finfo(array.dtype).bits < 32
-        ):
-            return array.float()
+    if not is_array_api_obj(array):
+        return array
+    xp = array_namespace(array)
+    if xp.isdtype(array.dtype, "complex floating"):
+        raise ValueError(
+            f"Complex data not supported: {name} has type {array.dtype}. Pass real "
+            "numbers."
+        )
+    if is_torch_array(array):
+        array = array.detach()
+        if array.is_floating_point() and xp.finfo(array.dtype).bits < 32:
+            array = array.float()
     return array
 
 
@@ -83,11 +82,13 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> Array:
     """
     if sample_weight is None:
         return np.ones(n_samples)
+    if not is_array_api_obj(sample_weight):
+        sample_weight = np.asarray(sample_weight, dtype=object)
     given = real_numbers(sample_weight, "sample_weight")
     try:
         weight = to_doubles(given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"sample_weight must hold numbers: {error}") from error
+        raise ValueError(f"sample_weight must hold real numbers: {error}") from error
     if weight.ndim == 0:
         weight = np.full(n_samples, weight)
     weight = check_array(weight, ensure_2d=False, input_name="sample_weight")

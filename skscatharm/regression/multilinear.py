@@ -6,7 +6,7 @@ from threading import Event
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_torch_array
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn import get_config
@@ -450,7 +450,10 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
                 f"{type(self.coef_).__module__}: predict with "
                 "sklearn.set_config(array_api_dispatch=True), as in fit()."
             )
+        given = X
         X = validate_data(self, real_numbers(X, "X"), reset=False)
+        if is_torch_array(X) and given.requires_grad:
+            X = given  # X is detached
         found, expected = (
             (array_namespace(array).__name__, device(array))
             for array in (X, self.coef_)

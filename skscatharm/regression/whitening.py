@@ -118,7 +118,7 @@ def find_whitening(X: Array, sample_weight: Array) -> Whitening:
     share = sample_weight / sample_weight.sum()
     mean = share @ X
     centred = X - mean
-    deviation = np.sqrt(share @ centred**2)
+    deviation = root_mean_square(centred, share)
     varies = deviation > 1e-12 * np.abs(mean)
     scale = np.where(varies, deviation, 1.0)
     centred *= np.sqrt(share)[:, None]
@@ -130,6 +130,27 @@ def find_whitening(X: Array, sample_weight: Array) -> Whitening:
     singular = singular[:n_axes]
     matrix = directions[:n_axes].T / singular / scale[:, None]
     return Whitening(mean, matrix, singular)
+
+
+def root_mean_square(columns: Array, share: Array) -> Array:
+    """Compute the root mean square of each column, whatever its unit.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, n_columns)
+    share : ndarray of shape (n_samples,)
+        Weights with sum 1.
+
+    Returns
+    -------
+    ndarray of shape (n_columns,)
+    """
+    # Squares of very small or large numbers are out of range. Powers of two are exact.
+    largest = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+    _, exponent = np.frexp(largest)
+    squares = np.ldexp(columns, -exponent)
+    squares *= squares
+    return np.ldexp(np.sqrt(share @ squares), exponent)
 
 
 def decayed(deviations: Array, decay: float) -> Array:
