@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import gen_batches
 
-from skscatharm._compat import to_numpy
+from skscatharm.regression.inputs import to_doubles
 from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.ridge import fit_part
 from skscatharm.regression.whitening import Array, Sample, decayed
@@ -188,7 +188,7 @@ def train_products(
             best = [xp.asarray(p, copy=True) for p in parameters]
         progress()
     return Training(
-        scales.unpack([to_numpy(p) for p in best], degree),
+        scales.unpack([to_doubles(p) for p in best], degree),
         np.array(losses),
         np.array(validation_errors),
     )
@@ -232,11 +232,9 @@ class _Scales:
             intercept / self.units,
         ]
 
-    def unpack(self, arrays: list[Any], degree: int) -> Polynomial:
+    def unpack(self, arrays: list[Array], degree: int) -> Polynomial:
         """Undo `pack`."""
-        weights, offsets, coef, slope, intercept = (
-            array.astype(np.float64) for array in arrays
-        )
+        weights, offsets, coef, slope, intercept = arrays
         n_axes = len(self.columns)
         factors = weights.reshape(n_axes, degree, len(coef)).transpose(2, 1, 0)
         return Polynomial(

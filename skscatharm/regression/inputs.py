@@ -3,12 +3,18 @@
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    is_array_api_obj,
+    is_array_api_strict_namespace,
+    is_cupy_array,
+    is_torch_array,
+)
 from numpy.typing import ArrayLike
+from sklearn import get_config
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative
 
-from skscatharm._compat import to_numpy
 from skscatharm.regression.whitening import Array
 
 __all__ = ["check_weight", "has_double_precision", "real_numbers", "to_doubles"]
@@ -20,7 +26,7 @@ def real_numbers(array: Any, name: str) -> Any:
     Parameters
     ----------
     array : object
-        Anything that is not an array is returned as it is.
+        Sequences and tables are returned unchanged, for scikit-learn to check.
     name : str
         Name of the argument, for messages.
 
@@ -40,6 +46,9 @@ def real_numbers(array: Any, name: str) -> Any:
             f"{name} has masked entries. Remove these samples, or fill the entries "
             f"with {name}.filled(value)."
         )
+    if isinstance(array, list | tuple) and get_config()["array_api_dispatch"]:
+        # Before 1.9, scikit-learn refuses lists then.
+        array = np.asarray(array)
     if not is_array_api_obj(array):
         return array
     xp = array_namespace(array)
@@ -56,8 +65,20 @@ def real_numbers(array: Any, name: str) -> Any:
 
 
 def to_doubles(array: Any) -> Array:
-    """Copy an array of any library to the CPU, in double precision."""
-    return np.asarray(to_numpy(array), dtype=np.float64)
+    """Move an array of any library to the CPU, in double precision.
+
+    This does not depend on the configuration of scikit-learn, which threads do not
+    inherit.
+    """
+    if is_torch_array(array):
+        array = array.cpu()
+    elif is_cupy_array(array):
+        array = array.get()
+    elif is_array_api_obj(array):
+        xp = array_namespace(array)
+        if is_array_api_strict_namespace(xp):
+            array = xp.asarray(array, device=xp.Device("CPU_DEVICE"))
+    return np.asarray(array, dtype=np.float64)
 
 
 def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> Array:
