@@ -93,18 +93,18 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     .. math:: \sum_i \omega_i \, (y_i - f(x_i))^2 / \sigma_y^2 + \alpha \, |f|^2
 
     over *all* polynomials of degree 2, which is a convex problem. Here :math:`\sigma_y`
-    is the standard deviation of the target. The penalty :math:`|f|^2` is the sum of the
-    squared coefficients of the linear term and of all products of two coordinates; the
-    latter are divided by the expected size of the products. The powers p of both terms,
-    the expected size and :math:`\alpha` minimise the mean absolute leave-one-out error
-    on up to 800 samples. The solution has at most as many products as features, each
-    the square of one linear form.
+    is the standard deviation of the target. The penalty :math:`|f|^2` sums the squared
+    coefficients of all coordinates and of all products of two coordinates; the latter
+    are divided by the expected size of the products. Coordinates have mean squared norm
+    1. The powers p of both terms, the expected size and :math:`\alpha` minimise the
+    mean absolute leave-one-out error on up to 800 samples. The solution has at most as
+    many products as features, each the square of one linear form.
 
     **Trained products** minimise the mean absolute error, smoothed near zero, by
     stochastic gradient descent. Training starts from ridge regression and random
-    products, and stops at the epoch with the smallest error on samples that were set
-    apart. The result is the average over several random starts, each with other samples
-    set apart.
+    products. Some samples are set apart, and the epoch with the smallest error on these
+    is kept. The result is the average over several random starts, each with other
+    samples set apart.
 
     Parameters
     ----------

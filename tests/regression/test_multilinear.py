@@ -1,6 +1,7 @@
 import pickle
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from synthetic import collinear, product_of_forms, relative_error
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skscatharm import MultilinearRegressor, SolidHarmonicScattering
 from skscatharm.engine.arrays import to_numpy
@@ -201,6 +203,25 @@ def test_threads_do_not_matter(data) -> None:
     assert_array_equal(threads, expected)
     with parallel_config("loky", n_jobs=2):
         assert_array_equal(model.fit(X, y).predict(X), expected)
+
+
+@pytest.mark.parametrize("name", ["quadratic", "trilinear"])
+def test_overlapping_fits_leave_the_threads_of_blas(data, name) -> None:
+    def fit(n_samples):
+        X, y = (array[:n_samples] for array in data)
+        return clone(MODELS[name]).fit(X, y).predict(X)
+
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(3) as pool:
+        sizes = [40, 100, 60, 100, 20, 80]
+        found = list(pool.map(fit, sizes))
+        threads = {
+            library["num_threads"]
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        }
+    assert threads == {2}
+    for n_samples, prediction in zip(sizes, found, strict=True):
+        assert_allclose(prediction, fit(n_samples), rtol=1e-5)
 
 
 def test_one_column_of_targets(model, data) -> None:
