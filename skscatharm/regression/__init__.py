@@ -1,4 +1,4 @@
-"""The regressors: sums of products of linear forms of the coefficients."""
+"""Regression by products of linear forms."""
 
 from skscatharm.regression.multilinear import MultilinearRegressor
 

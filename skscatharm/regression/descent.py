@@ -1,57 +1,63 @@
-"""Products of linear forms that are trained by stochastic gradient descent."""
+"""Train products of linear forms by stochastic gradient descent."""
 
 from collections.abc import Callable
 from functools import reduce
 from math import cos, pi, sqrt
 from operator import mul
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import gen_batches
-from sklearn.utils._array_api import _convert_to_numpy
 
-from skscatharm.regression.axes import Array, Sample, decayed
+from skscatharm.regression.inputs import to_doubles
 from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.ridge import fit_part
+from skscatharm.regression.whitening import Array, Sample, decayed
 
-# Deviations of the principal axes are raised to this power to scale the coordinates.
+# Coordinates are scaled by this power of their standard deviations.
 _DECAY = 0.35
-# With fewer samples for each axis, coordinates of other samples than these are larger
-# than theirs, the more so the smaller the deviation: axes fade with this power.
+# Axis k is damped where there are fewer than this number of samples times k, by this
+# power of the ratio: other samples have larger coordinates there than those seen, the
+# more so the smaller the deviation.
 _SAMPLES_PER_AXIS, _FADING = 3, 3
-# Deviation of the first factors about 1. Smaller ones stay near the linear solution,
-# which is a saddle.
+# Standard deviation of the first factors, which have mean 1. Smaller ones stay near the
+# linear solution, which is a saddle point.
 _SPREAD = 0.25
 # Unit of the targets, in mean absolute errors of ridge regression.
 _UNIT = 4.0
-# Errors below this many units count squared, larger ones by their size.
+# Errors well below this number of units are squared in the loss.
 _KNEE = 0.02
 _MAX_BATCH = 256
-_BATCHES = 32  # in an epoch, if the samples are few
-# Largest step of the weights if there are this many steps. It falls with the root of
-# their number: what many small steps find is more exact, if they come as far.
+_BATCHES = 32  # smallest number in an epoch
+# Largest learning rate for this number of steps. It falls with the root of their
+# number: small steps find more exact minima, if there are enough to get there.
 _STEP, _STEPS = 0.01, 4700
 _MAX_STEP = 0.015
-_WARM_UP = 0.1  # part of all steps that leads up to the largest
+_WARM_UP = 0.1  # fraction of the steps in which the learning rate rises
 _MOMENTUM, _SECOND_MOMENTUM = 0.9, 0.999
 
 
 class Training(NamedTuple):
-    """What training found, and how.
+    """Result of one training.
 
     Attributes
     ----------
     polynomial : Polynomial
-        The best polynomial, by its error on the samples set apart.
+        The polynomial of the best epoch, by its error on the samples set apart.
     losses : ndarray of shape (max_epochs,)
-        Mean absolute error while training, in that of ridge regression.
+        Mean absolute error in each epoch, divided by that of ridge regression.
     validation_errors : ndarray of shape (max_epochs,)
-        The same on the samples set apart, after each epoch; NaN if there are none.
+        The same on the samples set apart, after each epoch. NaN if there are none.
     """
 
     polynomial: Polynomial
     losses: Array
     validation_errors: Array
+
+
+class Stopped(Exception):
+    """Training was told to stop."""
 
 
 def train_products(
@@ -68,44 +74,52 @@ def train_products(
     xp: Any,
     device: Any,
     progress: Callable[[], object] = lambda: None,
+    stop: Event | None = None,
 ) -> Training:
     """Train a linear form for each target, and products that all targets share.
 
-    Minimises the sum of absolute errors, smoothed near zero, with the optimiser Adam
-    and a rate that rises and falls once.
+    Minimises the sum of absolute errors, smoothed near zero. The optimiser is Adam,
+    with a learning rate that rises and falls once.
 
     Parameters
     ----------
     sample : Sample
         Coordinates and targets.
     alphas, errors : ndarrays of shape (n_targets,)
-        Penalty and mean absolute error of ridge regression, where training starts.
+        Penalty and mean absolute error of ridge regression.
     start : Polynomial or None
-        Where training starts instead.
+        First values. None means ridge regression and random products.
     degree : int
-        Factors in a product.
+        Number of factors in each product.
     n_products : int
         Number of products.
     max_epochs : int
-        How often each sample is used.
+        Number of passes over the samples.
     validation_fraction : float
-        Part of the samples that is set apart, to choose the best epoch.
+        Fraction of the samples that is set apart, to choose the best epoch.
     random_state : RandomState
-        Draws those samples, the first products and the order of the samples.
+        Draws the samples set apart, the first products and the order of samples.
     xp, device : module, device
-        Array library that computes, and where.
+        Array library and device for the training.
     progress : callable
         Called after each epoch.
+    stop : Event or None
+        Training stops after the batch in which another thread sets it.
 
     Returns
     -------
     training : Training
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
     """
     white, deviations, targets, sample_weight = sample
     order = random_state.permutation(len(white))
     n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
     apart, used = order[:n_apart], order[n_apart:]
-    # Axes of which few samples tell little are trained little.
+    # Whitening of which few samples tell little are trained little.
     known = len(used) / (_SAMPLES_PER_AXIS * np.arange(1, len(deviations) + 1))
     columns = decayed(deviations, _DECAY) * np.minimum(known, 1.0) ** _FADING
     scales = _Scales(columns, errors)
@@ -120,7 +134,7 @@ def train_products(
             (deviations[:, None] * slope).T,
             *scales.draw(n_products, degree, random_state),
         )
-        # If products do not help, none are used.
+        # The fallback, if no epoch is better: no products.
         untrained = start._replace(coef=np.zeros_like(start.coef))
 
     def to_device(array: Any) -> Any:
@@ -139,14 +153,15 @@ def train_products(
     def select(rows: Any) -> tuple[Any, Any, Any]:
         return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0), xp.take(weight, rows)
 
-    rows, aims, weights = select(to_device(apart))
+    rows, aims, _ = select(to_device(apart))
+    # Relative to each other: the weights of these samples may be small beside others.
+    weights = to_device(n_apart * (sample_weight[apart] / sample_weight[apart].sum()))
 
     def validate(parameters: list[Any]) -> float:
         if n_apart == 0:
             return np.nan
         residual, _, _ = _residual(xp, parameters, rows, aims, degree)
-        error = _absolute(xp, residual, weights) / xp.sum(weights)
-        return _UNIT * float(error)
+        return _UNIT * float(_absolute(xp, residual, weights)) / n_apart
 
     size = max(1, min(_MAX_BATCH, len(used) // _BATCHES))
     batches = list(gen_batches(len(used), size))
@@ -164,6 +179,8 @@ def train_products(
             loss += absolute
             step += 1
             _advance(xp, parameters, gradients, moments, step, n_steps)
+            if stop is not None and stop.is_set():
+                raise Stopped
         losses.append(_UNIT * float(loss) / len(used))
         validation_errors.append(validate(parameters))
         if n_apart == 0 or validation_errors[-1] <= least:
@@ -171,18 +188,18 @@ def train_products(
             best = [xp.asarray(p, copy=True) for p in parameters]
         progress()
     return Training(
-        scales.unpack([_convert_to_numpy(p, xp) for p in best], degree),
+        scales.unpack([to_doubles(p) for p in best], degree),
         np.array(losses),
         np.array(validation_errors),
     )
 
 
 class _Scales:
-    """Units in which parameters are near 1, and their arrays while they are trained.
+    """Scale parameters to a size near 1, and arrange them for training.
 
-    These are the weights of all factors side by side, of shape (n_axes,
-    degree * n_products), their offsets, `coef`, `slope` and `intercept`, the last three
-    transposed.
+    While they are trained, parameters are five arrays: the weights of all factors side
+    by side, of shape (n_axes, degree * n_products), their offsets, and the transposes
+    of `coef`, `slope` and `intercept`.
     """
 
     def __init__(self, columns: Array, errors: Array) -> None:
@@ -192,7 +209,7 @@ class _Scales:
     def draw(
         self, n_products: int, degree: int, random_state: np.random.RandomState
     ) -> tuple[Array, Array, Array]:
-        """Draw `coef`, `weights` and `offsets`."""
+        """Draw `coef`, `weights` and `offsets` of the first products."""
         signs = random_state.choice([-1.0, 1.0], (len(self.units), n_products))
         weights = random_state.normal(size=(n_products, degree, len(self.columns)))
         # An empty norm is 0.
@@ -204,6 +221,7 @@ class _Scales:
         )
 
     def pack(self, polynomial: Polynomial) -> list[Array]:
+        """Convert a polynomial to the parameters that are trained."""
         intercept, slope, coef, weights, offsets = polynomial
         n_axes = len(self.columns)
         return [
@@ -214,10 +232,9 @@ class _Scales:
             intercept / self.units,
         ]
 
-    def unpack(self, arrays: list[Any], degree: int) -> Polynomial:
-        weights, offsets, coef, slope, intercept = (
-            array.astype(np.float64) for array in arrays
-        )
+    def unpack(self, arrays: list[Array], degree: int) -> Polynomial:
+        """Undo `pack`."""
+        weights, offsets, coef, slope, intercept = arrays
         n_axes = len(self.columns)
         factors = weights.reshape(n_axes, degree, len(coef)).transpose(2, 1, 0)
         return Polynomial(
@@ -232,7 +249,7 @@ class _Scales:
 def _residual(
     xp: Any, parameters: list[Any], x: Any, y: Any, degree: int
 ) -> tuple[Any, Any, list[Any]]:
-    """Predictions minus targets; the products; and for each factor all others."""
+    """Return residuals, products, and for each factor the product of the others."""
     weights, offsets, coef, slope, intercept = parameters
     forms = xp.reshape(x @ weights + offsets, (x.shape[0], degree, -1))
     factors = [forms[:, t, :] for t in range(degree)]
@@ -242,14 +259,14 @@ def _residual(
 
 
 def _absolute(xp: Any, residual: Any, weight: Any) -> Any:
-    """Sum of the absolute errors, each the mean over the targets."""
+    """Sum the weighted absolute errors of all samples, averaged over targets."""
     return xp.sum(xp.mean(xp.abs(residual), axis=1) * weight)
 
 
 def _gradients(
     xp: Any, parameters: list[Any], x: Any, y: Any, weight: Any, degree: int
 ) -> tuple[list[Any], Any]:
-    """Derivatives of the smoothed absolute error, and the absolute errors."""
+    """Return the gradient of the smoothed loss, and the sum of absolute errors."""
     residual, products, others = _residual(xp, parameters, x, y, degree)
     slopes = residual / xp.sqrt(residual * residual + _KNEE**2)
     slopes *= weight[:, None] / x.shape[0]
@@ -273,7 +290,7 @@ def _advance(
     step: int,
     n_steps: int,
 ) -> None:
-    """Take a step of Adam, in place."""
+    """Update parameters and moments in place, by one step of Adam."""
     done = step / n_steps
     rate = min(_MAX_STEP, _STEP * sqrt(_STEPS / n_steps))
     if done < _WARM_UP:

@@ -1,36 +1,29 @@
-"""The regressor: parameters, validation, and what was fitted."""
+"""The estimator: its parameters, and the choice of the algorithm that fits it."""
 
+from copy import copy
 from numbers import Integral, Real
+from threading import Event
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from array_api_compat import array_namespace, device, is_torch_array
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn import get_config
-from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._array_api import (
-    _convert_to_numpy,
-    get_namespace,
-    get_namespace_and_device,
-)
-from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skscatharm.regression.axes import (
-    Array,
-    Axes,
-    Sample,
-    distinct_rows,
-    principal_axes,
-)
+from skscatharm._compat import Interval, _fit_context
+from skscatharm._progress import progress_bar
+from skscatharm._threads import one_blas_thread
 from skscatharm.regression.descent import Training, train_products
+from skscatharm.regression.inputs import (
+    check_weight,
+    has_double_precision,
+    real_numbers,
+    to_doubles,
+)
 from skscatharm.regression.polynomial import (
     Polynomial,
     average,
@@ -41,132 +34,161 @@ from skscatharm.regression.polynomial import (
 )
 from skscatharm.regression.quadratic import fit_quadratic
 from skscatharm.regression.ridge import fit_ridge
+from skscatharm.regression.whitening import (
+    Array,
+    Sample,
+    Whitening,
+    distinct_rows,
+    find_whitening,
+)
 
-_PRODUCTS = 96  # by default, for one target
+_PRODUCTS = 96  # default number of products for one target
 
 
 class MultilinearRegressor(RegressorMixin, BaseEstimator):
-    r"""Regression by sums of products of linear forms.
+    r"""Linear regression plus products of linear forms.
 
-    A target is predicted from features x by
+    The prediction for a sample x is
 
     .. math::
 
-        y = b + \langle a, x \rangle + \sum_{r} \nu_r \prod_{t=1}^{T}
-        \big( \langle w_{rt}, x \rangle + c_{rt} \big) ,
+        f(x) = b + \langle a, x \rangle + \sum_{r} \nu_r \prod_{t=1}^{T}
+        \big( \langle w_{rt}, x \rangle + c_{rt} \big) .
 
-    which is linear if there are no products, bilinear for T = 2 and trilinear for T = 3
-    [1]_. The features are standardised and turned to their principal axes. These are
-    whitened in part, which brings out the small differences between strongly correlated
-    features: the coordinate along axis k, with standard deviation :math:`\sigma_k`, is
-    scaled to deviation :math:`\sigma_k^p` with some p between 0 and 1.
+    It is linear without products, bilinear for T = 2 and trilinear for T = 3 [1]_. The
+    parameters choose one of three algorithms:
 
-    With ``degree=1``, this is ridge regression.
+    .. list-table::
+       :header-rows: 1
 
-    With ``degree=2`` and no number of products given,
+       * - Algorithm
+         - Parameters
+         - Best for
+       * - Ridge regression
+         - ``degree=1``
+         - a fast baseline
+       * - Quadratic form
+         - ``degree=2``, ``n_components=None``
+         - up to some thousands of samples
+       * - Trained products
+         - ``degree=2`` with `n_components`, or ``degree=3`` and more
+         - more samples, or several targets at a time
 
-    .. math:: \sum_i \omega_i \, (y_i - f(x_i))^2 / \sigma_y^2
-        + \alpha \, |f|^2
+    All three standardise the features and rotate them to their principal axes. The last
+    two then scale the coordinate along axis k, which has standard deviation
+    :math:`\sigma_k`, to standard deviation :math:`\sigma_k^p` with p between 0 and 1.
+    This amplifies small differences between strongly correlated features.
 
-    is minimised over *all* polynomials of degree 2, a convex problem, with a
-    penalty on the squared coefficients of the linear term and, divided by an expected
-    size, of all products of two coordinates. The solution is a quadratic form, and
-    thus has at most as many products as there are features. The powers p, one for the
-    linear term and one for the products, the expected size and :math:`\alpha` are those
-    with the least mean absolute leave-one-out error on some hundreds of samples. This
-    is the best choice for up to some thousands of samples.
+    **Ridge regression** minimises
 
-    Otherwise a given number of products is trained by stochastic gradient descent
-    (Adam, with a rate that rises and falls once) on the absolute error, starting from
-    ridge regression and random products. A part of the samples is set apart, and the
-    best epoch for it is taken. This is repeated from several random starts, each with
-    another part, and the results are averaged. It is faster than the quadratic form if
-    there are many samples, and with ``degree=3`` more exact from some thousands on.
+    .. math:: \sum_i \omega_i \, (y_i - f(x_i))^2 + \alpha \, |a|^2 ,
+
+    where :math:`\omega_i` are the sample weights and a the coefficients of the
+    standardised features, as :class:`~sklearn.linear_model.Ridge` does after a
+    :class:`~sklearn.preprocessing.StandardScaler`. By default, :math:`\alpha` minimises
+    the mean absolute leave-one-out error.
+
+    **The quadratic form** minimises
+
+    .. math:: \sum_i \omega_i \, (y_i - f(x_i))^2 / \sigma_y^2 + \alpha \, |f|^2
+
+    over *all* polynomials of degree 2, which is a convex problem. Here :math:`\sigma_y`
+    is the standard deviation of the target. The penalty :math:`|f|^2` sums the squared
+    coefficients of all coordinates and of all products of two coordinates; the latter
+    are divided by the expected size of the products. Coordinates have mean squared norm
+    1. The powers p of both terms, the expected size and :math:`\alpha` minimise the
+    mean absolute leave-one-out error on up to 800 samples. The solution has at most as
+    many products as features, each the square of one linear form.
+
+    **Trained products** minimise the mean absolute error, smoothed near zero, by
+    stochastic gradient descent. Training starts from ridge regression and random
+    products. Some samples are set apart, and the epoch with the smallest error on these
+    is kept. The result is the average over several random starts, each with other
+    samples set apart.
 
     Parameters
     ----------
     degree : int, default=2
-        Number T of factors in a product.
+        Number T of factors in each product. 1 means no products.
     n_components : int or None, default=None
-        Number of products that are trained from one start. None means all products for
-        ``degree=2``. For larger degrees it means 96, and 96 more each time that the
-        number of targets doubles.
+        Number of products that are trained in each start. None selects the quadratic
+        form if ``degree=2``. For larger degrees it means 96 products for one target,
+        and 96 more each time that the number of targets doubles. Ignored if
+        ``degree=1``.
     alpha : float or None, default=None
-        Strength of the penalty. None chooses it, for each target. In ridge regression,
-        and where training starts, it is the one of
-        :class:`~sklearn.linear_model.Ridge` after a
-        :class:`~sklearn.preprocessing.StandardScaler`; for the quadratic form,
-        coordinates are scaled to a mean squared norm of 1 and targets to variance 1.
+        Strength of the penalty :math:`\alpha`. None chooses it for each target. Trained
+        products use it for the ridge regression from which they start.
     n_starts : int, default=4
-        Number of random starts, if products are trained.
+        Number of random starts. Used by trained products only.
     max_epochs : int, default=60
-        How often each start uses each sample.
+        Number of passes over the samples in each start. Used by trained products only.
     validation_fraction : float, default=0.05
-        Part of the samples that each start sets apart. With 0, the last epoch is taken.
+        Fraction of the samples that each start sets apart, to choose the best epoch. If
+        0, the last epoch is used. Used by trained products only.
     warm_start : bool, default=False
-        Start training from what the previous call of `fit` found, in place of random
-        products. The number of products, starts and targets must be the same.
+        Whether to continue from the previous `fit` instead of random products. The
+        numbers of products, starts, features and targets must be the same. Used by
+        trained products only.
     n_jobs : int or None, default=None
-        Number of starts that are trained at a time, in threads. None means 1, or what a
-        :func:`joblib.parallel_config` context says; -1 means all processors.
+        Number of starts that are trained in parallel, in threads. None means 1, unless
+        in a :func:`joblib.parallel_config` context; -1 means all processors. Used by
+        trained products only.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples for choosing the penalty of a quadratic form where there are
-        more than 800, and all that is random in training.
+        Pass an int for reproducible results. Trained products use it for the first
+        products, the samples set apart and the order of samples. The quadratic form
+        uses it if there are more than 800 samples. Ridge regression does not use it.
     verbose : int, default=0
-        Show a progress bar if not 0.
+        Whether to show a progress bar. Used by the quadratic form and trained products.
 
     Attributes
     ----------
     intercept_ : float or array of shape (n_targets,)
-        The intercept b. An array where y is 2-D, like the following.
+        The intercept b. An array if y is 2-D; so are the following.
     coef_ : array of shape (n_features,) or (n_targets, n_features)
         Coefficients a of the linear term.
     product_coef_ : array of shape (n_products,) or (n_targets, n_products)
-        Factors :math:`\nu` of the products. The linear forms have mean square 1 on the
-        training data, so that they can be compared.
+        Coefficients :math:`\nu` of the products. The factors of the products have mean
+        square 1 on the training data, so these coefficients can be compared.
     product_weights_ : array of shape (n_products, T, n_features)
-        Weights w of the features in the products.
+        Weights w of the features in the factors.
     product_offsets_ : array of shape (n_products, T)
-        Offsets c.
+        Offsets c of the factors.
     alpha_ : float or array of shape (n_targets,)
         The penalty that was used.
     loss_curve_ : array of shape (n_starts, max_epochs) or None
-        Mean absolute error on the samples that are trained on, in each epoch, divided
-        by the leave-one-out error of ridge regression; its mean over the targets. None
-        if no products were trained.
+        Mean absolute error on the training samples in each epoch, divided by the mean
+        absolute leave-one-out error of ridge regression; the mean over targets. None
+        for the other two algorithms.
     validation_curve_ : array of shape (n_starts, max_epochs) or None
-        The same for the samples that are set apart, after each epoch; NaN if there are
-        none.
+        The same on the samples set apart, after each epoch. NaN if there are none.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : array of shape (`n_features_in_`,)
-        Names of the features, where X has names that are all strings.
-
-    Raises
-    ------
-    ValueError
-        If X or y has NaN or infinite entries, no sample has a positive weight, or
-        `warm_start` finds other numbers of products, starts, targets or features.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features. Defined only if all names in X are strings.
 
     See Also
     --------
-    SolidHarmonicScattering : Coefficients of molecules to predict from.
+    SolidHarmonicScattering : Compute scattering coefficients, for use as features.
 
     Notes
     -----
-    Quadratic forms of several targets are fitted one by one, each as if it was the only
-    one. Products that are trained are shared by all targets, which takes less time than
-    one target after the other. A sample with weight 2 counts as two samples, and the
-    order of samples does not matter.
+    A sample of weight 2 has the same effect as two samples. The order of samples has no
+    effect.
 
-    Up to 8,000 samples, the kernel matrix of the quadratic form is factorised. With
-    more, the same problem is solved by preconditioned conjugate gradients, in memory
-    and time that grow in proportion to the number of samples.
+    The quadratic form fits each target as if it were the only one. Trained products are
+    shared by all targets, which takes less time than one fit for each.
 
-    With ``sklearn.set_config(array_api_dispatch=True)``, and the environment variable
-    ``SCIPY_ARRAY_API=1``, products are trained, and predictions made, where X is: by
-    CuPy or PyTorch on a device, for instance. Axes, ridge regression and the quadratic
-    form need double precision, and are always computed by NumPy.
+    For up to 8,000 samples, the quadratic form factorises the kernel matrix. For more,
+    it solves the same problem by preconditioned conjugate gradients; time and memory
+    then grow linearly with the number of samples.
+
+    A fit that is refused or interrupted leaves the previous fit unchanged.
+
+    With ``sklearn.set_config(array_api_dispatch=True)`` and the environment variable
+    ``SCIPY_ARRAY_API=1``, X can be an array of CuPy, PyTorch or another library that
+    implements the array API standard. Products are trained, and predictions are made,
+    on the device of X. NumPy computes everything else on the CPU, in double precision.
+    Predictions can be differentiated with respect to a tensor X; `fit` cannot.
 
     References
     ----------
@@ -184,7 +206,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     >>> regressor.predict([[1, 2, 3, 4, 5]]).round(3)
     array([10.])
 
-    A product of two features is a difference of two squares:
+    The product of two features is a difference of two squares:
 
     >>> (abs(regressor.product_coef_) > 1e-3).sum()
     np.int64(2)
@@ -229,8 +251,12 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit the polynomial.
+    # Products of small numbers may vanish, whatever numpy.seterr says.
+    @np.errstate(under="ignore")
+    def fit(
+        self, X: Any, y: Any, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Fit the model.
 
         Parameters
         ----------
@@ -238,72 +264,89 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples. None means 1 for each.
+        sample_weight : float or array-like of shape (n_samples,), default=None
+            Weight of each sample, 0 or more. A number is the weight of all samples.
+            None means 1.
 
         Returns
         -------
         self : MultilinearRegressor
             The fitted regressor.
+
+        Raises
+        ------
+        ValueError
+            If X, y or sample_weight has NaN, infinite, complex or masked entries; if
+            sample_weight is negative, or 0 for all samples; or if `warm_start` finds
+            other numbers of products, starts, features or targets.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the conjugate gradients of the quadratic form do not converge.
         """
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
-        xp, _, device = get_namespace_and_device(X)
-        features, targets = _to_numpy(X), _to_numpy(y)
-        single = targets.ndim == 1
-        targets = targets.reshape(len(features), -1)
-        weight = _check_sample_weight(
-            None if sample_weight is None else _to_numpy(sample_weight),
-            features,
-            dtype=np.float64,
-            ensure_non_negative=True,
+        # Its attributes are taken at the end: until then, the last fit is untouched.
+        fitted = copy(self)
+        X, y = validate_data(
+            fitted,
+            real_numbers(X, "X"),
+            real_numbers(y, "y"),
+            multi_output=True,
+            y_numeric=True,
         )
-        if not weight.any():
-            raise ValueError("No sample has a positive weight.")
-        features, targets, weight = distinct_rows(features, targets, weight)
-        axes = principal_axes(features, weight)
-        mean = weight @ targets / weight.sum()
-        sample = Sample(
-            (features - axes.mean) @ axes.whitening,
-            axes.deviations,
-            targets - mean,
-            weight,
-        )
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        xp, there = array_namespace(X), device(X)
+        # Some devices have no double precision.
+        dtype = xp.float64 if has_double_precision(xp, there) else xp.float32
 
         def to_device(array: Array) -> Any:
-            return xp.asarray(array, device=device)
+            return xp.asarray(array, dtype=dtype, device=there)
 
-        loss_curve = validation_curve = None
+        features, targets = to_doubles(X), to_doubles(y)
+        single = targets.ndim == 1
+        features, targets, weight = distinct_rows(
+            features,
+            targets.reshape(len(features), -1),
+            check_weight(sample_weight, len(features)),
+        )
+        whitening = find_whitening(features, weight)
+        features -= whitening.mean
+        white = features @ whitening.matrix
+        del features
+        mean = weight @ targets / weight.sum()
+        sample = Sample(white, whitening.deviations, targets - mean, weight)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+
+        fitted.loss_curve_ = fitted.validation_curve_ = None
         if self.degree == 1:
             polynomial, alphas, _ = fit_ridge(sample, self.alpha)
         elif self.degree == 2 and self.n_components is None:
-            with tqdm(disable=not self.verbose, unit="fit") as bar:
-                polynomial, alphas = fit_quadratic(sample, self.alpha, seed, bar.update)
+            with progress_bar(self.verbose, "fit") as advance:
+                polynomial, alphas = fit_quadratic(sample, self.alpha, seed, advance)
         else:
-            starts = self._starts(axes, mean)
+            starts = self._starts(whitening, mean)
             _, alphas, errors = fit_ridge(sample, self.alpha)
-            trainings = self._train(sample, alphas, errors, starts, seed, xp, device)
+            trainings = self._train(sample, alphas, errors, starts, seed, xp, there)
             polynomials, losses, validation_errors = zip(*trainings, strict=True)
             polynomial = average(polynomials)
-            loss_curve = to_device(np.stack(losses))
-            validation_curve = to_device(np.stack(validation_errors))
+            fitted.loss_curve_ = to_device(np.stack(losses))
+            fitted.validation_curve_ = to_device(np.stack(validation_errors))
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
         intercept, slope, coef, weights, offsets = map(
-            to_device, in_features(polynomial, axes)
+            to_device, in_features(polynomial, whitening)
         )
-        self.intercept_ = float(intercept[0]) if single else intercept
-        self.coef_ = slope[0, :] if single else slope
-        self.product_coef_ = coef[0, :] if single else coef
-        self.product_weights_, self.product_offsets_ = weights, offsets
-        self.alpha_ = float(alphas[0]) if single else to_device(alphas)
-        self.loss_curve_, self.validation_curve_ = loss_curve, validation_curve
+        fitted.intercept_ = float(intercept[0]) if single else intercept
+        fitted.coef_ = slope[0, :] if single else slope
+        fitted.product_coef_ = coef[0, :] if single else coef
+        fitted.product_weights_, fitted.product_offsets_ = weights, offsets
+        fitted.alpha_ = float(alphas[0]) if single else to_device(alphas)
+        self.__dict__ = fitted.__dict__
         return self
 
-    def _starts(self, axes: Axes, mean: Array) -> list[Polynomial | None]:
-        """Where each training starts; None stands for a random start."""
+    def _starts(self, whitening: Whitening, mean: Array) -> list[Polynomial | None]:
+        """Return the polynomial that each start begins with; None if it is random."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return [None] * self.n_starts
-        previous = Polynomial(*(_to_numpy(array) for array in self._polynomial()))
+        previous = Polynomial(*(to_doubles(array) for array in self._polynomial()))
         n_targets, n_features = previous.slope.shape
         n_products, degree = previous.offsets.shape
         found = {
@@ -315,17 +358,17 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         }
         wanted = {
             "targets": len(mean),
-            "features": len(axes.mean),
+            "features": len(whitening.mean),
             "factors": self.degree,
             "products": self.n_starts * self._n_products(len(mean)),
             "starts": self.n_starts,
         }
         if wanted != found:
             raise ValueError(
-                f"With warm_start=True, the numbers must be as before: {found}, not "
-                f"{wanted}. Set warm_start=False to start anew."
+                "With warm_start=True, the numbers must be as before: "
+                f"{found}, not {wanted}. Set warm_start=False for a new start."
             )
-        previous = in_axes(previous, axes)
+        previous = in_axes(previous, whitening)
         previous = previous._replace(intercept=previous.intercept - mean)
         return [*divide(previous, self.n_starts)]
 
@@ -337,39 +380,44 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         starts: list[Polynomial | None],
         seed: int,
         xp: Any,
-        device: Any,
+        there: Any,
     ) -> list[Training]:
+        """Train from all starts, in parallel."""
+        stop = Event()
+        n_epochs = self.n_starts * self.max_epochs
         with (
-            # The matrices are small: threads in each product would wait for each other.
-            threadpool_limits(1, user_api="blas"),
-            tqdm(
-                total=self.n_starts * self.max_epochs,
-                disable=not self.verbose,
-                unit="epoch",
-            ) as bar,
+            # The matrices are small: more threads would wait for each other.
+            one_blas_thread(),
+            progress_bar(self.verbose, "epoch", n_epochs) as advance,
         ):
-            return Parallel(self.n_jobs, require="sharedmem")(
-                delayed(train_products)(
-                    sample,
-                    alphas,
-                    errors,
-                    start,
-                    degree=self.degree,
-                    n_products=self._n_products(len(alphas)),
-                    max_epochs=self.max_epochs,
-                    validation_fraction=self.validation_fraction,
-                    random_state=np.random.RandomState([seed, k]),
-                    xp=xp,
-                    device=device,
-                    progress=bar.update,
+            try:
+                return Parallel(self.n_jobs, require="sharedmem")(
+                    delayed(train_products)(
+                        sample,
+                        alphas,
+                        errors,
+                        start,
+                        degree=self.degree,
+                        n_products=self._n_products(len(alphas)),
+                        max_epochs=self.max_epochs,
+                        validation_fraction=self.validation_fraction,
+                        random_state=np.random.RandomState([seed, k]),
+                        xp=xp,
+                        device=there,
+                        progress=advance,
+                        stop=stop,
+                    )
+                    for k, start in enumerate(starts)
                 )
-                for k, start in enumerate(starts)
-            )
+            finally:
+                # Ctrl-C and errors leave threads behind, which train on.
+                stop.set()
 
     def _n_products(self, n_targets: int) -> int:
-        """Number of products in each training."""
+        """Return the number of products in each start."""
         return self.n_components or round(_PRODUCTS * (1 + np.log2(n_targets)))
 
+    @np.errstate(under="ignore")
     def predict(self, X: Any) -> Any:
         """Predict targets.
 
@@ -385,10 +433,13 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
 
         Raises
         ------
+        NotFittedError
+            If `fit` was not called.
         ValueError
-            If X is an array of another library, or on another device, than those that
-            were given to `fit`, with ``array_api_dispatch=True``; or without it, if
-            those were not of NumPy.
+            If X has NaN, infinite, complex or masked entries, or another number of
+            features than in `fit`. With ``array_api_dispatch=True``, also if X is of
+            another library or on another device than in `fit`; without it, if the
+            model was fitted to arrays of another library than NumPy.
         """
         check_is_fitted(self)
         if not (
@@ -399,25 +450,31 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
                 f"{type(self.coef_).__module__}: predict with "
                 "sklearn.set_config(array_api_dispatch=True), as in fit()."
             )
-        X = validate_data(self, X, reset=False)
-        xp, _, device = get_namespace_and_device(X)
-        fitted_xp, _, fitted_device = get_namespace_and_device(self.coef_)
-        if (xp, device) != (fitted_xp, fitted_device):
+        given = X
+        X = validate_data(self, real_numbers(X, "X"), reset=False)
+        if is_torch_array(X) and given.requires_grad:
+            X = given  # X is detached
+        found, expected = (
+            (array_namespace(array).__name__, device(array))
+            for array in (X, self.coef_)
+        )
+        if found != expected:
             raise ValueError(
                 "X in MultilinearRegressor.predict() must use the same namespace and "
-                f"device as in fit(): {fitted_xp.__name__} on {fitted_device}, not "
-                f"{xp.__name__} on {device}."
+                f"device as in fit(): {expected[0]} on {expected[1]}, not {found[0]} "
+                f"on {found[1]}."
             )
-        y = evaluate(xp.astype(X, self.coef_.dtype), self._polynomial())
+        y = evaluate(array_namespace(X).astype(X, self.coef_.dtype), self._polynomial())
         return y[:, 0] if self.coef_.ndim == 1 else y
 
     def _polynomial(self) -> Polynomial:
-        """What was fitted, for any number of targets."""
-        xp, _, device = get_namespace_and_device(self.coef_)
+        """Return what was fitted, with an axis for the targets."""
         single = self.coef_.ndim == 1
         intercept = [self.intercept_] if single else self.intercept_
         return Polynomial(
-            xp.asarray(intercept, dtype=self.coef_.dtype, device=device),
+            array_namespace(self.coef_).asarray(
+                intercept, dtype=self.coef_.dtype, device=device(self.coef_)
+            ),
             self.coef_[None, :] if single else self.coef_,
             self.product_coef_[None, :] if single else self.product_coef_,
             self.product_weights_,
@@ -429,9 +486,3 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         tags.array_api_support = True
         return tags
-
-
-def _to_numpy(array: Any) -> Array:
-    return np.asarray(
-        _convert_to_numpy(array, get_namespace(array)[0]), dtype=np.float64
-    )

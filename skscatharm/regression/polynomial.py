@@ -1,4 +1,4 @@
-"""Sums of products of linear forms: how they are written, moved and evaluated."""
+"""Polynomials as sums of products of linear forms."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,25 +7,31 @@ import numpy as np
 from array_api_compat import array_namespace
 from sklearn.utils import gen_batches
 
-from skscatharm.regression.axes import Array, Axes
+from skscatharm.regression.whitening import Array, Whitening
 
-# Samples that are evaluated at once, so that their products stay in the cache.
+# Number of samples evaluated together. Their products fit in the cache.
 _BATCH = 1000
 
 
 class Polynomial(NamedTuple):
-    """Linear forms plus products of linear forms, for one or more targets.
+    """Linear form of each target, plus products of linear forms.
 
-    Target k of a sample x is ``intercept[k] + slope[k] @ x + coef[k] @ products``, with
+    The value for target k and sample x is
+    ``intercept[k] + slope[k] @ x + coef[k] @ products``, with
     ``products = (weights @ x + offsets).prod(axis=1)``.
 
     Attributes
     ----------
     intercept : array of shape (n_targets,)
+        Constant term.
     slope : array of shape (n_targets, n_columns)
+        Coefficients of the linear term.
     coef : array of shape (n_targets, n_products)
+        Coefficients of the products.
     weights : array of shape (n_products, degree, n_columns)
+        Coefficients of the factors.
     offsets : array of shape (n_products, degree)
+        Constant terms of the factors.
     """
 
     intercept: Any
@@ -41,14 +47,12 @@ def evaluate(X: Any, polynomial: Polynomial) -> Any:
     Parameters
     ----------
     X : array of shape (n_samples, n_columns)
-        Samples, in the array library and on the device of the polynomial.
+        Samples, of the same array library and on the same device as the polynomial.
     polynomial : Polynomial
-        The polynomial.
 
     Returns
     -------
     values : array of shape (n_samples, n_targets)
-        In the same library, on the same device.
     """
     xp = array_namespace(X)
     intercept, slope, coef, weights, offsets = polynomial
@@ -57,57 +61,58 @@ def evaluate(X: Any, polynomial: Polynomial) -> Any:
         x = X[rows, :]
         products = x @ weights[:, 0, :].T + offsets[:, 0]
         for t in range(1, weights.shape[1]):
-            products *= x @ weights[:, t, :].T + offsets[:, t]
+            # Not in place, so that PyTorch can differentiate it.
+            products = products * (x @ weights[:, t, :].T + offsets[:, t])
         values.append(intercept + x @ slope.T + products @ coef.T)
     return xp.concat(values)
 
 
-def in_features(polynomial: Polynomial, axes: Axes) -> Polynomial:
-    """Write a polynomial of white coordinates as one of the features.
+def in_features(polynomial: Polynomial, whitening: Whitening) -> Polynomial:
+    """Convert a polynomial of white coordinates to one of the features.
 
     Parameters
     ----------
     polynomial : Polynomial
-        The polynomial, whose columns are white coordinates.
-    axes : Axes
-        Their axes.
+        Polynomial of white coordinates.
+    whitening : Whitening
+        Map from the features to these coordinates.
 
     Returns
     -------
     polynomial : Polynomial
-        The same, of the features. Each factor has mean square 1 on the sample of the
-        axes, so that `coef` tells the size of the products.
+        Polynomial of the features. Each factor has mean square 1 on the sample from
+        which the whitening was found, so that `coef` can be compared.
     """
     intercept, slope, coef, weights, offsets = polynomial
     size = np.sqrt((weights**2).sum(axis=2) + offsets**2)
     size[size == 0] = 1.0
-    slope = slope @ axes.whitening.T
-    weights = weights / size[:, :, None] @ axes.whitening.T
+    slope = slope @ whitening.matrix.T
+    weights = weights / size[:, :, None] @ whitening.matrix.T
     return Polynomial(
-        intercept - slope @ axes.mean,
+        intercept - slope @ whitening.mean,
         slope,
         coef * size.prod(axis=1),
         weights,
-        offsets / size - weights @ axes.mean,
+        offsets / size - weights @ whitening.mean,
     )
 
 
-def in_axes(polynomial: Polynomial, axes: Axes) -> Polynomial:
-    """Undo `in_features`, up to the size of the factors.
+def in_axes(polynomial: Polynomial, whitening: Whitening) -> Polynomial:
+    """Undo `in_features`, except for the scale of the factors.
 
-    What the forms do across the axes is lost.
+    Directions without an axis are lost.
     """
     intercept, slope, coef, weights, offsets = polynomial
-    # Units of the features may be so far apart that rounding would hide some of them.
-    size = np.linalg.norm(axes.whitening, axis=1)
+    # Units of the features may differ so much that rounding would hide some of them.
+    size = np.abs(whitening.matrix).max(axis=1, initial=0.0)
     size[size == 0] = 1.0
-    unwhitening = np.linalg.pinv(axes.whitening / size[:, None]) / size
+    unwhitening = np.linalg.pinv(whitening.matrix / size[:, None]) / size
     return Polynomial(
-        intercept + slope @ axes.mean,
+        intercept + slope @ whitening.mean,
         slope @ unwhitening.T,
         coef,
         weights @ unwhitening.T,
-        offsets + weights @ axes.mean,
+        offsets + weights @ whitening.mean,
     )
 
 
@@ -121,7 +126,7 @@ def rescale(polynomial: Polynomial, scale: Array) -> Polynomial:
 
 
 def average(polynomials: Sequence[Polynomial]) -> Polynomial:
-    """Average polynomials of the same targets; their products stand in a row."""
+    """Average polynomials of the same targets, by concatenating their products."""
     intercepts, slopes, coefs, weights, offsets = zip(*polynomials, strict=True)
     return Polynomial(
         np.mean(intercepts, axis=0),
@@ -133,7 +138,7 @@ def average(polynomials: Sequence[Polynomial]) -> Polynomial:
 
 
 def divide(polynomial: Polynomial, n_parts: int) -> list[Polynomial]:
-    """Undo `average`, except that all parts get the same linear form."""
+    """Undo `average`, except that all parts have the same linear form."""
     intercept, slope, coef, weights, offsets = polynomial
     return [
         Polynomial(intercept, slope, n_parts * c, w, o)
@@ -147,7 +152,7 @@ def divide(polynomial: Polynomial, n_parts: int) -> list[Polynomial]:
 
 
 def stack(polynomials: Sequence[Polynomial]) -> Polynomial:
-    """Join polynomials of one target each into one of several targets."""
+    """Combine polynomials of one target each into one of several targets."""
     intercepts, slopes, coefs, weights, offsets = zip(*polynomials, strict=True)
     n_products = [coef.shape[1] for coef in coefs]
     coef = np.zeros((len(polynomials), sum(n_products)))

@@ -1,4 +1,4 @@
-"""Quadratic forms: all products of two coordinates, as a convex problem."""
+"""Fit quadratic forms: a convex problem over all products of two coordinates."""
 
 import warnings
 from collections.abc import Callable
@@ -9,29 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, lapack, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
-from skscatharm.regression.axes import Array, Sample, scale_axes
+from skscatharm._threads import one_blas_thread
 from skscatharm.regression.polynomial import Polynomial, rescale, stack
 from skscatharm.regression.ridge import feasible_penalty
+from skscatharm.regression.whitening import Array, Sample, root_mean_square, scale_axes
 
-# More samples than this add little to the choice of a prior.
+# Number of samples that choose the prior. More add little.
 _SELECTION_SIZE = 800
-# Up to this number of samples, factorising the kernel matrix is the fastest way.
+# Largest number of samples for which factorising the kernel matrix is fastest.
 _DIRECT_SIZE = 8000
-# Samples in the preconditioner otherwise.
+# Number of samples in the preconditioner, if there are more.
 _PRECONDITIONER_SIZE = 1000
 
 
 class Prior(NamedTuple):
-    """What a quadratic form is expected to look like before any target is seen.
+    """Scales and penalty of a quadratic form.
 
     Attributes
     ----------
     linear_decay, product_decay : float
-        Deviations of the principal axes are raised to this power to scale the
-        coordinates in the linear term and in the products. 0 treats all axes alike,
-        1 is a rotation of the standardised columns.
+        Coordinates are scaled by this power of their standard deviations, in the linear
+        term and in the products. 0 keeps white coordinates. 1 gives principal
+        components of the standardised features.
     curvature : float
         Expected size of the products, relative to the linear term.
     alpha : float
@@ -44,7 +44,7 @@ class Prior(NamedTuple):
     alpha: float
 
 
-# What `select_prior` chooses from, and where it starts.
+# Candidates of `select_prior`, and where it starts.
 _CHOICES: dict[str, tuple[float, ...]] = {
     "linear_decay": (0.2, 0.35, 0.5, 1.0),
     "product_decay": (0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
@@ -60,23 +60,23 @@ def fit_kernel(
     """Fit a penalised function and a free intercept.
 
     Minimises ``sum(sample_weight * (y - b - f)**2) + alpha * |f|**2``, where ``|f|``
-    is the norm that belongs to the kernel.
+    is the norm of the kernel's function space.
 
     Parameters
     ----------
     kernel : ndarray of shape (n_samples, n_samples)
-        Positive semidefinite. It is overwritten.
+        Positive semidefinite kernel matrix. It is overwritten.
     y : ndarray of shape (n_samples,)
         Target.
     sample_weight : ndarray of shape (n_samples,)
         Positive weights.
     alpha : float
-        Penalty. A value too small for the arithmetic is raised.
+        Penalty. Raised if it is too small for double precision.
 
     Returns
     -------
     dual : ndarray of shape (n_samples,)
-        Coefficients of the function, ``f = kernel @ dual``.
+        Dual coefficients: ``f = kernel @ dual``.
     intercept : float
         The intercept b.
     """
@@ -85,7 +85,7 @@ def fit_kernel(
 
 
 def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -> Array:
-    """Give what `fit_kernel` without a sample gets wrong at this sample.
+    """Compute the leave-one-out residuals of `fit_kernel`.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -
 
     Returns
     -------
-    errors : ndarray of shape (n_samples,)
-        Target minus prediction.
+    residuals : ndarray of shape (n_samples,)
+        Target minus prediction of the fit without the sample.
     """
     dual, _, ones, factor = _factorise(kernel, y, sample_weight, alpha)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
@@ -106,11 +106,22 @@ def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -
 def _factorise(
     kernel: Array, y: Array, sample_weight: Array, alpha: float
 ) -> tuple[Array, float, Array, Array]:
+    """Solve for the dual coefficients by a Cholesky factorisation.
+
+    Returns
+    -------
+    dual : ndarray of shape (n_samples,)
+    intercept : float
+    ones : ndarray of shape (n_samples,)
+        Dual coefficients of a target of ones, without an intercept.
+    factor : ndarray of shape (n_samples, n_samples)
+        Lower triangular Cholesky factor of the weighted kernel matrix plus penalty.
+    """
     root = np.sqrt(sample_weight)
     kernel *= root
     kernel *= root[:, None]
     kernel.flat[:: len(y) + 1] += feasible_penalty(alpha, np.trace(kernel))
-    # The transpose is in the order that LAPACK works on without a copy.
+    # LAPACK works on the transpose without a copy.
     factor, _ = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
     sides = root[:, None] * np.column_stack([y, np.ones(len(y))])
     dual, ones = (root[:, None] * cho_solve((factor, True), sides)).T
@@ -131,25 +142,26 @@ def fit_kernel_iteratively(
     max_iter: int = 500,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Array, float]:
-    """Fit what `fit_kernel` fits, without the kernel matrix.
+    """Solve the problem of `fit_kernel` without the kernel matrix.
 
-    By conjugate gradients on the duals that sum to zero, so that the intercept drops
-    out. The part of the kernel that some of the samples span preconditions them.
+    Conjugate gradients run on dual coefficients with sum 0, which removes the
+    intercept. The preconditioner is the Nyström approximation from some columns of the
+    kernel matrix.
 
     Parameters
     ----------
     multiply : callable
-        Multiplies the kernel matrix with a vector.
+        Multiplies the kernel matrix by a vector.
     columns : ndarray of shape (n_samples, n_landmarks)
-        Columns of the kernel matrix.
+        Some columns of the kernel matrix.
     landmarks : ndarray of shape (n_landmarks,)
-        Their indices.
+        Indices of these columns.
     trace : float
-        Trace of the kernel matrix, with the weights.
+        Trace of the weighted kernel matrix.
     y, sample_weight, alpha
         As in `fit_kernel`.
     tol : float
-        Relative size of the residual at which to stop.
+        Relative norm of the residual at which iterations stop.
     max_iter : int
         Largest number of iterations.
     progress : callable
@@ -158,7 +170,7 @@ def fit_kernel_iteratively(
     Returns
     -------
     dual : ndarray of shape (n_samples,)
-        Coefficients of the function, ``f = kernel @ dual``.
+        Dual coefficients: ``f = kernel @ dual``.
     intercept : float
         The intercept b.
 
@@ -180,7 +192,7 @@ def fit_kernel_iteratively(
     corner = columns[landmarks]
     lift = 1e-10 * np.trace(corner) / len(corner) + np.finfo(float).tiny
     triangle = np.linalg.cholesky(corner + lift * np.eye(len(corner)))
-    # Features whose scalar products are the part of the kernel that landmarks span.
+    # Scalar products of these features are the Nyström approximation.
     features = root[:, None] * solve_triangular(triangle, columns.T, lower=True).T
     spectrum, basis = np.linalg.eigh(features.T @ features)
     rest = alpha + max(trace - spectrum.sum(), 0.0) / len(y)
@@ -200,8 +212,8 @@ def fit_kernel_iteratively(
     while np.linalg.norm(residual) > limit:
         if n_iter == max_iter:
             warnings.warn(
-                f"The residual is not below {tol:g} of the target after {max_iter} "
-                "iterations. A larger alpha needs fewer.",
+                f"The quadratic form did not converge: after {max_iter} iterations, "
+                f"the residual is above {tol:g} of the target. Choose a larger alpha.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -230,21 +242,21 @@ def select_prior(
 ) -> Prior:
     """Choose a prior by the mean absolute leave-one-out error.
 
-    One parameter after the other is set to the best of its values, until none changes.
+    Coordinate search: sets each parameter in turn to its best candidate, until none
+    changes.
 
     Parameters
     ----------
     white, deviations, y, sample_weight
         As in `ridge.fit_linear`.
     alpha : float or None
-        The penalty, where it is given.
+        Penalty. None chooses it.
     progress : callable
         Called after each fit.
 
     Returns
     -------
     prior : Prior
-        The best one found.
     """
 
     @cache
@@ -281,8 +293,8 @@ def fit_products(
 ) -> Polynomial:
     """Fit a linear form plus all products of two coordinates.
 
-    All products together are one quadratic form, and that is a sum of as many squares
-    as there are axes.
+    All products together are one quadratic form. In the basis of its eigenvectors, it
+    is a sum of squares, one for each axis.
 
     Parameters
     ----------
@@ -298,7 +310,7 @@ def fit_products(
     Returns
     -------
     polynomial : Polynomial
-        The linear form, and the squares in descending order of size.
+        Linear form, and squares in descending order of size.
     """
     linear, linear_factors = scale_axes(white, deviations, prior.linear_decay)
     coordinates, factors = scale_axes(white, deviations, prior.product_decay)
@@ -358,41 +370,44 @@ def fit_quadratic(
     seed: int,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Polynomial, Array]:
-    """Fit all products of two coordinates to each target, with a prior that suits it.
+    """Fit all products of two coordinates to each target, with its own prior.
 
     Parameters
     ----------
     sample : Sample
         Coordinates and targets.
     alpha : float or None
-        The penalty, where it is given.
+        Penalty. None chooses it for each target.
     seed : int
-        Draws the samples for choosing the prior.
+        Draws the samples that choose the prior.
     progress : callable
         Called after each fit.
 
     Returns
     -------
     polynomial : Polynomial
-        The linear forms and the squares.
+        Linear forms and squares.
     alphas : ndarray of shape (n_targets,)
         The penalties.
     """
     white, deviations, targets, weight = sample
-    scales = np.sqrt(weight @ targets**2 / weight.sum())
-    scales[scales == 0] = 1.0
+    share = weight / weight.sum()
     fitted, alphas = [], []
-    for y in (targets / scales).T.copy():
-        # Each target as if it were the only one.
+    # Each target as if it were the only one, in a contiguous array.
+    for target in targets.T.copy():
+        scale = root_mean_square(target[:, None], share)
+        scale[scale == 0] = 1.0
+        y = target / scale
         random_state = np.random.RandomState(seed)
         chosen = random_state.permutation(len(y))[:_SELECTION_SIZE]
-        # The matrices are small: more threads would only wait for each other.
-        with threadpool_limits(1, user_api="blas"):
+        # The matrices are small: more threads would wait for each other.
+        with one_blas_thread():
             prior = select_prior(
                 white[chosen], deviations, y[chosen], weight[chosen], alpha, progress
             )
-        fitted.append(
-            fit_products(white, deviations, y, weight, prior, random_state, progress)
+        polynomial = fit_products(
+            white, deviations, y, weight, prior, random_state, progress
         )
+        fitted.append(rescale(polynomial, scale))
         alphas.append(prior.alpha)
-    return rescale(stack(fitted), scales), np.array(alphas)
+    return stack(fitted), np.array(alphas)

@@ -1,28 +1,30 @@
-"""Ridge regression, and the choice of its penalty."""
+"""Fit ridge regression, and choose its penalty."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skscatharm.regression.axes import Array, Sample
 from skscatharm.regression.polynomial import Polynomial
+from skscatharm.regression.whitening import Array, Sample
 
 _ALPHAS = 10.0 ** np.arange(4, -11, -1)
 
 
 def feasible_penalty(alpha: float, trace: float) -> float:
-    """Raise a penalty below which rounding makes a matrix of this trace indefinite."""
+    """Raise a penalty that is too small to make a matrix of this trace definite."""
+    if alpha == trace == 0:
+        return 1.0  # the matrix is zero, so that the penalty has no effect
     return max(alpha, 1e-13 * trace, np.finfo(float).tiny)
 
 
 def fit_linear(
     white: Array, deviations: Array, y: Array, sample_weight: Array, alpha: ArrayLike
 ) -> tuple[Array, Array]:
-    """Ridge regression on standardised columns, in their principal axes.
+    """Fit ridge regression of standardised features, in white coordinates.
 
     Parameters
     ----------
     white : ndarray of shape (n_samples, n_axes)
-        Coordinates along the axes, with weighted mean 0 and variance 1.
+        White coordinates: uncorrelated, with weighted mean 0 and variance 1.
     deviations : ndarray of shape (n_axes,)
         Standard deviations before whitening.
     y : ndarray of shape (n_samples,)
@@ -35,9 +37,9 @@ def fit_linear(
     Returns
     -------
     coef : ndarray of shape (n_axes, n_alphas)
-        Coefficients of the white coordinates, one column for each penalty.
-    errors : ndarray of shape (n_samples, n_alphas)
-        What the fit without a sample gets wrong there.
+        Coefficients of the white coordinates, for each penalty.
+    residuals : ndarray of shape (n_samples, n_alphas)
+        Leave-one-out residuals.
     """
     total = sample_weight.sum()
     shrunk = 1 / (total + np.atleast_1d(alpha) / deviations[:, None] ** 2)
@@ -61,7 +63,7 @@ def choose_penalty(
     white, deviations, y, sample_weight
         As in `fit_linear`.
     alpha : float or None
-        The penalty, where it is given.
+        Penalty. None chooses it.
 
     Returns
     -------
@@ -73,28 +75,28 @@ def choose_penalty(
         Mean absolute leave-one-out error.
     """
     alphas = _ALPHAS if alpha is None else np.array([alpha])
-    coef, errors = fit_linear(white, deviations, y, sample_weight, alphas)
-    mean_errors = sample_weight @ abs(errors) / sample_weight.sum()
+    coef, residuals = fit_linear(white, deviations, y, sample_weight, alphas)
+    mean_errors = sample_weight @ abs(residuals) / sample_weight.sum()
     best = int(np.argmin(mean_errors))
     return float(alphas[best]), coef[:, best], float(mean_errors[best])
 
 
 def fit_ridge(sample: Sample, alpha: float | None) -> tuple[Polynomial, Array, Array]:
-    """Ridge regression of each target, on standardised columns.
+    """Fit ridge regression of each target.
 
     Parameters
     ----------
     sample : Sample
         Coordinates and targets.
     alpha : float or None
-        The penalty. None chooses it, for each target.
+        Penalty. None chooses it for each target.
 
     Returns
     -------
     polynomial : Polynomial
-        The linear forms.
+        Linear forms of the white coordinates.
     alphas : ndarray of shape (n_targets,)
-        Their penalties.
+        Penalties.
     errors : ndarray of shape (n_targets,)
         Mean absolute leave-one-out errors.
     """
@@ -120,7 +122,7 @@ def fit_ridge(sample: Sample, alpha: float | None) -> tuple[Polynomial, Array, A
 def fit_part(
     features: Array, Y: Array, sample_weight: Array, alphas: ArrayLike
 ) -> tuple[Array, Array]:
-    """Ridge regression on a part of a sample, whose axes are not principal ones.
+    """Fit ridge regression of correlated features, such as those of some samples.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ def fit_part(
     coef : ndarray of shape (n_features, n_targets)
         The fit is ``intercept + features @ coef``.
     intercept : ndarray of shape (n_targets,)
-        The intercepts, without penalty.
+        Intercepts, without penalty.
     """
     share = sample_weight / sample_weight.sum()
     mean, mean_target = share @ features, share @ Y

@@ -1,8 +1,8 @@
-"""Data and samples that several tests of the regressors share."""
+"""Data and samples for the tests of regression."""
 
 import numpy as np
 
-from skscatharm.regression.axes import Sample, principal_axes
+from skscatharm.regression.whitening import Sample, find_whitening
 
 
 def collinear(rng, n_samples, n_features=12, n_sources=5):
@@ -19,18 +19,18 @@ def product_of_forms(rng, X, degree):
     return values[:, 0] + (values[:, 1:] + 0.5).prod(axis=1)
 
 
-def wrong(model, X, y):
-    """Mean absolute error, relative to the deviation of the target."""
+def relative_error(model, X, y):
+    """Mean absolute error, relative to the standard deviation of the target."""
     return np.abs(model.predict(X) - y).mean() / y.std()
 
 
 def white_sample(X, Y, weight=None):
-    """What is regressed, in white coordinates."""
+    """Whiten features, and centre targets."""
     weight = np.ones(len(X)) if weight is None else weight
     targets = Y.reshape(len(X), -1)
-    axes = principal_axes(X, weight)
+    axes = find_whitening(X, weight)
     return Sample(
-        (X - axes.mean) @ axes.whitening,
+        (X - axes.mean) @ axes.matrix,
         axes.deviations,
         targets - weight @ targets / weight.sum(),
         weight,
@@ -38,6 +38,6 @@ def white_sample(X, Y, weight=None):
 
 
 def brute_force_errors(fit, y):
-    """What fits without a sample get wrong there; `fit` takes a mask of the others."""
+    """Leave-one-out residuals, where `fit` fits the samples of a mask."""
     left_out = ~np.eye(len(y), dtype=bool)
     return np.array([y[i] - fit(left_out[i])[i] for i in range(len(y))])

@@ -1,3 +1,5 @@
+from threading import Event
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -6,6 +8,7 @@ from synthetic import product_of_forms, white_sample
 from skscatharm.regression.descent import (
     _KNEE,
     _UNIT,
+    Stopped,
     _gradients,
     _residual,
     _Scales,
@@ -16,7 +19,7 @@ from skscatharm.regression.ridge import fit_part, fit_ridge
 
 
 def train(sample, start=None, *, alpha=None, seed=0, **options):
-    """Train from ridge regression or from `start`; give its errors as well."""
+    """Train from ridge regression or from `start`; also return ridge's errors."""
     _, alphas, errors = fit_ridge(sample, alpha)
     options = {
         "degree": 2,
@@ -38,7 +41,7 @@ def train(sample, start=None, *, alpha=None, seed=0, **options):
 
 
 def parts(sample, validation_fraction=0.2, seed=0):
-    """The samples that `train` sets apart, and those that it uses."""
+    """Samples that `train` sets apart, and those it trains on."""
     order = np.random.RandomState(seed).permutation(len(sample.white))
     n_apart = round(validation_fraction * len(order))
     return [
@@ -273,3 +276,31 @@ def test_progress(rng) -> None:
     calls = []
     train(noisy(rng), max_epochs=3, progress=lambda: calls.append(1))
     assert len(calls) == 3
+
+
+def test_stop(rng) -> None:
+    stop = Event()
+    calls = []
+
+    def progress():
+        calls.append(1)
+        if len(calls) == 2:
+            stop.set()
+
+    with pytest.raises(Stopped):
+        train(noisy(rng), max_epochs=10**9, progress=progress, stop=stop)
+    # Not even the next epoch ends.
+    assert len(calls) == 2
+
+
+def test_negligible_weights_of_samples_set_apart(rng) -> None:
+    sample = noisy(rng)
+    order = np.random.RandomState(0).permutation(len(sample.white))
+    weight = sample.weight.copy()
+    # In single precision, these are zero.
+    weight[order[:20]] *= 2.0**-300
+    found, _, same = train(sample._replace(weight=weight), alpha=1.0, max_epochs=3)
+    apart, _ = parts(sample)
+    assert np.isfinite(found.validation_errors).all()
+    error = mean_error(found.polynomial, apart, same)
+    assert error <= found.validation_errors.min() * (1 + 1e-4)

@@ -1,5 +1,7 @@
 import pickle
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,15 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from synthetic import collinear, product_of_forms, wrong
+from synthetic import collinear, product_of_forms, relative_error
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skscatharm import MultilinearRegressor, SolidHarmonicScattering
 from skscatharm.engine.arrays import to_numpy
+from skscatharm.regression import multilinear, quadratic
+from skscatharm.regression.descent import Stopped
 
-# Products that are trained, in no more time than they need to differ from noise.
+# Trained for a short time, but long enough to differ from noise.
 TRAINED = MultilinearRegressor(
     3, n_components=4, n_starts=2, max_epochs=5, random_state=0
 )
@@ -126,7 +131,7 @@ def test_trained_products_beat_ridge(rng) -> None:
     X, sources = collinear(rng, 500)
     y = sources[:, 0] * sources[:, 1] * sources[:, 2] + sources[:, 3] ** 2
     errors = [
-        wrong(model.fit(X[:400], y[:400]), X[400:], y[400:])
+        relative_error(model.fit(X[:400], y[:400]), X[400:], y[400:])
         for model in (
             MultilinearRegressor(1),
             MultilinearRegressor(3, n_components=16, n_starts=2, random_state=0),
@@ -198,6 +203,25 @@ def test_threads_do_not_matter(data) -> None:
     assert_array_equal(threads, expected)
     with parallel_config("loky", n_jobs=2):
         assert_array_equal(model.fit(X, y).predict(X), expected)
+
+
+@pytest.mark.parametrize("name", ["quadratic", "trilinear"])
+def test_overlapping_fits_leave_the_threads_of_blas(data, name) -> None:
+    def fit(n_samples):
+        X, y = (array[:n_samples] for array in data)
+        return clone(MODELS[name]).fit(X, y).predict(X)
+
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(3) as pool:
+        sizes = [40, 100, 60, 100, 20, 80]
+        found = list(pool.map(fit, sizes))
+        threads = {
+            library["num_threads"]
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        }
+    assert threads == {2}
+    for n_samples, prediction in zip(sizes, found, strict=True):
+        assert_allclose(prediction, fit(n_samples), rtol=1e-5)
 
 
 def test_one_column_of_targets(model, data) -> None:
@@ -277,14 +301,179 @@ def test_warm_start_where_nothing_is_trained(data, name) -> None:
         model.set_params(degree=3).fit(X, y)
 
 
+# Fits that fail
+
+
+def state(model):
+    """Copies of all that a model knows, apart from its parameters."""
+    return {
+        name: np.array(value)
+        for name, value in vars(model).items()
+        if name.endswith("_")
+    }
+
+
+def assert_unchanged(model, before) -> None:
+    after = state(model)
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        assert_array_equal(after[name], value)
+
+
+@pytest.fixture
+def table(data):
+    return pd.DataFrame(data[0], columns=[f"x{i}" for i in range(12)])
+
+
+def test_refused_fit_leaves_the_model(model, data, table) -> None:
+    _, y = data
+    before = state(model.fit(table, y))
+    few, infinite = table.iloc[:, :5], np.where(table > 1, np.inf, 0)[:, :5]
+    for X, target, weight, message in [
+        (infinite, y, None, "infinity"),
+        (few, y[1:], None, "inconsistent numbers of samples"),
+        (few, y, -1, "Negative"),
+        (few.to_numpy(), y, np.ones(99), "sample_weight has shape"),
+        (few, np.full(100, "y"), None, "could not convert"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, target, sample_weight=weight)
+        assert_unchanged(model, before)
+    with pytest.raises(ValueError, match="'alpha' parameter"):
+        model.set_params(alpha=-1).fit(table.iloc[:, :5], y)
+    assert_unchanged(model, before)
+
+
+def test_refused_warm_start_leaves_the_model(data, table) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(warm_start=True).fit(table, y)
+    before, expected = state(model), model.predict(table)
+    with pytest.raises(ValueError, match="must be as before"):
+        model.fit(X[:, :5], y)
+    assert_unchanged(model, before)
+    assert_array_equal(model.predict(table), expected)
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(table.iloc[:, :5])
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("ridge", "fit_ridge"),
+        ("quadratic", "fit_quadratic"),
+        ("trilinear", "train_products"),
+        ("trilinear", "in_features"),
+    ],
+)
+def test_interrupted_fit_leaves_the_model(
+    data, table, monkeypatch, name, function
+) -> None:
+    X, y = data
+    model = clone(MODELS[name]).fit(table, y)
+    before = state(model)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(multilinear, function, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X[:, :5], y)
+    assert_unchanged(model, before)
+
+
+def test_quadratic_form_can_be_interrupted(data, monkeypatch) -> None:
+    # Between the fits for choosing a prior, and between iterations.
+    X, y = data
+    model = clone(MODELS["quadratic"]).fit(X, y)
+    before = state(model)
+    monkeypatch.setattr(quadratic, "_DIRECT_SIZE", 50)
+    monkeypatch.setattr(quadratic, "_PRECONDITIONER_SIZE", 10)
+    for function in ("leave_one_out", "fit_kernel_iteratively"):
+        counts = []
+
+        def interrupt(*_, counts=counts, **__):
+            counts.append(1)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(quadratic, function, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(X[:, :5], y)
+        assert len(counts) == 1
+        assert_unchanged(model, before)
+
+
+def test_threads_stop_with_the_fit(data, monkeypatch) -> None:
+    # The first start is interrupted, when the second has begun to train for ever.
+    X, y = data
+    train, begun, ended = multilinear.train_products, threading.Event(), []
+    done = threading.Event()
+
+    def first_is_interrupted(*arguments, random_state, **options):
+        if np.array_equal(random_state.get_state()[1], first):
+            assert begun.wait(30)
+            raise KeyboardInterrupt
+        options["max_epochs"] = 10**9
+        options["progress"] = begun.set
+        try:
+            train(*arguments, random_state=random_state, **options)
+        except Stopped as error:
+            ended.append(error)
+        finally:
+            done.set()
+
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    first = np.random.RandomState([seed, 0]).get_state()[1]
+    monkeypatch.setattr(multilinear, "train_products", first_is_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clone(TRAINED).set_params(n_jobs=2).fit(X, y)
+    assert done.wait(30)
+    assert len(ended) == 1
+
+
 # Awkward input
+
+
+@pytest.fixture
+def coefficients(qm9):
+    """Scattering coefficients and energies of real molecules."""
+    scattering = SolidHarmonicScattering(sigma=0.5, J=1, L=1)
+    return scattering.fit_transform(qm9.data[:120]), qm9.target[:120, 7]
+
+
+def test_floating_point_errors_that_raise(
+    rng, model, coefficients, monkeypatch
+) -> None:
+    X, y = coefficients
+    weight = rng.uniform(0, 2, size=len(y))
+    expected = clone(model).fit(X, y, weight).predict(X)
+    with np.errstate(all="raise"):
+        assert_array_equal(model.fit(X, y, weight).predict(X), expected)
+        model.set_params(n_jobs=2).fit(X, y, weight)
+        model.set_params(alpha=0.0).fit(X, y, weight)
+        monkeypatch.setattr(quadratic, "_DIRECT_SIZE", 50)
+        monkeypatch.setattr(quadratic, "_PRECONDITIONER_SIZE", 20)
+        model.set_params(alpha=1e-3).fit(X, y, weight)
+
+
+@pytest.mark.parametrize("exponent", [-1000, -600, -300, 300, 600, 1000])
+def test_sizes_near_the_limits_of_floats(model, data, exponent) -> None:
+    # Their squares are out of range.
+    X, y = data
+    expected = clone(model).fit(X, y).predict(X)
+    with np.errstate(all="raise"):
+        small = np.ldexp(X, exponent)
+        found = clone(model).fit(small, y).predict(small)
+        assert_allclose(found, expected, atol=1e-6 * y.std())
+        found = model.fit(X, np.ldexp(y, exponent)).predict(X)
+    assert_allclose(np.ldexp(found, -exponent), expected, atol=1e-6 * y.std())
 
 
 def test_awkward_features(rng, model) -> None:
     X = rng.normal(size=(60, 4))
     X = np.hstack([X, X @ rng.normal(size=(4, 8)), np.ones((60, 2)), np.zeros((60, 1))])
     y = X[:, 0] + X[:, 1]
-    assert wrong(model.fit(X, y), X, y) < 1e-5
+    assert relative_error(model.fit(X, y), X, y) < 1e-5
     assert np.isfinite(model.product_weights_).all()
 
 
@@ -321,7 +510,9 @@ def test_more_features_than_samples(rng, name) -> None:
     # In high dimensions, ridge regression is hard to beat.
     new = rng.normal(size=(200, 200))
     ridge = MultilinearRegressor(1).fit(X, y)
-    assert wrong(model, new, new[:, 0]) < 1.2 * wrong(ridge, new, new[:, 0])
+    assert relative_error(model, new, new[:, 0]) < 1.2 * relative_error(
+        ridge, new, new[:, 0]
+    )
 
 
 def test_single_precision(model, data) -> None:
@@ -341,12 +532,22 @@ def test_data_frames(model, data) -> None:
     assert_array_equal(model.feature_names_in_, table.columns)
 
 
+def test_one_weight_for_all(model, data) -> None:
+    X, y = data
+    expected = clone(model).fit(X, y, sample_weight=np.full(100, 2.5)).predict(X)
+    assert_array_equal(model.fit(X, y, sample_weight=2.5).predict(X), expected)
+
+
 def test_errors(rng) -> None:
     X = rng.normal(size=(10, 3))
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="sample_weight is zero"):
         MultilinearRegressor().fit(X, X[:, 0], sample_weight=np.zeros(10))
-    with pytest.raises(ValueError, match=r"[Nn]egative"):
+    with pytest.raises(ValueError, match=r"[Nn]egative.*sample_weight"):
         MultilinearRegressor().fit(X, X[:, 0], sample_weight=-np.ones(10))
+    with pytest.raises(ValueError, match="X has masked entries"):
+        MultilinearRegressor().fit(np.ma.masked_less(X, 0), X[:, 0])
+    with pytest.raises(ValueError, match="y has masked entries"):
+        MultilinearRegressor().fit(X, np.ma.masked_less(X[:, 0], 0))
     with pytest.raises(NotFittedError):
         MultilinearRegressor().predict(X)
     with pytest.raises(ValueError, match="2 features"):
@@ -414,7 +615,7 @@ def test_progress(data, capsys) -> None:
 # Arrays of other libraries
 
 
-# Those who train sum in single precision, each library in another order.
+# Training sums in single precision, in an order that depends on the library.
 @pytest.fixture
 def tolerance(model):
     return 1e-3 if model.n_components else 1e-8
@@ -491,7 +692,7 @@ def test_as_many_features_as_molecules(qm9) -> None:
     X, y = scattering.transform(qm9.data[:500]), qm9.target[:500, 7]
     n = X.shape[1]
     ridge, trained = (
-        wrong(
+        relative_error(
             MultilinearRegressor(degree, random_state=0).fit(X[:n], y[:n]), X[n:], y[n:]
         )
         for degree in (1, 3)
@@ -513,3 +714,48 @@ def test_warm_start_of_other_libraries(xp, data, rng) -> None:
     with config_context(array_api_dispatch=True):
         before = model.fit(X, y).loss_curve_
         assert bool(xp.all(model.fit(X, y).loss_curve_[:, 0] < before[:, 0]))
+
+
+def test_tensors_of_any_type(model, data, tolerance) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    X, y = (torch.tensor(array).to(torch.bfloat16) for array in data)
+    expected = clone(model).fit(*map(to_numpy, (X.float(), y.float())))
+    expected = expected.predict(to_numpy(X.float()))
+    for dispatch in (True, False):
+        with config_context(array_api_dispatch=dispatch):
+            found = clone(model).fit(X, y, sample_weight=torch.ones(100).half())
+            difference = abs(to_numpy(found.predict(X)) - expected)
+            assert (difference < tolerance * data[1].std()).all()
+            with pytest.raises(ValueError, match=r"X has type torch\.complex64"):
+                found.predict(X.to(torch.complex64))
+
+
+def test_gradient_of_predictions(model, data) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    X, y = map(torch.tensor, data)
+    with config_context(array_api_dispatch=True):
+        model.fit(X.clone().requires_grad_(), y)
+        assert not model.coef_.requires_grad
+        direction = torch.zeros_like(X)
+        direction[:, 3] = 1e-5
+        ends = [model.predict(X + sign * direction) for sign in (1, -1)]
+        X.requires_grad_()
+        model.predict(X).sum().backward()
+    slopes = (ends[0] - ends[1]) / 2e-5
+    assert_allclose(X.grad[:, 3], slopes, rtol=1e-6, atol=1e-8 * y.std())
+
+
+def test_device_without_double_precision(model, data) -> None:
+    strict = pytest.importorskip("array_api_strict", reason="it is not installed")
+    try:
+        device = strict.Device("no_float64")
+    except ValueError:
+        pytest.skip("this version of array_api_strict has no such device")
+    X, y = (array.astype(np.float32) for array in data)
+    expected = clone(model).fit(X, y).predict(X)
+    with config_context(array_api_dispatch=True):
+        X, y = (strict.asarray(array, device=device) for array in (X, y))
+        found = model.fit(X, y).predict(X)
+    assert found.dtype == model.coef_.dtype == strict.float32
+    found = np.asarray(strict.asarray(found, device=strict.Device("CPU_DEVICE")))
+    assert_allclose(found, expected, atol=1e-3 * data[1].std())

@@ -3,7 +3,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skscatharm.regression import polynomial as module
-from skscatharm.regression.axes import principal_axes
 from skscatharm.regression.polynomial import (
     Polynomial,
     average,
@@ -14,6 +13,7 @@ from skscatharm.regression.polynomial import (
     rescale,
     stack,
 )
+from skscatharm.regression.whitening import find_whitening
 
 
 def draw(rng, n_targets=2, n_products=4, degree=3, n_columns=5):
@@ -61,12 +61,12 @@ def test_in_features_and_back(rng, spread) -> None:
     X = rng.normal(size=(40, 5)) * np.logspace(0, -5, 5) @ rng.normal(size=(5, 5))
     X = np.hstack([units * (X + 1), np.full((40, 1), 3.0)])
     weight = rng.uniform(0.5, 2, size=40)
-    axes = principal_axes(X, weight)
+    axes = find_whitening(X, weight)
     assert len(axes.deviations) == 5
     polynomial = draw(rng)
     # A product with a factor that is zero.
     polynomial.weights[1, 0] = polynomial.offsets[1, 0] = 0
-    white = (X - axes.mean) @ axes.whitening
+    white = (X - axes.mean) @ axes.matrix
     expected = evaluate(white, polynomial)
 
     of_features = in_features(polynomial, axes)

@@ -1,0 +1,182 @@
+"""Whitening: uncorrelated coordinates of variance 1 along the principal axes."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+# In this room: real numbers in double precision, as an array of NumPy.
+Array = NDArray[np.float64]
+
+# Axes with a smaller standard deviation, relative to the largest, are rounding errors.
+_RANK_TOLERANCE = 1e-8
+# Rows that are compared at once, to bound memory.
+_COMPARED = 1000
+
+
+class Sample(NamedTuple):
+    """Weighted samples in white coordinates, with their targets.
+
+    Attributes
+    ----------
+    white : ndarray of shape (n_samples, n_axes)
+        White coordinates: uncorrelated, with weighted mean 0 and variance 1.
+    deviations : ndarray of shape (n_axes,)
+        Standard deviations along the principal axes before whitening.
+    targets : ndarray of shape (n_samples, n_targets)
+        Targets, with weighted mean 0.
+    weight : ndarray of shape (n_samples,)
+        Positive weights.
+    """
+
+    white: Array
+    deviations: Array
+    targets: Array
+    weight: Array
+
+
+class Whitening(NamedTuple):
+    """Affine map from features to white coordinates, ``(X - mean) @ matrix``.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Weighted mean of the features.
+    matrix : ndarray of shape (n_features, n_axes)
+        Standardises the features, rotates them to their principal axes, and divides
+        each coordinate by its standard deviation.
+    deviations : ndarray of shape (n_axes,)
+        Standard deviations along the axes, in descending order.
+    """
+
+    mean: Array
+    matrix: Array
+    deviations: Array
+
+
+def distinct_rows(
+    X: Array, Y: Array, sample_weight: Array
+) -> tuple[Array, Array, Array]:
+    """Merge equal samples, and sort them.
+
+    The result does not depend on the order of the samples, and a sample of weight 2
+    has the same effect as two samples.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features.
+    Y : ndarray of shape (n_samples, n_targets)
+        Targets.
+    sample_weight : ndarray of shape (n_samples,)
+        Weights, 0 or more. Samples of weight 0 are removed.
+
+    Returns
+    -------
+    X, Y, sample_weight : ndarrays
+        The distinct samples, with the sums of their weights.
+    """
+    kept = np.flatnonzero(sample_weight > 0)
+    # A copy. Adding 0 turns -0 into 0, so that equal rows have equal bytes.
+    X, Y = (np.take(array, kept, axis=0) + 0.0 for array in (X, Y))
+    keys = [_row_bytes(array) for array in (X, Y)]
+    order = np.lexsort(keys[::-1])
+    starts = np.ones(len(order), dtype=bool)
+    for pairs in gen_batches(len(order) - 1, _COMPARED):
+        before, after = order[:-1][pairs], order[1:][pairs]
+        starts[1:][pairs] = np.logical_or.reduce(
+            [key[before] != key[after] for key in keys]
+        )
+    first = order[starts]
+    weight = np.zeros(len(first))
+    np.add.at(weight, np.cumsum(starts) - 1, sample_weight[kept[order]])
+    return X[first], Y[first], weight
+
+
+def _row_bytes(array: Array) -> NDArray[np.void]:
+    """View each row of a contiguous array as one item."""
+    row = np.dtype((np.void, array.itemsize * array.shape[1]))
+    return array.view(row).ravel()
+
+
+def find_whitening(X: Array, sample_weight: Array) -> Whitening:
+    """Find the principal axes of the standardised features.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features. Constant ones have no weight in any axis.
+    sample_weight : ndarray of shape (n_samples,)
+        Positive weights.
+
+    Returns
+    -------
+    whitening : Whitening
+        Only axes along which the samples vary.
+    """
+    share = sample_weight / sample_weight.sum()
+    mean = share @ X
+    centred = X - mean
+    deviation = root_mean_square(centred, share)
+    varies = deviation > 1e-12 * np.abs(mean)
+    scale = np.where(varies, deviation, 1.0)
+    centred *= np.sqrt(share)[:, None]
+    centred *= varies / scale
+    # A covariance matrix would lose half of the digits: its entries are squares.
+    triangle = np.linalg.qr(centred, mode="r")
+    _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
+    n_axes = np.count_nonzero(singular > _RANK_TOLERANCE * singular.max(initial=0.0))
+    singular = singular[:n_axes]
+    matrix = directions[:n_axes].T / singular / scale[:, None]
+    return Whitening(mean, matrix, singular)
+
+
+def root_mean_square(columns: Array, share: Array) -> Array:
+    """Compute the root mean square of each column, whatever its unit.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, n_columns)
+    share : ndarray of shape (n_samples,)
+        Weights with sum 1.
+
+    Returns
+    -------
+    ndarray of shape (n_columns,)
+    """
+    # Squares of very small or large numbers are out of range. Powers of two are exact.
+    largest = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+    _, exponent = np.frexp(largest)
+    squares = np.ldexp(columns, -exponent)
+    squares *= squares
+    return np.ldexp(np.sqrt(share @ squares), exponent)
+
+
+def decayed(deviations: Array, decay: float) -> Array:
+    """Raise deviations, relative to the largest one, to the power `decay`."""
+    return (deviations / deviations.max(initial=0.0)) ** decay
+
+
+def scale_axes(white: Array, deviations: Array, decay: float) -> tuple[Array, Array]:
+    """Scale white coordinates by a power of their standard deviations.
+
+    Parameters
+    ----------
+    white : ndarray of shape (n_samples, n_axes)
+        White coordinates.
+    deviations : ndarray of shape (n_axes,)
+        Standard deviations before whitening.
+    decay : float
+        The power.
+
+    Returns
+    -------
+    coordinates : ndarray of shape (n_samples, n_axes)
+        Scaled coordinates. Their mean squared norm is 1.
+    factors : ndarray of shape (n_axes,)
+        The factor of each coordinate.
+    """
+    factors = decayed(deviations, decay)
+    factors /= np.linalg.norm(factors)
+    return white * factors, factors
