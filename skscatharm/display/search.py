@@ -194,9 +194,9 @@ class SearchDisplay:
                 "a finite cost for each candidate that did not fail."
             )
         rounds = np.zeros(len(errors), int) if self.rounds is None else self.rounds
-        # From the worst candidate to the best one; the last of those with the same
-        # values is the one to show for them.
-        self._order = np.lexsort((-self._errors, rounds, succeeded))
+        # From the worst candidate to the best one, which is the first of equals.
+        first = -np.arange(len(errors))
+        self._order = np.lexsort((first, -self._errors, rounds, succeeded))
 
         if pairs is None:
             pairs = self._find_pairs()
@@ -262,6 +262,7 @@ class SearchDisplay:
         values = [Values([self.params[i][name] for i in chosen]) for name in names]
         combinations = zip(*(v.places for v in values), strict=True)
         places = dict(zip(chosen, combinations, strict=True))
+        # The best candidate comes last, and so its error is the one that stays.
         least = {places[i]: self._errors[i] for i in self._order if i in places}
         return values, least
 
@@ -379,7 +380,7 @@ class SearchDisplay:
         rows: Values,
         least: Mapping[tuple[int, ...], float],
     ) -> Any:
-        places = np.array([*least])  # the best ones last, and so on top
+        places = np.array([*least])
         x = columns.coordinates[places[:, 0]]
         y = rows.coordinates[places[:, 1]]
         errors = np.array([*least.values()])
