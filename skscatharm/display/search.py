@@ -203,10 +203,10 @@ class SearchDisplay:
         panels = [(pair,) if isinstance(pair, str) else tuple(pair) for pair in pairs]
         for panel in panels:
             if not self._having(panel):
-                known = dict.fromkeys(name for p in self.params for name in p)
+                known = ", ".join(map(repr, self._names()))
                 raise ValueError(
                     f"No candidate has {' and '.join(map(repr, panel))}; the "
-                    f"parameters of the search are {', '.join(map(repr, known))}."
+                    f"parameters of the search are {known}."
                 )
         axes = _create_axes(1 + len(panels)) if axes is None else axes
         axes = np.asarray(axes, dtype=object).ravel()
@@ -230,19 +230,21 @@ class SearchDisplay:
             i for i, params in enumerate(self.params) if all(n in params for n in names)
         ]
 
+    def _names(self) -> list[str]:
+        """Return the names of all parameters."""
+        return list(dict.fromkeys(name for params in self.params for name in params))
+
+    def _vary(self, *names: str) -> bool:
+        """Whether all of these parameters vary among the candidates that have them."""
+        chosen = self._having(names)
+        return all(
+            len({key_of(self.params[i][name]) for i in chosen}) > 1 for name in names
+        )
+
     def _find_pairs(self) -> list[tuple[str, str] | str]:
-        names = dict.fromkeys(name for params in self.params for name in params)
-
-        def vary(*names: str) -> bool:
-            chosen = self._having(names)
-            return all(
-                len({key_of(self.params[i][name]) for i in chosen}) > 1
-                for name in names
-            )
-
-        varying = [name for name in names if vary(name)]
+        varying = [name for name in self._names() if self._vary(name)]
         pairs: list[tuple[str, str] | str] = [
-            (x, y) for y, x in combinations(varying, 2) if vary(x, y)
+            (x, y) for y, x in combinations(varying, 2) if self._vary(x, y)
         ]
         paired = {name for pair in pairs for name in pair}
         return pairs + [name for name in varying if name not in paired]
@@ -301,13 +303,14 @@ class SearchDisplay:
     def _plot_single(self, ax: Any, name: str) -> None:
         (values,), least = self._least(name)
         places = sorted(least)
-        scaled = values.numeric and len(values.labels) > _MAX_VALUES
-        x = values.coordinates if scaled else np.arange(float(len(places)))
+        scaled = _many(values)
+        x = values.on_axis(scaled)
         errors = np.array([least[place] for place in places])
+        alone = not any(self._vary(name, n) for n in self._names() if n != name)
         ax.plot(
             x[np.isfinite(errors)],
             errors[np.isfinite(errors)],
-            "o-" if values.numeric else "o",
+            "o-" if values.numeric and (alone or not scaled) else "o",
         )
         _mark_failed(ax, x[np.isnan(errors)])
         ax.set(
@@ -323,10 +326,9 @@ class SearchDisplay:
 
     def _plot_pair(self, ax: Any, x: str, y: str) -> None:
         (columns, rows), least = self._least(x, y)
-        numeric = [values for values in (columns, rows) if values.numeric]
         sparse = 3 * len(least) <= len(columns.labels) * len(rows.labels)
-        crowded = any(len(values.labels) > _MAX_VALUES for values in numeric)
-        if numeric and (sparse or crowded):
+        drawn = _drawn(columns) or _drawn(rows)
+        if _many(columns) or _many(rows) or (drawn and sparse):
             colored = self._plot_points(ax, columns, rows, least)
         else:
             colored = self._plot_map(ax, columns, rows, least)
@@ -381,8 +383,11 @@ class SearchDisplay:
         least: Mapping[tuple[int, ...], float],
     ) -> Any:
         places = np.array([*least])
-        x = columns.coordinates[places[:, 0]]
-        y = rows.coordinates[places[:, 1]]
+        scaled_x, scaled_y = _drawn(columns), _drawn(rows)
+        x, y = (
+            columns.on_axis(scaled_x)[places[:, 0]],
+            rows.on_axis(scaled_y)[places[:, 1]],
+        )
         errors = np.array([*least.values()])
         succeeded = np.isfinite(errors)
         points = ax.scatter(
@@ -393,11 +398,11 @@ class SearchDisplay:
             norm=_scale(errors[succeeded]),
         )
         ax.scatter(x[~succeeded], y[~succeeded], marker="x", color="black")
-        if columns.numeric:
+        if scaled_x:
             ax.set_xscale(_scale(x))
         else:
             _label_x(ax, columns.labels)
-        if rows.numeric:
+        if scaled_y:
             ax.set_yscale(_scale(y))
         else:
             _label_y(ax, rows.labels)
@@ -406,9 +411,19 @@ class SearchDisplay:
     def _short(self, name: str) -> str:
         """Shorten the name of a parameter to its last part, if that is unique."""
         last = name.rpartition("__")[2]
-        names = {name for params in self.params for name in params}
-        alike = [other for other in names if other.rpartition("__")[2] == last]
+        alike = [n for n in self._names() if n.rpartition("__")[2] == last]
         return last if len(alike) == 1 else name
+
+
+def _many(values: Values) -> bool:
+    """Whether there are too many numbers for equal spaces."""
+    return values.numeric and len(values.labels) > _MAX_VALUES
+
+
+def _drawn(values: Values) -> bool:
+    """Whether numbers hardly repeat, as if drawn from a distribution."""
+    rare = 2 * len(values.labels) > len(values.places)
+    return _many(values) or (values.numeric and rare)
 
 
 def _scale(numbers: NDArray[np.float64]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from numpy.typing import NDArray
 
 _MAX_LABEL = 28  # characters
 
@@ -22,13 +23,13 @@ class Values:
     ----------
     places : list of int
         Index of the value of each candidate among the different ones.
+    different : list
+        The different values: numbers in increasing order, others in the order of the
+        candidates.
     labels : list of str
-        Labels of the different values: numbers in increasing order, others in the order
-        of the candidates.
+        Labels of the different values.
     numeric : bool
         Whether all values are numbers.
-    coordinates : ndarray
-        Coordinates of the different values along an axis: the numbers, or the places.
     """
 
     def __init__(self, values: Sequence[Any]) -> None:
@@ -39,11 +40,13 @@ class Values:
             different = dict(sorted(different.items()))
         place = {key: i for i, key in enumerate(different)}
         self.places = [place[key] for key in keys]
-        self.labels = label_values([*different.values()])
-        self.coordinates = np.array(
-            [*different.values()] if self.numeric else [*place.values()],
-            dtype=np.float64,
-        )
+        self.different = [*different.values()]
+        self.labels = label_values(self.different)
+
+    def on_axis(self, scaled: bool) -> NDArray[np.float64]:
+        """Return the numbers if the axis is `scaled`, and equal spaces otherwise."""
+        values = self.different if scaled else range(len(self.different))
+        return np.array(values, dtype=np.float64)
 
 
 def _is_number(value: Any) -> bool:

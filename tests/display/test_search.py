@@ -199,6 +199,17 @@ def test_many_numbers_become_points(rng: np.random.Generator) -> None:
     }
 
 
+def test_few_numbers_from_distributions_become_points() -> None:
+    params = [{"x": 0.1, "y": 1e-3}, {"x": 0.7, "y": 10.0}, {"x": 0.2, "y": 0.3}]
+    _, ax = draw([3.0, 1.0, 2.0], params).axes_
+    points = ax.collections[0]
+    # The first parameter is along y.
+    assert {
+        (*p, e) for p, e in zip(points.get_offsets(), points.get_array(), strict=True)
+    } == {(1e-3, 0.1, 3.0), (10.0, 0.7, 1.0), (0.3, 0.2, 2.0)}
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+
+
 def test_points_show_the_least_error_on_top(rng: np.random.Generator) -> None:
     values = np.arange(1.0, 14)
     params = [{"x": x, "y": 1 + x % 2, "z": z} for z in (1, 2) for x in values]

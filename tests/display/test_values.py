@@ -66,7 +66,8 @@ def test_numbers_are_sorted_and_equal_ones_are_one() -> None:
     assert values.numeric
     assert values.labels == ["0.5", "2", "10"]
     assert values.places == [2, 0, 2, 1, 2]
-    assert_array_equal(values.coordinates, [0.5, 2, 10])
+    assert_array_equal(values.on_axis(True), [0.5, 2, 10])
+    assert_array_equal(values.on_axis(False), [0, 1, 2])
 
 
 def test_other_values_keep_their_order_and_equal_ones_are_one() -> None:
@@ -74,4 +75,4 @@ def test_other_values_keep_their_order_and_equal_ones_are_one() -> None:
     assert not values.numeric
     assert values.places == [0, 1, 0, 1, 2, 3, 4, 5]
     assert values.labels == ["2, 1", "Ridge", "None", "1", "True", "a"]
-    assert_array_equal(values.coordinates, range(6))
+    assert_array_equal(values.on_axis(False), range(6))
