@@ -437,7 +437,7 @@ def _label_x(ax: Any, labels: Sequence[str]) -> None:
     ax.set_xticks(
         range(len(labels)),
         labels,
-        rotation=30 if tilted else 0,
+        rotation=20 if tilted else 0,
         ha="right" if tilted else "center",
         rotation_mode="anchor",
         parse_math=False,
