@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from time import time
@@ -304,11 +305,12 @@ def _save(records: Records, path: Path) -> None:
         with suppress(OSError):  # another process can be faster
             if time() - other.stat().st_mtime > _ABANDONED:
                 other.unlink()
+    content = BytesIO()  # NumPy 2.0 does not close a file that it fails to write
+    # Compressed, it would need half the space and five times as long to load.
+    np.savez(content, **records._asdict())
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as new:
-            # Compressed, it would take half the space and five times as long to load.
-            np.savez(new, **records._asdict())
+        temporary.write_bytes(content.getbuffer())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

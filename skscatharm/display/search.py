@@ -193,7 +193,7 @@ class SearchDisplay:
                 f"The cost of candidate {unknown[0]} is {self.costs[unknown[0]]}: pass "
                 "a finite cost for each candidate that did not fail."
             )
-        rounds = np.zeros(len(errors), int) if self.rounds is None else self.rounds
+        rounds = np.asarray([0] * len(errors) if self.rounds is None else self.rounds)
         # From the worst candidate to the best one, which is the first of equals.
         first = -np.arange(len(errors))
         self._order = np.lexsort((first, -self._errors, rounds, succeeded))
