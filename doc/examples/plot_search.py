@@ -103,7 +103,7 @@ search = RandomizedSearchCV(
     pipeline,
     {
         "scattering__L": [1, 2, 3],
-        "regression__alpha": loguniform(1e-10, 1e-2),
+        "regression__alpha": loguniform(1e-8, 1),
     },
     n_iter=40,
     scoring="neg_mean_absolute_error",
