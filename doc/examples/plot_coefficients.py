@@ -2,7 +2,8 @@
 The coefficients of a molecule
 ==============================
 
-What they look like, and that they do not change when the molecule turns.
+This example computes the coefficients of ethanol, and shows that they do not change
+when the molecule is rotated.
 """
 
 import matplotlib.pyplot as plt
@@ -12,8 +13,8 @@ from scipy.spatial.transform import Rotation
 from skscatharm import SolidHarmonicScattering
 
 # %%
-# Ethanol, with the standard parameters. ``set_output`` turns the coefficients into a
-# DataFrame with their names.
+# The parameters are the defaults. ``set_output`` returns the coefficients as a
+# DataFrame with a named column for each.
 
 ethanol = molecule("CH3CH2OH")
 scattering = SolidHarmonicScattering().set_output(transform="pandas")
@@ -21,10 +22,10 @@ coefficients = scattering.transform([ethanol]).iloc[0]
 print(coefficients)
 
 # %%
-# With the exponent 1, the coefficients of degree 0 are the sum of the charges, at any
-# scale. At higher degrees they are less: atoms are Gaussians, which smooth the wavelets
-# of the smallest scales most, and where the fields of two atoms meet they cancel in
-# part.
+# For degree 0 and exponent 1, the coefficients equal the sum of the charges at any
+# scale. For higher degrees they are smaller. Each atom is a Gaussian, which smooths the
+# wavelets of the smallest scales most. The fields of neighbouring atoms cancel in part
+# where they overlap. Softening reduces small moduli.
 
 charges = ethanol.get_atomic_numbers().sum()
 degrees = range(scattering.L + 1)
@@ -39,16 +40,16 @@ ax.legend()
 plt.show()
 
 # %%
-# Now the same molecule in five random orientations, and in its own with one hydrogen
-# atom shifted by a hundredth of an Å. The largest change of each coefficient over the
-# orientations is rounding (or nothing, drawn at the bottom). The shift changes
-# most coefficients by far more.
+# Now compare five random rotations of the molecule with a small deformation: one
+# hydrogen atom is shifted by 0.01 Å. The picture shows the largest relative change of
+# each coefficient; changes below 1e-9 are drawn at 1e-9. The shift changes most
+# coefficients by orders of magnitude more than the rotations do.
 
-turned = []
+rotated = []
 for rotation in Rotation.random(5, random_state=0):
     copy = ethanol.copy()
     copy.positions = rotation.apply(ethanol.positions)
-    turned.append(copy)
+    rotated.append(copy)
 shifted = ethanol.copy()
 shifted.positions[-1, 0] += 0.01
 
@@ -60,7 +61,7 @@ def largest_changes(molecules):
 
 fig, ax = plt.subplots(layout="constrained")
 ax.semilogy(largest_changes([shifted]).to_numpy(), ".", label="One atom shifted")
-ax.semilogy(largest_changes(turned).to_numpy(), ".", label="Five orientations")
+ax.semilogy(largest_changes(rotated).to_numpy(), ".", label="Five rotations")
 ax.set(xlabel="Coefficient", ylabel="Relative change")
 ax.legend()
 plt.show()

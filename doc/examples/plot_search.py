@@ -1,10 +1,10 @@
 """
-A search
-========
+Searching parameters
+====================
 
-How large should scales and degrees be to predict atomization energies? A
-:class:`~sklearn.model_selection.GridSearchCV` over a pipeline of scattering and ridge
-regression tells.
+Which scales, degrees and exponents predict atomization energies best? This example
+searches them by cross-validation of a pipeline, and draws the results with
+:class:`~skscatharm.SearchDisplay`.
 """
 
 from tempfile import TemporaryDirectory
@@ -12,8 +12,9 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GridSearchCV
+from scipy.stats import loguniform
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -21,49 +22,55 @@ from skscatharm import SearchDisplay, SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
 
 # %%
-# A hundred molecules of QM9 are few, but quickly computed, the more so with atoms that
-# are wider than by default. With `memory`, coefficients are kept: each is computed
-# once, for all candidates and folds. Here the folder is a temporary one; in a folder
-# that stays, they would serve the next search too.
+# A pipeline with a coefficient store
+# -----------------------------------
+#
+# The example uses 120 molecules to be fast. With `memory`, each coefficient is computed
+# once for all candidates and folds, and saved in a folder. This folder is temporary. A
+# permanent one would serve later searches, too.
 
 X, y = load_qm9_sample(return_X_y=True)
-X, y = X[:100], y[:100]
+X, y = X[:120], y[:120]
 
 folder = TemporaryDirectory()
 pipeline = Pipeline(
     [
-        ("scattering", SolidHarmonicScattering(sigma=0.4, memory=folder.name)),
+        ("scattering", SolidHarmonicScattering(sigma=0.35, memory=folder.name)),
         ("scaling", StandardScaler()),
-        ("regression", RidgeCV(np.logspace(-8, 0, 9))),
+        ("regression", RidgeCV(np.logspace(-10, 0, 11))),
     ]
 )
 
 # %%
-# Parameters of the scattering are named after the step of the pipeline.
+# A grid search
+# -------------
+#
+# Each parameter has the name of its step in the pipeline as a prefix.
 
 search = GridSearchCV(
     pipeline,
     {
         "scattering__J": [0, 1, 2],
-        "scattering__L": [0, 1, 2],
-        "scattering__Q": [(1,), (1, 2), (0.5, 1, 2, 3)],
+        "scattering__L": [1, 2, 3],
+        "scattering__Q": [(1, 2), (0.5, 1, 2), (0.5, 1, 2, 3, 4)],
     },
     scoring="neg_mean_absolute_error",
     cv=3,
     n_jobs=2,
 )
 search.fit(X, y)
-print(search.best_params_)
+print(search.best_params_, -search.best_score_)
 
 # %%
-# Times of a search with a store are those of reading. What a candidate costs is better
-# measured by itself, without a store.
+# The search reads coefficients from the store, so its times do not include computing
+# them. Measure the cost of each candidate without a store.
 
 seconds = {}
-for J in range(3):
-    for L in range(3):
+for J in (0, 1, 2):
+    for L in (1, 2, 3):
+        scattering = SolidHarmonicScattering(J, L, sigma=0.35)
         start = perf_counter()
-        SolidHarmonicScattering(J, L, sigma=0.4).transform(X[:3])
+        scattering.transform(X[:3])
         seconds[J, L] = (perf_counter() - start) / 3
 
 costs = [
@@ -72,15 +79,42 @@ costs = [
 ]
 
 # %%
-# The line follows the best candidate up to each cost, the ring marks the best of all.
-# With so few molecules to learn from, the most coefficients need not be the best. In
-# the maps, each cell shows the best candidate of a pair of values.
+# In the first panel, the line follows the best candidate up to each cost, and the ring
+# marks the best of all. Each map shows the least error for each pair of values. With
+# 80 molecules to train on, more coefficients are not always better.
 
 SearchDisplay.from_search(
     search,
     costs=costs,
     error_label="Mean absolute error (kcal/mol)",
     cost_label="Time for a molecule (ms)",
+)
+plt.show()
+
+# %%
+# A randomized search
+# -------------------
+#
+# Values drawn from a distribution are shown as points. Here, the penalty of a ridge
+# regression is drawn for each candidate.
+
+pipeline.set_params(regression=Ridge())
+search = RandomizedSearchCV(
+    pipeline,
+    {
+        "scattering__L": [1, 2, 3],
+        "regression__alpha": loguniform(1e-8, 1),
+    },
+    n_iter=40,
+    scoring="neg_mean_absolute_error",
+    cv=3,
+    n_jobs=2,
+    random_state=0,
+)
+search.fit(X, y)
+SearchDisplay.from_search(
+    search,
+    error_label="Mean absolute error (kcal/mol)",
 )
 plt.show()
 folder.cleanup()

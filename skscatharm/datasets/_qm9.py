@@ -1,12 +1,15 @@
 """QM9: 130,831 small organic molecules with twelve properties."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from time import time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -15,20 +18,25 @@ from numpy.typing import NDArray
 from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch
 
+_INSTALL = (
+    "Run pip install qm9pack pandas, or pip install '.[qm9]' in a checkout of "
+    "skscatharm."
+)
 _DATA = files("skscatharm.datasets") / "data"
 _EV = 27.211386245988  # in one hartree
 _KCAL_MOL = 627.509474
+_ABANDONED = 3600  # seconds after which a temporary file has lost its writer
 _ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 
 
 class _Property(NamedTuple):
-    """A property of QM9: how its files give it, and how this package does."""
+    """A property in the files of QM9, and its conversion to the unit used here."""
 
     column: str
-    decimals: int  # that the files give
+    decimals: int  # in the files
     unit: str
     factor: float = 1.0  # from the unit of the files
-    atoms: dict[int, float] | None = None  # references of an atomization energy
+    atoms: dict[int, float] | None = None  # energies of the free atoms
 
 
 _PROPERTIES = {
@@ -72,20 +80,20 @@ _PROPERTIES = {
 
 
 class Records(NamedTuple):
-    """Molecules as the files of QM9 give them.
+    """Molecules and properties in the units of the files of QM9.
 
     Attributes
     ----------
     ids : ndarray of shape (n_molecules,), dtype int
-        Number of the molecule in QM9.
+        Numbers of the molecules in QM9.
     smiles : ndarray of shape (n_molecules,), dtype str
-        SMILES of the molecule.
+        SMILES of the molecules.
     charges : ndarray of shape (n_molecules, n_atoms), dtype uint8
         Nuclear charges, padded with zeros.
     positions : ndarray of shape (n_molecules, n_atoms, 3), dtype float64
         Positions in Å, padded with zeros.
     properties : ndarray of shape (n_molecules, 12), dtype float64
-        The properties in the units of the files.
+        Properties in the units of the files.
     """
 
     ids: NDArray[np.integer]
@@ -96,9 +104,9 @@ class Records(NamedTuple):
 
 
 def qm9pack_folder() -> Path:
-    """Find the files of the package qm9pack.
+    """Find the data folder of the package qm9pack without importing it.
 
-    It is not imported: that would load all its data, and needs pkg_resources.
+    The import would load all data, and requires the removed module pkg_resources.
 
     Returns
     -------
@@ -112,8 +120,8 @@ def qm9pack_folder() -> Path:
     spec = find_spec("qm9pack")
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(
-            "QM9 is read from the files of the package qm9pack, which is not "
-            "installed: pip install 'skscatharm[qm9]'.",
+            "The molecules of QM9 come from the package qm9pack, which is not "
+            f"installed. {_INSTALL}",
             name="qm9pack",
         )
     return Path(spec.submodule_search_locations[0]) / "data"
@@ -131,20 +139,32 @@ def parse(folder: str | PathLike[str]) -> Records:
     -------
     records : Records
         All 130,831 molecules, in the order of QM9.
-    """
-    import pandas as pd
 
+    Raises
+    ------
+    ModuleNotFoundError
+        If pandas is not installed.
+    FileNotFoundError
+        If the folder has no such files.
+    """
+    pd = _import_pandas("Reading the files of qm9pack")
+    parts = sorted(Path(folder).glob("qm9_part*.csv"))
+    if not parts:
+        raise FileNotFoundError(
+            f"{folder} has no file qm9_part*.csv. Install qm9pack again: "
+            "pip install --force-reinstall qm9pack."
+        )
     columns = [p.column for p in _PROPERTIES.values()]
     text = ["SMILES", "Elements", "XYZ_Ang"]
     table = pd.concat(
         pd.read_csv(part, usecols=["Index", "N_atoms", *text, *columns])
-        for part in sorted(Path(folder).glob("qm9_part*.csv"))
+        for part in parts
     )
     n_atoms = table["N_atoms"].to_numpy()
     occupied = np.arange(n_atoms.max()) < n_atoms[:, np.newaxis]
 
-    # The lists read ['C','H',...] and [[0.1,0.2,0.3],...]; parsed all at once, since
-    # a parser for each molecule would take a minute.
+    # The lists are written as ['C','H',...] and [[0.1,0.2,0.3],...]. Parsing all at
+    # once is fast; one call for each molecule would need a minute.
     charge_of = np.zeros(256, np.uint8)
     charge_of[[ord(symbol) for symbol in _ATOMIC_NUMBERS]] = [*_ATOMIC_NUMBERS.values()]
     letters = "".join(table["Elements"]).translate({ord(c): None for c in "[]',"})
@@ -165,9 +185,9 @@ def parse(folder: str | PathLike[str]) -> Records:
 
 
 def pack(records: Records) -> dict[str, NDArray[Any]]:
-    """Turn molecules into small integers and bytes, which compress well.
+    """Convert molecules to small integers and bytes, which compress well.
 
-    The properties lose nothing; the positions keep 1e-5 Å.
+    Properties stay exact, and positions are rounded to 1e-5 Å.
     """
     decimals = np.array([p.decimals for p in _PROPERTIES.values()])
     return {
@@ -182,7 +202,7 @@ def pack(records: Records) -> dict[str, NDArray[Any]]:
 
 
 def unpack(packed: Any) -> Records:
-    """Undo :func:`pack`."""
+    """Invert :func:`pack`."""
     charges = packed["charges"]
     positions = np.zeros((*charges.shape, 3))
     positions[charges > 0] = packed["positions"] / 1e5
@@ -208,6 +228,16 @@ def _targets(records: Records) -> NDArray[np.float64]:
     return targets
 
 
+def _import_pandas(purpose: str) -> Any:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"{purpose} requires pandas: pip install pandas.", name="pandas"
+        ) from error
+    return pd
+
+
 def _read_sample() -> Records:
     """Read the molecules that come with the package."""
     with _DATA.joinpath("qm9_sample.npz").open("rb") as file:
@@ -215,28 +245,90 @@ def _read_sample() -> Records:
 
 
 def _read_all(data_home: str | PathLike[str] | None) -> Records:
-    """Read all molecules, as kept or from qm9pack, and keep them."""
-    path = Path(get_data_home(data_home)) / "skscatharm_qm9.npz"
-    if path.exists():
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                return Records(**kept)
-        except Exception as error:  # whatever damage does to a zip file
-            warnings.warn(
-                f"{path} cannot be read, so QM9 is parsed again: {error}",
-                stacklevel=4,  # the caller of fetch_qm9
-            )
+    """Load all molecules from the data home, or parse and save them."""
+    problem = None
+    try:
+        path = Path(get_data_home(data_home)) / "skscatharm_qm9.npz"
+        kept = _load(path)
+        if kept is not None:
+            return kept
+    except OSError as error:
+        problem = error
     records = parse(qm9pack_folder())
-    # Processes that come at the same time must not see, or write to, half a file.
+    if problem is None:
+        try:
+            _save(records, path)
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        warnings.warn(
+            "QM9 was parsed but could not be saved, so the next call parses it again: "
+            f"{problem}. Pass a folder with 123 MB of free space as data_home.",
+            stacklevel=4,  # the caller of fetch_qm9
+        )
+    return records
+
+
+def _load(path: Path) -> Records | None:
+    """Load the saved molecules. Return None if there are none, or remove damaged ones.
+
+    Raises
+    ------
+    PermissionError
+        If the file or its folder may not be read.
+    """
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            records = Records(**kept)
+        n, n_atoms = records.charges.shape
+        shapes = [(n,), (n,), (n, n_atoms), (n, n_atoms, 3), (n, len(_PROPERTIES))]
+        if [array.shape for array in records] != shapes:
+            raise ValueError("its arrays have wrong shapes")
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # damage to a zip file has errors of many kinds
+        with suppress(OSError):
+            path.unlink()
+        warnings.warn(
+            f"{path} cannot be read, so QM9 is parsed again: {error}",
+            stacklevel=5,  # the caller of fetch_qm9
+        )
+        return None
+    return records
+
+
+def _save(records: Records, path: Path) -> None:
+    """Save the molecules, so that no other process sees or writes half a file."""
+    for other in path.parent.glob(f"{path.name}.*.tmp"):
+        with suppress(OSError):  # another process can be faster
+            if time() - other.stat().st_mtime > _ABANDONED:
+                other.unlink()
+    content = BytesIO()  # NumPy 2.0 does not close a file that it fails to write
+    # Compressed, it would need half the space and five times as long to load.
+    np.savez(content, **records._asdict())
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as new:
-            # Compressed, it would take half the space and five times as long to load.
-            np.savez(new, **records._asdict())
+        temporary.write_bytes(content.getbuffer())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return records
+
+
+def _choose(target: Any) -> list[str]:
+    """Return the names of the properties to predict."""
+    names = [target]
+    if isinstance(target, str) and target == "all":
+        names = list(_PROPERTIES)
+    elif isinstance(target, list | tuple | np.ndarray):
+        names = list(target)
+    if not names or not all(isinstance(n, str) and n in _PROPERTIES for n in names):
+        raise ValueError(
+            f"target={target!r} is not a property of QM9: choose 'all' or one of "
+            f"{', '.join(_PROPERTIES)}, or a list of them."
+        )
+    return names
 
 
 def _dataset(
@@ -245,31 +337,28 @@ def _dataset(
     *,
     return_X_y: bool,
     as_frame: bool,
-    target: str,
+    target: str | Sequence[str],
 ) -> Any:
-    """Give what `read` returns the form of a dataset of scikit-learn."""
-    if target != "all" and target not in _PROPERTIES:
-        raise ValueError(
-            f"target {target!r} is no property of QM9; choose 'all' or one of "
-            f"{', '.join(_PROPERTIES)}."
-        )
-    records = read()  # after the check, since it can take long
+    """Convert the molecules that `read` returns to a dataset as in scikit-learn."""
+    # Reading can take long, so arguments are checked before.
+    names = _choose(target)
+    pd = _import_pandas("as_frame=True") if as_frame else None
+    records = read()
     data = np.concatenate(
         [records.charges[:, :, np.newaxis], records.positions], axis=2
     )
-    names = list(_PROPERTIES) if target == "all" else [target]
     targets = _targets(records)
-    y: Any = targets if target == "all" else targets[:, list(_PROPERTIES).index(target)]
+    y: Any = targets[:, [list(_PROPERTIES).index(name) for name in names]]
     extra = {}
-    if as_frame:
-        import pandas as pd
-
+    if pd is not None:
         frame = pd.DataFrame(
             targets, columns=list(_PROPERTIES), index=pd.Index(records.ids, name="id")
         )
-        y = frame[names] if target == "all" else frame[target]
+        y = frame[names]
         frame.insert(0, "smiles", records.smiles)
         extra["frame"] = frame
+    if isinstance(target, str) and target != "all":
+        y = y[target] if as_frame else y[:, 0]
 
     if return_X_y:
         return data, y
@@ -289,14 +378,17 @@ def _dataset(
 
 
 def load_qm9_sample(
-    *, return_X_y: bool = False, as_frame: bool = False, target: str = "U0"
+    *,
+    return_X_y: bool = False,
+    as_frame: bool = False,
+    target: str | Sequence[str] = "U0",
 ) -> Any:
     r"""Load 2,000 molecules drawn at random from QM9, with twelve properties.
 
-    QM9 holds the relaxed geometries of small organic molecules of up to nine atoms of
-    C, N, O and F beside H, and their properties at the level B3LYP/6-31G(2df,p). The
-    energies are given as atomization energies, the energy that it takes to pull the
-    molecule apart into its atoms, positive for all of them:
+    QM9 contains relaxed geometries of small organic molecules with up to nine C, N, O
+    and F atoms, besides H, and their properties computed with B3LYP/6-31G(2df,p).
+    Energies are atomization energies, the energies to separate a molecule into its
+    atoms. They are positive:
 
     .. math:: E_\text{atomization} = \sum_n E_\text{atom}(Z_n) - E_\text{molecule}
 
@@ -320,12 +412,12 @@ def load_qm9_sample(
     Parameters
     ----------
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of a Bunch.
+        Return ``(data, target)`` instead of a Bunch.
     as_frame : bool, default=False
-        Give the target as a pandas Series or DataFrame indexed by `ids`, and all
-        properties in `frame`. The molecules stay an array. Needs pandas.
-    target : str, default="U0"
-        Name of the property to predict, or ``"all"`` for all twelve.
+        Return the target as a pandas Series or DataFrame indexed by `ids`, and all
+        properties in `frame`. The molecules stay an array. Requires pandas.
+    target : str or list of str, default="U0"
+        Name of the property to predict, a list of names, or ``"all"`` for all twelve.
 
     Returns
     -------
@@ -333,14 +425,14 @@ def load_qm9_sample(
         Dictionary-like object, with the attributes:
 
         data : ndarray of shape (2000, n_atoms, 4)
-            Molecules in random order: columns Z, x, y, z, positions in Å (to 1e-5 Å),
-            padded with rows of zeros.
-        target : ndarray of shape (2000,), or (2000, 12) for ``target="all"``
-            The property to predict.
+            Molecules in random order, with columns Z, x, y, z. Positions are in Å,
+            rounded to 1e-5 Å. Rows of zeros are padding.
+        target : ndarray of shape (2000,) or (2000, n_targets)
+            The property to predict, or one column for each name in `target_names`.
         target_names : list of str
             Names of the properties in `target`.
         target_units : list of str
-            Their units.
+            Units of the properties in `target`.
         ids : ndarray of shape (2000,)
             Numbers of the molecules in QM9.
         smiles : ndarray of shape (2000,)
@@ -348,15 +440,17 @@ def load_qm9_sample(
         frame : DataFrame of shape (2000, 13)
             SMILES and all twelve properties. Only with ``as_frame=True``.
         DESCR : str
-            Where the data come from.
+            Description of the data and their sources.
 
     (data, target) : tuple, if ``return_X_y=True``
-        The first two of these.
+        The molecules and the property to predict.
 
     Raises
     ------
     ValueError
-        If `target` is the name of no property.
+        If `target` is not a property.
+    ModuleNotFoundError
+        If `as_frame` is True and pandas is not installed.
 
     See Also
     --------
@@ -374,9 +468,9 @@ def load_qm9_sample(
     >>> X, y = load_qm9_sample(return_X_y=True)
     >>> X.shape, y.shape
     ((2000, 27, 4), (2000,))
-    >>> sample = load_qm9_sample(target="gap")
-    >>> sample.target_units
-    ['eV']
+    >>> sample = load_qm9_sample(target=["gap", "mu"])
+    >>> sample.target.shape, sample.target_units
+    ((2000, 2), ['eV', 'D'])
     """
     return _dataset(
         _read_sample,
@@ -392,28 +486,28 @@ def fetch_qm9(
     data_home: str | PathLike[str] | None = None,
     return_X_y: bool = False,
     as_frame: bool = False,
-    target: str = "U0",
+    target: str | Sequence[str] = "U0",
 ) -> Any:
     """Load all 130,831 molecules of QM9, with twelve properties.
 
-    The first call reads them from the files of the package qm9pack
-    (``pip install 'skscatharm[qm9]'``) and keeps them in one file of 123 MB in the data
-    home of scikit-learn, ``skscatharm_qm9.npz``. Later calls load this file, and need
-    neither qm9pack nor pandas. :func:`~skscatharm.datasets.load_qm9_sample` lists the
-    properties.
+    The first call parses the files of the package qm9pack, which takes some seconds,
+    and saves the molecules in the data home of scikit-learn, as ``skscatharm_qm9.npz``
+    of 123 MB. It requires qm9pack and pandas: ``pip install qm9pack pandas``. Later
+    calls load the saved file and require neither.
+    :func:`~skscatharm.datasets.load_qm9_sample` lists the properties.
 
     Parameters
     ----------
     data_home : str or path-like, default=None
-        Folder to keep the molecules in. None is that of
-        :func:`sklearn.datasets.get_data_home`, by default ``~/scikit_learn_data``.
+        Folder for the saved molecules. None means the data home of scikit-learn, by
+        default ``~/scikit_learn_data``; see :func:`sklearn.datasets.get_data_home`.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of a Bunch.
+        Return ``(data, target)`` instead of a Bunch.
     as_frame : bool, default=False
-        Give the target as a pandas Series or DataFrame indexed by `ids`, and all
-        properties in `frame`. The molecules stay an array. Needs pandas.
-    target : str, default="U0"
-        Name of the property to predict, or ``"all"`` for all twelve.
+        Return the target as a pandas Series or DataFrame indexed by `ids`, and all
+        properties in `frame`. The molecules stay an array. Requires pandas.
+    target : str or list of str, default="U0"
+        Name of the property to predict, a list of names, or ``"all"`` for all twelve.
 
     Returns
     -------
@@ -421,15 +515,15 @@ def fetch_qm9(
         Dictionary-like object, with the attributes:
 
         data : ndarray of shape (130831, 29, 4)
-            Molecules in the order of QM9: columns Z, x, y, z, positions in Å, padded
-            with rows of zeros. The positions are exactly those of the files, whereas
-            :func:`~skscatharm.datasets.load_qm9_sample` rounds them to 1e-5 Å.
-        target : ndarray of shape (130831,), or (130831, 12) for ``target="all"``
-            The property to predict.
+            Molecules in the order of QM9, with columns Z, x, y, z. Positions are in Å
+            and exactly those of qm9pack: they are not rounded as in
+            :func:`~skscatharm.datasets.load_qm9_sample`. Rows of zeros are padding.
+        target : ndarray of shape (130831,) or (130831, n_targets)
+            The property to predict, or one column for each name in `target_names`.
         target_names : list of str
             Names of the properties in `target`.
         target_units : list of str
-            Their units.
+            Units of the properties in `target`.
         ids : ndarray of shape (130831,)
             Numbers of the molecules in QM9.
         smiles : ndarray of shape (130831,)
@@ -437,26 +531,28 @@ def fetch_qm9(
         frame : DataFrame of shape (130831, 13)
             SMILES and all twelve properties. Only with ``as_frame=True``.
         DESCR : str
-            Where the data come from.
+            Description of the data and their sources.
 
     (data, target) : tuple, if ``return_X_y=True``
-        The first two of these.
+        The molecules and the property to predict.
 
     Raises
     ------
     ValueError
-        If `target` is the name of no property.
+        If `target` is not a property.
     ModuleNotFoundError
-        If nothing is kept and qm9pack is not installed.
+        If nothing is saved yet and qm9pack or pandas is not installed, or if `as_frame`
+        is True and pandas is not installed.
 
     Warns
     -----
     UserWarning
-        If the kept file is damaged. The molecules are read from qm9pack again.
+        If the saved file is damaged: it is removed, and the molecules are parsed again.
+        If the molecules cannot be saved in `data_home`: they are returned all the same.
 
     See Also
     --------
-    load_qm9_sample : 2,000 of the molecules, which come with the package.
+    load_qm9_sample : 2,000 of the molecules, which are part of the package.
 
     References
     ----------

@@ -1,8 +1,12 @@
 import importlib.util
+import os
+import re
 import runpy
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -126,9 +130,30 @@ def test_frame(qm9) -> None:
     assert_array_equal(sample.frame["smiles"], qm9.smiles)
 
 
-@pytest.mark.parametrize("target", ["u0", "energy", "", None])
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_several_targets(kind, qm9) -> None:
+    sample = load_qm9_sample(target=kind(["U0", "mu"]))
+    assert_array_equal(sample.target, qm9.target[:, [7, 0]])
+    assert list(sample.target_names) == ["U0", "mu"]
+    assert sample.target_units == ["kcal/mol", "D"]
+    assert load_qm9_sample(target=["gap"]).target.shape == (2000, 1)
+
+
+def test_frame_of_several_targets(qm9) -> None:
+    _, y = load_qm9_sample(return_X_y=True, as_frame=True, target=["U0", "mu"])
+    expected = pd.DataFrame(
+        qm9.target[:, [7, 0]], columns=["U0", "mu"], index=pd.Index(qm9.ids, name="id")
+    )
+    pd.testing.assert_frame_equal(y, expected)
+
+
+UNKNOWN = ["u0", "energy", "", None, 7, [], ["U0", "u0"], ["U0", 7], [["U0"]], {"U0"}]
+
+
+@pytest.mark.parametrize("target", UNKNOWN)
 def test_unknown_target(target) -> None:
-    with pytest.raises(ValueError, match="choose 'all' or one of mu, alpha"):
+    message = re.escape(f"target={target!r} is not a property of QM9: choose")
+    with pytest.raises(ValueError, match=message):
         load_qm9_sample(target=target)
 
 
@@ -332,8 +357,16 @@ def test_damaged_file_is_replaced(
     [
         {"ids": np.arange(3)},
         {name: np.array([None, {}]) for name in Records._fields},
+        {name: np.zeros(3) for name in Records._fields},
+        {
+            "ids": np.arange(2),
+            "smiles": np.array(["C", "N"]),
+            "charges": np.ones((2, 3), np.uint8),
+            "positions": np.zeros((2, 4, 3)),
+            "properties": np.zeros((2, 12)),
+        },
     ],
-    ids=["without molecules", "of objects"],
+    ids=["without molecules", "of objects", "without axes", "of unequal shapes"],
 )
 def test_file_with_other_arrays_is_replaced(
     arrays: dict[str, Any], kept: Path, records: Records
@@ -344,29 +377,135 @@ def test_file_with_other_arrays_is_replaced(
     assert_array_equal(fetched.target, _targets(records))
 
 
-def test_failed_write_leaves_nothing(
+def test_damaged_file_is_removed_if_warnings_are_errors(kept: Path) -> None:
+    kept.write_bytes(b"")
+    with pytest.raises(UserWarning, match="cannot be read"):
+        fetch_qm9()
+    assert not kept.exists()
+    fetch_qm9()
+    assert kept.exists()
+
+
+def fetch_without_saving(data_home: Path | None, reason: str) -> None:
+    """Check that the molecules are returned with a warning."""
+    with pytest.warns(UserWarning, match="could not be saved") as caught:
+        fetched = fetch_qm9(data_home=data_home)
+    assert_array_equal(fetched.ids, [1, 2, 3])
+    (warning,) = caught
+    assert reason in str(warning.message)
+    assert "data_home" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_full_disk(home: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode != "wb":
+            return open(path, mode, *args, **options)
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", opened)
+    fetch_without_saving(None, "No space left")
+    assert list(home.iterdir()) == []
+
+
+def test_data_home_that_cannot_be_created(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    fetch_without_saving(file, "File exists")
+    fetch_without_saving(file / "below", "Not a directory")
+
+
+def refuse(*modes: str) -> Callable[..., Any]:
+    """Refuse to open files in these modes: permissions would not stop root."""
+
+    def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode in modes:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, mode, *args, **options)
+
+    return opened
+
+
+def test_read_only_data_home(
     home: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(file: Any, **arrays: Any) -> None:
-        file.write(b"PK")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="No space left"):
-        fetch_qm9()
+    monkeypatch.setattr(Path, "open", refuse("wb"))
+    fetch_without_saving(None, "Permission denied")
     assert list(home.iterdir()) == []
+
+
+def test_unreadable_file_stays(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", refuse("rb"))
+    fetch_without_saving(None, "Permission denied")
+    assert kept.stat().st_size > 0
+
+
+def test_relative_data_home_and_home_of_the_user(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    for data_home, folder in (
+        ("relative", "relative"),
+        (Path("relative", "deeper"), "relative/deeper"),
+        ("~/data", "user/data"),
+        (Path("~", "other"), "user/other"),
+    ):
+        fetch_qm9(data_home=data_home)
+        assert (tmp_path / folder / "skscatharm_qm9.npz").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_concurrent_calls(home: Path, source: Path) -> None:
+    with ThreadPoolExecutor(8) as executor:
+        fetched = list(executor.map(lambda _: fetch_qm9(), range(24)))
+    for one in fetched:
+        assert_array_equal(one.data, fetched[0].data)
+    assert [path.name for path in home.iterdir()] == ["skscatharm_qm9.npz"]
+
+
+def test_abandoned_temporary_files_are_removed(home: Path, source: Path) -> None:
+    home.mkdir()
+    old, new = (home / f"skscatharm_qm9.npz.{name}.tmp" for name in ("old", "new"))
+    for file in (old, new):
+        file.touch()
+    os.utime(old, (0, 0))
+    fetch_qm9()
+    assert not old.exists()
+    assert new.exists()  # another process may be writing it
 
 
 def test_missing_qm9pack(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qm9pack", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r"pip install 'skscatharm\[qm9\]'"
+        ModuleNotFoundError, match="pip install qm9pack pandas"
     ) as raised:
         fetch_qm9()
     assert raised.value.name == "qm9pack"
 
 
-@pytest.mark.parametrize("target", ["u0", "energy", "", None])
+def test_missing_files_of_qm9pack(home: Path, source: Path) -> None:
+    source.unlink()
+    with pytest.raises(FileNotFoundError, match="Install qm9pack again"):
+        fetch_qm9()
+
+
+def test_missing_pandas(
+    home: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="qm9pack requires pandas: pip"):
+        fetch_qm9()
+    with pytest.raises(ModuleNotFoundError, match="as_frame=True requires pandas"):
+        load_qm9_sample(as_frame=True)
+
+
+@pytest.mark.parametrize("target", UNKNOWN)
 def test_unknown_target_is_refused_before_parsing(target, home: Path) -> None:
     with pytest.raises(ValueError, match="choose 'all' or one of mu, alpha"):
         fetch_qm9(target=target)
