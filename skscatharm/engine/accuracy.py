@@ -23,7 +23,7 @@ Rounding
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, e, exp, log, log2, pi, sqrt
+from math import ceil, e, exp, log, log2, log10, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,8 @@ _HARD_CROWDED = {1: (0.31, 0.40, 0.32, 0.33), 2: (0.40, 0.46, 0.44, 0.37)}
 _CROWDED = {1: 2.7, 2: 1.55}  # distance of neighbours in widths
 # Softened moduli: errors are A exp(-c / h), with A and c by order and degree.
 _SOFT = {
-    1: ((0.03, 2.9), (0.02, 2.8), (0.0031, 2.06), (0.0031, 2.06)),
-    2: ((0.06, 5.0), (0.15, 5.0), (0.15, 5.0), (0.15, 5.0)),
+    1: ((0.03, 2.9), (0.02, 2.8), (0.0031, 2.06), (0.008, 2.06)),
+    2: ((0.06, 5.0), (0.15, 5.0), (0.15, 5.0), (0.6, 5.0)),
 }
 _SOFT_SHARE = 0.3  # of the tolerance
 # Softening divided by the largest weight, from which this is true. Steps shrink with
@@ -135,6 +135,11 @@ class Accuracy:
             return min(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
         loose = _HARD_OUTER_STEP * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
         return max(step, min(loose, _HARD_OUTER_STEP if degree else step))
+
+    @property
+    def sharpness(self) -> float:
+        """In how many points the step changes from the inner to the outer one."""
+        return 0.8 + 0.25 * max(log10(1e-5 / self.tol), 0.0)
 
     def _hard(self, order: int, degree: int, crowding: float) -> float:
         table = _HARD_CROWDED if crowding < _CROWDED[order] else _HARD

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from skscatharm.engine._numba import compile_loops
 from skscatharm.transform.harmonics import solid_harmonics
 from skscatharm.transform.modulus import TINY
 
@@ -26,11 +26,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-
-# Sums may be taken in any order, and products and sums at once.
-_compile = numba.njit(
-    cache=True, fastmath={"reassoc", "contract"}, nogil=True, error_model="numpy"
-)
 
 
 def atom_terms(
@@ -118,7 +113,7 @@ def integrate_powers(
     )
 
 
-@_compile
+@compile_loops
 def gaussian_factors(
     points: Any, centres: Any, width: float, degree: int, cut: float
 ) -> Any:
@@ -143,7 +138,7 @@ def gaussian_factors(
     return factors
 
 
-@_compile
+@compile_loops
 def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
     """Put columns back to where they were in x and y, with zeros between them.
 
@@ -171,7 +166,7 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
     return out
 
 
-@_compile
+@compile_loops
 def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
     """Find the columns along z that come near an atom, and those between them in a row.
 
@@ -214,7 +209,7 @@ def _monomials(degree: int, m: int, dtype: Any) -> tuple[Array, Array]:
     return np.array(table), np.array(factors, dtype)
 
 
-@_compile
+@compile_loops
 def _atom_terms(
     x: Any, y: Any, rows: Any, columns: Any, monomials: Any, factors: Any
 ) -> Any:
@@ -235,14 +230,14 @@ def _atom_terms(
     return terms
 
 
-@_compile
+@compile_loops
 def _add_squares(squared: Any, component: Any) -> None:
     for i in range(len(squared)):
         for k in range(squared.shape[1]):
             squared[i, k] += component[i, k] * component[i, k]
 
 
-@_compile
+@compile_loops
 def _integrate_powers(
     squared: Any, weights: Any, exponents: Any, scales: Any, epsilon: Any, tiny: Any
 ) -> Any:

@@ -73,7 +73,7 @@ def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:
     axes = np.stack(list(_possible_axes(centred)))
     size = max(float(np.abs(centred).max()), 1e-12)
     phases = np.einsum("ni,fik,k->fn", centred / size, axes, _DIRECTION)
-    scores: _Array = np.sin(phases + 0.4) @ charges
+    scores: _Array = np.asarray(np.sin(phases + 0.4) @ charges)
     best = scores.max()
     # Equivalent choices differ by rounding; take the first of them.
     return axes[np.flatnonzero(scores > best - 1e-9 * np.abs(charges).sum())[0]]

@@ -12,11 +12,11 @@ separable.
 from math import ceil, hypot, sqrt
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
+from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
 
@@ -36,7 +36,6 @@ _Array = NDArray[np.float64]
 
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 _KNEE = 0.5
-_SHARPNESS = 0.8  # of the stretch, in points
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -77,6 +76,7 @@ def fine_grid(
         accuracy.margin(degree),
         accuracy.outer_step(order, degree, crowding),
         _KNEE + sqrt(max(degree, 1)),
+        accuracy.sharpness,
     )
 
 
@@ -135,6 +135,7 @@ def tensor_grid(
     margin: float,
     outer: float,
     knee: float,
+    sharpness: float = 1.0,
 ) -> Grid:
     r"""Make the three axes of the grid of a molecule that is centred on the origin.
 
@@ -146,7 +147,9 @@ def tensor_grid(
             [s((\xi - \kappa) / \delta) - s((-\xi - \kappa) / \delta)]
 
     with s the softplus function: the step is h in the middle and turns to H at
-    :math:`|\xi| = \kappa`. The weights are the derivatives.
+    :math:`|\xi| = \kappa`. The weights are the derivatives. The map has poles at
+    :math:`\pm i \pi \delta` from there, which add about :math:`e^{-2 \pi^2 \delta}`
+    to the error.
 
     Parameters
     ----------
@@ -157,29 +160,43 @@ def tensor_grid(
     step, margin, outer, knee : float
         Step h among the atoms, reach beyond them, step H far from them, and where
         beyond them it begins to change, in widths.
+    sharpness : float
+        Number :math:`\delta` of points in which it changes.
 
     Returns
     -------
     Grid
     """
     x, y, z = (
-        Axis(*_axis(extent, width, step, margin, outer, knee))
+        Axis(*_axis(extent, width, step, margin, outer, knee, sharpness))
         for extent in np.abs(positions).max(axis=0) / width
     )
     return x, y, z
 
 
-@numba.njit(cache=True)
+@compile_loops
 def _axis(
-    extent: float, width: float, step: float, margin: float, outer: float, knee: float
+    extent: float,
+    width: float,
+    step: float,
+    margin: float,
+    outer: float,
+    knee: float,
+    sharpness: float,
 ) -> tuple[_Array, _Array]:
     outer = max(step, outer)
     knee = (extent + knee) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)
     xi = np.arange(-reach, reach + 1) + SHIFT
-    right, left = np.exp((xi - knee) / _SHARPNESS), np.exp((-xi - knee) / _SHARPNESS)
-    stretch = _SHARPNESS * (np.log1p(right) - np.log1p(left))
+    right, left = (xi - knee) / sharpness, (-xi - knee) / sharpness
+    stretch = sharpness * (_softplus(right) - _softplus(left))
     points = step * xi + (outer - step) * stretch
-    weights = step + (outer - step) * (right / (1 + right) + left / (1 + left))
+    slopes = 1 / (1 + np.exp(-right)) + 1 / (1 + np.exp(-left))
+    weights = step + (outer - step) * slopes
     inside = np.abs(points) <= extent + margin
     return width * points[inside], width * weights[inside]
+
+
+@compile_loops
+def _softplus(x: _Array) -> _Array:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))

@@ -492,7 +492,12 @@ class _Smooth:
             self.molecule, self._field_width, 2 * self._scale, self._degree
         )
         width = sqrt(result.width**2 - self.width**2)
-        for parts, axes in _parts(result.grid):
+        cuts = [_cut(len(axis.points), _SIDE) for axis in result.grid]
+        for parts in product(*cuts):
+            axes = tuple(
+                Axis(axis.points[part], axis.weights[part])
+                for axis, part in zip(result.grid, parts, strict=True)
+            )
             window = _window(self.grid, axes, self.cut * width)
             x, y, z = (
                 self.factors(
@@ -558,24 +563,32 @@ class _Tile(NamedTuple):
 
 def _tiles(grid: Grid, positions: NDArray[np.float64], reach: float) -> Iterator[_Tile]:
     """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
-    for _, (x, y, z) in _parts(grid):
-        atoms = np.arange(len(positions))
-        for axis, r in zip((x, y, z), positions.T, strict=True):
-            first, last = axis.points[[0, -1]]
-            atoms = atoms[(r[atoms] > first - reach) & (r[atoms] < last + reach)]
-        rows, columns = near_columns(x.points, y.points, positions[atoms], reach)
-        if len(rows):
-            yield _Tile((x, y, z), atoms, rows, columns)
+
+    def near(axis: int, atoms: NDArray[np.int64]) -> Iterator[tuple[Axis, Any]]:
+        """Yield parts along an axis, with those of the atoms that are within reach."""
+        r = positions[atoms, axis]
+        for part in _parts(grid[axis]):
+            first, last = part.points[[0, -1]]
+            found = atoms[(r > first - reach) & (r < last + reach)]
+            if len(found):
+                yield part, found
+
+    for x, near_x in near(0, np.arange(len(positions))):
+        for y, near_xy in near(1, near_x):
+            for z, atoms in near(2, near_xy):
+                rows, columns = near_columns(
+                    x.points, y.points, positions[atoms], reach
+                )
+                if len(rows):
+                    yield _Tile((x, y, z), atoms, rows, columns)
 
 
-def _parts(grid: Grid) -> Iterator[tuple[tuple[slice, ...], Grid]]:
-    """Cut a grid into parts of some points along each axis."""
-    for parts in product(*(_cut(len(axis.points), _SIDE) for axis in grid)):
-        x, y, z = (
-            Axis(axis.points[part], axis.weights[part])
-            for axis, part in zip(grid, parts, strict=True)
-        )
-        yield parts, (x, y, z)
+def _parts(axis: Axis) -> list[Axis]:
+    """Cut an axis into parts of some points."""
+    return [
+        Axis(axis.points[part], axis.weights[part])
+        for part in _cut(len(axis.points), _SIDE)
+    ]
 
 
 def _cut(length: int, size: int) -> list[slice]:
@@ -584,7 +597,7 @@ def _cut(length: int, size: int) -> list[slice]:
     return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
 
 
-def _window(grid: Grid, part: Grid, reach: float) -> tuple[slice, ...]:
+def _window(grid: Grid, part: Sequence[Axis], reach: float) -> tuple[slice, ...]:
     """Find the part of a grid that is within reach of points."""
     return tuple(
         slice(*np.searchsorted(axis.points, (p[0] - reach, p[-1] + reach)).tolist())
