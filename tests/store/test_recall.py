@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skscatharm import CoefficientStore, SolidHarmonicScattering, StoreWarning
-from skscatharm.store import files, recall
+from skscatharm.store import contents, recall
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_results_are_the_same(n_jobs, molecules, kept) -> None:
     expected = without(kept).transform(molecules)
     kept.set_params(n_jobs=n_jobs)
     assert_array_equal(kept.fit_transform(molecules), expected)
-    files._opened.cache_clear()
+    contents._contents.clear()
     assert_array_equal(kept.transform(molecules), expected)
 
 
@@ -145,7 +145,7 @@ def test_equal_channels(kept) -> None:
     # In hydrogen, all standard channels but the core electrons are equal.
     hydrogen = [[[1, 0, 0, 0], [1, 0, 0, 0.74]]]
     first = kept.transform(hydrogen)
-    files._opened.cache_clear()
+    contents._contents.clear()
     assert_array_equal(kept.transform(hydrogen), first)
 
 
