@@ -316,7 +316,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         # In another process, a relative path would start from another folder.
         state = {**super().__getstate__()}
-        if isinstance(state["memory"], str | os.PathLike):
+        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
             state["memory"] = absolute_folder(state["memory"])
         return state
 
