@@ -255,8 +255,14 @@ def _common(asked: Sequence[Any], known: Sequence[Any]) -> tuple[list[int], list
     return [i for i, _ in indices], [i for _, i in indices]
 
 
-def list_folder(folder: str) -> list[str] | None:
+def list_folder(folder: str, *, again: bool = False) -> list[str] | None:
     """List the files of a store, and remove those that killed writers left behind.
+
+    Parameters
+    ----------
+    folder : str
+    again : bool, default=False
+        Report that the folder cannot be listed even if this has been reported.
 
     Returns
     -------
@@ -266,6 +272,8 @@ def list_folder(folder: str) -> list[str] | None:
     try:
         names = list_files(folder)
     except OSError as error:
+        if again:
+            solved(folder, "list")
         report_once(
             folder,
             "list",

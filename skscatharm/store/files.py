@@ -143,7 +143,7 @@ class CoefficientStore:
     @property
     def size(self) -> int:
         """Bytes that the files take."""
-        return sum(size for _, size, _ in self._files())
+        return sum(size for _, size, _ in self._files(again=True))
 
     def contents(self) -> list[StoredCoefficients]:
         """List the coefficients in the store by the settings of their computation.
@@ -160,7 +160,9 @@ class CoefficientStore:
         """
         densities: dict[str, set[bytes]] = defaultdict(set)
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        sizes = {os.path.basename(path): size for path, size, _ in self._files()}
+        sizes = {
+            os.path.basename(path): size for path, size, _ in self._files(again=True)
+        }
         names = (name for name in sizes if name.endswith(SUFFIX))
         for name, block in load_files(self.folder, names, load_block):
             densities[block.settings].update(block.keys)
@@ -173,7 +175,7 @@ class CoefficientStore:
 
     def clear(self) -> None:
         """Delete all files of the store. Other files in the folder stay."""
-        for path, _, _ in self._files():
+        for path, _, _ in self._files(again=True):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -268,16 +270,17 @@ class CoefficientStore:
         room = self.size_limit - sum(size for _, size, _ in files)
         if room < 0:
             for path, size, _ in files:
-                if remove(path):
+                # Temporary files are still being written.
+                if not path.endswith(".tmp") and remove(path):
                     room += size
                 if room >= self.size_limit // 10:  # so that it is not every time
                     break
         allowances[self.size_limit] = max(room / 8, min(room, self.size_limit / 100))
 
-    def _files(self) -> list[tuple[str, int, float]]:
+    def _files(self, *, again: bool = False) -> list[tuple[str, int, float]]:
         """List the regular files of the store: paths, sizes and times of last use."""
         files = []
-        for name in list_folder(self.folder) or ():
+        for name in list_folder(self.folder, again=again) or ():
             path = os.path.join(self.folder, name)
             found = file_size(path)
             if found is not None:

@@ -28,7 +28,9 @@ _Array = NDArray[np.float64]
 _Keys = NDArray[np.void]
 _Molecules = tuple[Sequence[Structure], Sequence[_Array]]
 
-_KNOWN_BYTES = 2**27  # of keys; all folds of a search over all of QM9
+# Keys that are remembered: enough for all folds of a search over all of QM9.
+_KNOWN_ARRAYS = 256
+_KNOWN_BYTES = 2**27
 
 _known_keys: OrderedDict[bytes, _Keys] = OrderedDict()  # the last used ones last
 _lock = Lock()
@@ -160,7 +162,10 @@ def known_keys(
         keys = density_keys(*check(), settings)
     with _lock:
         _known_keys[token] = keys
-        while sum(k.nbytes for k in _known_keys.values()) > _KNOWN_BYTES:
+        while (
+            len(_known_keys) > _KNOWN_ARRAYS
+            or sum(known.nbytes for known in _known_keys.values()) > _KNOWN_BYTES
+        ):
             _known_keys.popitem(last=False)
     return keys
 

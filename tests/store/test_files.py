@@ -158,7 +158,6 @@ def test_a_folder_that_cannot_be_listed_is_reported(store, monkeypatch) -> None:
         assert np.isnan(found).all()
         assert len(caught) == 1
         for ask in (store.contents, store.clear, lambda: store.size):
-            forget()
             with pytest.warns(StoreWarning, match="cannot be listed"):
                 ask()
     assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
@@ -274,6 +273,15 @@ def test_writers_share_a_limit(store) -> None:
         contents._contents, views[i] = views[i], contents._contents
         assert store.size <= 32 * size
     assert store.size > 20 * size
+
+
+def test_files_that_are_being_written_are_not_evicted(store) -> None:
+    filled(store)
+    temporary = Path(store.folder, "a" * 32 + ".coefficients.tmp")
+    temporary.write_bytes(b"half of a file")
+    store.size_limit = 1
+    filled(store, seed=1)
+    assert files(store) == [temporary]
 
 
 def test_deletion_by_others_is_no_problem(store) -> None:

@@ -439,6 +439,9 @@ class TestKnownKeys:
             assert_array_equal(again, keys)
         assert sum(k.nbytes for k in recall._known_keys.values()) <= 1000
         assert len(recall._known_keys) == 6
+        monkeypatch.setattr(recall, "_KNOWN_ARRAYS", 3)
+        recall.known_keys(arrays[0], partial(self.check, arrays[0]), {"a": {1: 1}}, {})
+        assert len(recall._known_keys) == 3
 
     def test_threads(self) -> None:
         arrays = np.random.default_rng(0).random((40, 10, 1, 4))
