@@ -100,7 +100,8 @@ class FolderContents:
             self.nbytes = 0
             self._tables: dict[tuple[Any, Any], _Table] = {}
             self._numbers: dict[bytes, int] = {}  # of the keys, from 1
-            self._unread: dict[bytes, set[str]] = {}  # files that hold more for a key
+            # Files that hold more for a key: most often one, so no set.
+            self._unread: dict[bytes, tuple[str, ...]] = {}
             for name, keys in self._files.items():
                 self._add_unread(name, keys)
 
@@ -184,17 +185,16 @@ class FolderContents:
 
     def _add_unread(self, name: str, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._unread.setdefault(key, set()).add(name)
+            self._unread[key] = (*self._unread.get(key, ()), name)
 
     def _load(self, names: Iterable[str]) -> None:
         for name, block in load_files(self._folder, names, load_block):
             with suppress(OSError):
                 os.utime(os.path.join(self._folder, name))  # it has been used
             for key in block.keys:
-                files = self._unread.get(key, set())
-                files.discard(name)
-                if not files:
-                    self._unread.pop(key, None)
+                others = tuple(n for n in self._unread.pop(key, ()) if n != name)
+                if others:
+                    self._unread[key] = others
             numbers = [
                 self._numbers.setdefault(key, 1 + len(self._numbers))
                 for key in block.keys
