@@ -116,10 +116,10 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Folder where coefficients are kept, so that each is computed once, whichever
         fold, candidate or process asks for it. The default exponents and second-order
         coefficients up to the scale J + 2 are computed and kept as well, which takes
-        about a third longer the first time. Pass a :class:`CoefficientStore` to change
-        this, or to limit the size. ``~`` is the home folder. A relative path starts
-        from the current folder, and becomes absolute when the transformer is pickled,
-        as for worker processes.
+        a third to two thirds longer the first time. Pass a :class:`CoefficientStore` to
+        change this, or to limit the size. ``~`` is the home folder. A relative path
+        starts from the current folder, and becomes absolute when the transformer is
+        pickled, as for worker processes.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.

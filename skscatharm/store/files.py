@@ -94,8 +94,9 @@ class CoefficientStore:
         Number of scales beyond `J` to compute in advance, from 0 to 10. Second-order
         coefficients are cheap while their first-order field is in memory: with the
         default, a search over three values of J in increasing order computes each field
-        once, and the first value takes about a third longer. Choose the difference
-        between the largest and the smallest J of a search, and 0 for a single J.
+        once, and the first value takes a third to two thirds longer. Choose the
+        difference between the largest and the smallest J of a search, and 0 for a
+        single J.
 
     Raises
     ------
