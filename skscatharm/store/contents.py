@@ -30,7 +30,7 @@ from skscatharm.store.blocks import (
 from skscatharm.store.problems import report, report_once, solved
 from skscatharm.transform.paths import Path
 
-__all__ = ["FolderContents", "list_folder", "load_files", "open_contents"]
+__all__ = ["Damage", "FolderContents", "list_folder", "open_contents"]
 
 _Array = NDArray[np.float64]
 _Loaded = TypeVar("_Loaded")
@@ -119,11 +119,12 @@ class FolderContents:
         ndarray of shape (n_keys, n_paths, n_exponents)
             NaN where there are none.
         """
+        damage = Damage(self._folder)
         with self._lock:
-            self._look_around()
+            self._look_around(damage)
             if self._unread:
                 unread = [self._unread[key] for key in keys if key in self._unread]
-                self._load(set[str]().union(*unread))
+                self._load(set[str]().union(*unread), damage)
             values = np.full((len(keys), len(paths), len(exponents)), np.nan)
             numbers = np.array([self._numbers.get(key, 0) for key in keys])
             for (known_paths, known_exponents), table in self._tables.items():
@@ -142,9 +143,10 @@ class FolderContents:
                         np.copyto(column, known[:, *origin], where=np.isnan(column))
             self.nbytes = sum(table.nbytes for table in self._tables.values())
         _limit_memory()
+        damage.report()
         return values
 
-    def _look_around(self) -> None:
+    def _look_around(self, damage: "Damage") -> None:
         """Find the files that have appeared or gone."""
         try:
             time = os.stat(self._folder).st_mtime_ns
@@ -176,7 +178,7 @@ class FolderContents:
                 del self._files[name]
             self.forget_coefficients()
         new = current - self._files.keys()
-        for name, keys in load_files(self._folder, new, load_keys):
+        for name, keys in damage.load(new, load_keys):
             self._files[name] = keys
             self._add_unread(name, keys)
         for name in new - self._files.keys():
@@ -187,8 +189,8 @@ class FolderContents:
         for key in keys:
             self._unread[key] = (*self._unread.get(key, ()), name)
 
-    def _load(self, names: Iterable[str]) -> None:
-        for name, block in load_files(self._folder, names, load_block):
+    def _load(self, names: Iterable[str], damage: "Damage") -> None:
+        for name, block in damage.load(names, load_block):
             with suppress(OSError):
                 os.utime(os.path.join(self._folder, name))  # it has been used
             for key in block.keys:
@@ -289,41 +291,50 @@ def list_folder(folder: str, *, again: bool = False) -> list[str] | None:
     ]
 
 
-def load_files(
-    folder: str, names: Iterable[str], load: Callable[[str], _Loaded]
-) -> Iterator[tuple[str, _Loaded]]:
-    """Load files one after the other; remove and report those that are damaged.
+class Damage:
+    """Collects files that cannot be used, to report them together."""
 
-    A file that another process has removed is left out.
-    """
-    removed, unusable = [], []
-    for name in sorted(names):
-        path = os.path.join(folder, name)
-        try:
-            loaded = load(path)
-        except OSError as error:
-            if error.errno not in (ENOENT, ESTALE):
-                unusable.append(f"{path} cannot be read: {error}")
-        except UnusableFileError as error:
-            # Remove it first: where warnings are errors, nothing happens later.
-            if file_size(path) is not None and remove(path):
-                removed.append(f"{path} is damaged: {error}")
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._removed: list[str] = []
+        self._left: list[str] = []
+
+    def load(
+        self, names: Iterable[str], load: Callable[[str], _Loaded]
+    ) -> Iterator[tuple[str, _Loaded]]:
+        """Load files one after the other, and remove those that are damaged.
+
+        A file that another process has removed is left out.
+        """
+        for name in sorted(names):
+            path = os.path.join(self._folder, name)
+            try:
+                loaded = load(path)
+            except OSError as error:
+                if error.errno not in (ENOENT, ESTALE):
+                    self._left.append(f"{path} cannot be read: {error}")
+            except UnusableFileError as error:
+                removed = file_size(path) is not None and remove(path)
+                (self._removed if removed else self._left).append(
+                    f"{path} is damaged: {error}"
+                )
             else:
-                unusable.append(f"{path} is damaged: {error}")
-        else:
-            yield name, loaded
-    if unusable:
-        report_once(
-            folder,
-            unusable[0],
-            f"{_first(unusable)}. Such files are not used, and stay where they are "
-            "until they are deleted by hand.",
-        )
-    if removed:
-        report(
-            f"{_first(removed)}. Damaged files were removed. Their coefficients are "
-            "computed again when they are needed."
-        )
+                yield name, loaded
+
+    def report(self) -> None:
+        """Warn once for all files. Where warnings are errors, nothing happens later."""
+        if self._left:
+            report_once(
+                self._folder,
+                self._left[0],
+                f"{_first(self._left)}. Such files are not used, and stay where they "
+                "are until they are deleted by hand.",
+            )
+        if self._removed:
+            report(
+                f"{_first(self._removed)}. Damaged files were removed. Their "
+                "coefficients are computed again when they are needed."
+            )
 
 
 def _first(problems: Sequence[str]) -> str:

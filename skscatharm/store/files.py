@@ -33,7 +33,7 @@ from skscatharm.store.blocks import (
     remove,
     write_file,
 )
-from skscatharm.store.contents import list_folder, load_files, open_contents
+from skscatharm.store.contents import Damage, list_folder, open_contents
 from skscatharm.store.problems import StoreWarning, report_once, solved
 from skscatharm.transform.paths import Path
 
@@ -165,10 +165,12 @@ class CoefficientStore:
             os.path.basename(path): size for path, size, _ in self._files(again=True)
         }
         names = (name for name in sizes if name.endswith(SUFFIX))
-        for name, block in load_files(self.folder, names, load_block):
+        damage = Damage(self.folder)
+        for name, block in damage.load(names, load_block):
             densities[block.settings].update(block.keys)
             totals[block.settings][0] += int(np.isfinite(block.values).sum())
             totals[block.settings][1] += sizes[name]
+        damage.report()
         return [
             StoredCoefficients(loads(settings), len(densities[settings]), *total)
             for settings, total in sorted(totals.items())
