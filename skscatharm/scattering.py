@@ -1,10 +1,9 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -24,8 +23,8 @@ from skscatharm.engine import (
 )
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
 from skscatharm.store import CoefficientStore
-from skscatharm.store.files import density_keys
-from skscatharm.store.recall import stored_batch
+from skscatharm.store.files import absolute_folder
+from skscatharm.store.recall import known_keys, recall
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.columns import arrange, column_names
@@ -35,8 +34,7 @@ from skscatharm.transform.transform import Transform
 __all__ = ["SETTINGS", "SolidHarmonicScattering"]
 
 _MEMORY = 4 * 2**30
-_MAX_KNOWN_KEYS = 64
-_known_keys: dict[bytes | None, NDArray[np.void]] = {}
+_DEFAULT_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
 
 
 class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
@@ -116,7 +114,12 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         where `X` is if that is a tensor, otherwise on a CUDA device if there is one.
     memory : str, path-like, CoefficientStore or None, default=None
         Folder where coefficients are kept, so that each is computed once, whichever
-        fold, candidate or process asks for it; see :class:`CoefficientStore`.
+        fold, candidate or process asks for it. The default exponents and second-order
+        coefficients up to the scale J + 2 are computed and kept as well, which takes
+        a third to two thirds longer the first time. Pass a :class:`CoefficientStore` to
+        change this, or to limit the size. ``~`` is the home folder. A relative path
+        starts from the current folder, and becomes absolute when the transformer is
+        pickled, as for worker processes.
     n_jobs : int or None, default=None
         Number of molecules that are computed in parallel, by joblib. None means 1, or
         what a :func:`joblib.parallel_config` context says; -1 means all processors.
@@ -176,7 +179,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self,
         J: int = 2,
         L: int = 3,
-        Q: Sequence[float] = (0.5, 1.0, 2.0, 3.0),
+        Q: Sequence[float] = _DEFAULT_EXPONENTS,
         sigma: float = 0.22,
         *,
         channels: Sequence[str] | Mapping[str, Mapping[int, float]] = (
@@ -232,10 +235,13 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             If a parameter is invalid, or as :meth:`transform`.
         """
         library = find_library(self.backend, X)
+        molecules = to_host(X)
+        check = partial(self._check, molecules, library)
         if self.memory is None:
-            self._check(to_host(X), library)
+            check()
         else:
-            self._keys(to_host(X), library)
+            tables = resolve_channels(self.channels)
+            known_keys(molecules, check, tables, self._transform(library).settings)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -269,77 +275,50 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         library = find_library(self.backend, X)
         molecules = to_host(X)
         transform = self._transform(library)
-        if self.memory is None:
-            compute = partial(scattering_batch, transform=transform, library=library)
-            coefficients = self._in_batches(
-                compute, library, *self._check(molecules, library)
-            )
-        else:
-            coefficients = self._recall(molecules, library, transform, self.memory)
-        return to_library_of(X, arrange(coefficients, transform.paths))
-
-    def _recall(
-        self,
-        X: Any,
-        library: Library,
-        transform: Transform,
-        memory: str | os.PathLike[str] | CoefficientStore,
-    ) -> NDArray[np.float64]:
-        """Read coefficients from the store, after those that it lacks were computed."""
-        keys = self._keys(X, library)
-        paths = transform.paths
-        store = (
-            CoefficientStore(memory)
-            if isinstance(memory, str | os.PathLike)
-            else memory
-        )
-        coefficients = store.read(keys, paths, transform.exponents).swapaxes(1, 2)
-        lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
-        if len(lacking) == 0:
-            return coefficients
-
-        structures, weights = self._check(X, library)
-        # Each molecule once; and in random order, as other processes that start with
-        # the same ones then find most of each other's work done.
-        first = {keys[i].tobytes(): i for i in lacking[::-1]}
-        chosen = np.random.default_rng().permutation(list(first.values()))
-        further = scattering_paths(self.J + store.ahead, self.L, self.max_order)
-        compute = partial(
-            stored_batch,
-            transform=transform,
-            library=library,
-            store=store,
-            further_paths=[
-                path
-                for path in further
-                if path not in paths and path.scales[0] <= self.J
-            ],
-        )
-        coefficients[chosen] = self._in_batches(
-            compute,
-            library,
-            [structures[i] for i in chosen],
-            [weights[i] for i in chosen],
-            keys[chosen],
-        )
-        coefficients[lacking] = coefficients[
-            [first[keys[i].tobytes()] for i in lacking]
-        ]
-        return coefficients
-
-    def _in_batches(
-        self,
-        function: Callable[..., NDArray[np.float64]],
-        library: Library,
-        *columns: Any,
-    ) -> NDArray[np.float64]:
-        return in_batches(
-            function,
-            *columns,
+        check = partial(self._check, molecules, library)
+        by_batch = partial(
+            in_batches,
             on_device=library.on_device,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
+        store = self._store()
+        if store is None:
+            compute = partial(scattering_batch, transform=transform, library=library)
+            coefficients = by_batch(compute, *check())
+        else:
+            coefficients = recall(
+                store,
+                molecules,
+                check,
+                resolve_channels(self.channels),
+                transform,
+                self._wider(transform, store),
+                library,
+                by_batch,
+            )
+        return to_library_of(X, arrange(coefficients, transform.paths))
+
+    def _store(self) -> CoefficientStore | None:
+        if self.memory is None or isinstance(self.memory, CoefficientStore):
+            return self.memory
+        return CoefficientStore(self.memory)
+
+    def _wider(self, transform: Transform, store: CoefficientStore) -> Transform:
+        """Add the coefficients that a store gets while they cost little."""
+        J = self.J + store.ahead
+        return replace(
+            transform,
+            paths=tuple(scattering_paths(J, self.L, self.max_order)),
+            exponents=tuple(sorted({*transform.exponents, *_DEFAULT_EXPONENTS})),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process, a relative path would start from another folder.
+        state = {**super().__getstate__()}
+        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
+            state["memory"] = absolute_folder(state["memory"])
+        return state
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -383,27 +362,6 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
             engine=find_engine(self.engine, library),
         )
 
-    def _keys(self, X: Any, library: Library) -> NDArray[np.void]:
-        """Check as `_check`, and find the keys of the coefficients in a store.
-
-        A search comes with the same arrays over and over: both are done once.
-        """
-        settings = self._transform(library).settings
-        token = None
-        if isinstance(X, np.ndarray) and X.dtype == np.float64:
-            parameters = (X.shape, settings, self.channels, self.max_order)
-            digest = blake2b(repr(parameters).encode())
-            digest.update(X.tobytes())
-            token = digest.digest()
-        keys = _known_keys.get(token)
-        if keys is None:
-            keys = density_keys(*self._check(X, library), settings)
-            if token is not None:
-                _known_keys[token] = keys
-            if len(_known_keys) > _MAX_KNOWN_KEYS:
-                _known_keys.pop(next(iter(_known_keys)), None)
-        return keys
-
     def _check(
         self, X: Any, library: Library
     ) -> tuple[list[Structure], list[NDArray[np.float64]]]:
@@ -411,12 +369,9 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         tables = resolve_channels(self.channels)
         structures = check_structures(X)
         weights = channel_weights(tables, structures)
-        # A store computes order 2 ahead of what J asks for.
-        J = max(self.J, int(self.memory is not None))
-        transform = replace(
-            self._transform(library),
-            paths=tuple(scattering_paths(J, self.L, self.max_order)),
-        )
+        transform, store = self._transform(library), self._store()
+        if store is not None:
+            transform = self._wider(transform, store)
 
         check_accuracy(transform)
 

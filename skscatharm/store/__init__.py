@@ -1,5 +1,6 @@
 """Coefficients kept between calls, in a folder."""
 
-from skscatharm.store.files import CoefficientStore, StoreWarning
+from skscatharm.store.files import CoefficientStore, StoredCoefficients
+from skscatharm.store.problems import StoreWarning
 
-__all__ = ["CoefficientStore", "StoreWarning"]
+__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients"]

@@ -1,10 +1,10 @@
 """Coefficients kept between calls, in a folder.
 
-Each batch of molecules becomes one file in NumPy's format npz, which appears in the
-folder as a whole or not at all, is never written to again, and is named after a digest
-of its content. So there are no locks, which the file systems that the nodes of a
-cluster share often lack; a process that is killed leaves nothing half done; and a file
-that was damaged is known by its name, and costs its batch only.
+Each batch of molecules becomes one file, which appears in the folder as a whole or not
+at all, is never written to again, and is named after a digest of its content. So there
+are no locks, which the file systems that the nodes of a cluster share often lack. A
+process that is killed leaves nothing half done. A damaged file is known by its name,
+and costs its batch only.
 
 ``benchmarks/store.py`` compares. A database in one file, SQLite, takes a fifth more
 space and writes ten times slower; it needs locks that work, and one damaged page can
@@ -13,52 +13,50 @@ cost all of it. Parquet files are as fast as these, for a large dependency.
 
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache, lru_cache
-from hashlib import blake2b
-from io import BytesIO
-from itertools import product
-from json import dumps, loads
+from json import loads
+from numbers import Integral, Real
 from pathlib import Path as FilePath
-from threading import RLock
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
-from skscatharm.structures import Structure
+from skscatharm.store.blocks import (
+    DIGEST_SIZE,
+    SUFFIX,
+    encode,
+    file_size,
+    load_block,
+    remove,
+    write_file,
+)
+from skscatharm.store.contents import Damage, list_folder, open_contents
+from skscatharm.store.problems import StoreWarning, report_once, solved
 from skscatharm.transform.paths import Path
-from skscatharm.transform.transform import NUMERICS_VERSION
 
-__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "density_keys"]
+__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "absolute_folder"]
 
 _Array = NDArray[np.float64]
-_Keys = NDArray[np.void]
 
-_FORMAT_VERSION = 1
-_SUFFIX = f".coefficients-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
-_NAME = re.compile(r"[0-9a-f]{32}\.coefficients(-[0-9.]+\.npz|\.tmp)")
-_DIGEST_SIZE = 16
-_KEPT_IN_MEMORY = 2**29  # bytes
-_CACHED_ROWS = 256  # that the cache of a processor holds
-
-
-class StoreWarning(UserWarning):
-    """Something is wrong with a store; coefficients are computed in its place."""
+_UNITS = {"": 1, "b": 1} | {
+    prefix + unit: base ** (1 + i)
+    for unit, base in (("b", 1000), ("ib", 1024))
+    for i, prefix in enumerate("kmgt")
+}
+_SMALLEST = 10_000  # bytes, about those of one molecule
+_FURTHEST = 10  # scales
 
 
 class StoredCoefficients(NamedTuple):
-    """What a store holds that was computed with the same settings.
+    """The coefficients in a store that were computed with the same settings.
 
     Attributes
     ----------
     settings : dict
-        The width and whatever else all of it has in common.
+        The width and the other settings that all of them share.
     n_densities : int
         Number of densities, that is, of molecules in each channel.
     n_coefficients : int
@@ -76,31 +74,41 @@ class StoredCoefficients(NamedTuple):
 class CoefficientStore:
     """Scattering coefficients of molecules, kept in a folder.
 
-    As `memory` of :class:`SolidHarmonicScattering`, it makes a search compute each
+    As `memory` of :class:`SolidHarmonicScattering`, a store makes a search compute each
     coefficient once. Any number of processes may use a folder at the same time, on
-    any number of machines that share it. Coefficients are found by what they depend on:
-    positions and weights of the atoms, width, tolerance and precision, and a version of
-    the numerics.
+    any number of machines that share it. Coefficients are identified by everything that
+    they depend on: positions and weights of the atoms, width, tolerance, softening,
+    precision, engine, and a version of the numerics.
 
     Parameters
     ----------
     folder : str or path-like
-        Where the files are. It is made when the first is written.
-    size_limit : int, default=10 * 2**30
-        Bytes that the files may take. Beyond, those that have not been used for the
-        longest time are deleted.
+        Folder of the files. The first write creates it. ``~`` is the home folder. A
+        relative path starts from the folder in which the store is created, also in
+        other processes.
+    size_limit : int or str, default="10 GiB"
+        Size that the files may have in all, in bytes or with a unit, such as "500 MB"
+        (10**6 bytes) or "10 GiB" (2**30 bytes). Beyond it, the files that have not been
+        used for the longest time are deleted. At least 10 kB.
     ahead : int, default=2
-        With a field of order 1 at hand, further coefficients of order 2 cost little,
-        and without it much. So where nothing is stored yet, they are computed up to
-        this many scales beyond `J`: then a search over increasing J computes each
-        field once. Set it to the difference between the largest and the smallest J of
-        a search, and to 0 if there is only one.
+        Number of scales beyond `J` to compute in advance, from 0 to 10. Second-order
+        coefficients are cheap while their first-order field is in memory: with the
+        default, a search over three values of J in increasing order computes each field
+        once, and the first value takes a third to two thirds longer. Choose the
+        difference between the largest and the smallest J of a search, and 0 for a
+        single J.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is invalid.
 
     Warns
     -----
     StoreWarning
         If a file is damaged (it is deleted then), comes from another version, or cannot
-        be written. The coefficients are computed again, or not kept.
+        be read or written; if the folder cannot be listed. The coefficients are
+        computed again, or not kept. A process reports a problem that lasts once.
 
     Examples
     --------
@@ -108,7 +116,7 @@ class CoefficientStore:
     >>> from skscatharm import CoefficientStore, SolidHarmonicScattering
     >>> hydrogen = [[1, 0, 0, 0], [1, 0, 0, 0.74]]
     >>> with TemporaryDirectory() as folder:
-    ...     store = CoefficientStore(folder)
+    ...     store = CoefficientStore(folder, size_limit="500 MB")
     ...     scattering = SolidHarmonicScattering(J=1, L=1, sigma=0.5, memory=store)
     ...     first = scattering.fit_transform([hydrogen])
     ...     second = scattering.fit_transform([hydrogen])  # read from the folder
@@ -123,12 +131,12 @@ class CoefficientStore:
         self,
         folder: str | os.PathLike[str],
         *,
-        size_limit: int = 10 * 2**30,
+        size_limit: int | str = 10 * 2**30,
         ahead: int = 2,
     ) -> None:
-        self.folder = str(FilePath(folder).absolute())
-        self.size_limit = size_limit
-        self.ahead = ahead
+        self.folder = absolute_folder(folder)
+        self.size_limit = _parse_size(size_limit)
+        self.ahead = _check_ahead(ahead)
 
     def __repr__(self) -> str:
         return f"CoefficientStore({self.folder!r})"
@@ -136,10 +144,10 @@ class CoefficientStore:
     @property
     def size(self) -> int:
         """Bytes that the files take."""
-        return sum(stat.st_size for _, stat in self._files())
+        return sum(size for _, size, _ in self._files(again=True))
 
     def contents(self) -> list[StoredCoefficients]:
-        """List what the store holds, by the settings that it was computed with.
+        """List the coefficients in the store by the settings of their computation.
 
         Returns
         -------
@@ -149,58 +157,65 @@ class CoefficientStore:
         Warns
         -----
         StoreWarning
-            If a file is damaged.
+            If a file is damaged, or the folder cannot be listed.
         """
         densities: dict[str, set[bytes]] = defaultdict(set)
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for path, stat in self._files():
-            if path.name.endswith(_SUFFIX) and (block := _load(path)):
-                densities[block.settings].update(block.keys)
-                totals[block.settings][0] += int(np.isfinite(block.values).sum())
-                totals[block.settings][1] += stat.st_size
+        sizes = {
+            os.path.basename(path): size for path, size, _ in self._files(again=True)
+        }
+        names = (name for name in sizes if name.endswith(SUFFIX))
+        damage = Damage(self.folder)
+        for name, block in damage.load(names, load_block):
+            densities[block.settings].update(block.keys)
+            totals[block.settings][0] += int(np.isfinite(block.values).sum())
+            totals[block.settings][1] += sizes[name]
+        damage.report()
         return [
             StoredCoefficients(loads(settings), len(densities[settings]), *total)
             for settings, total in sorted(totals.items())
         ]
 
     def clear(self) -> None:
-        """Delete everything that the store holds."""
-        for path, _ in self._files():
-            path.unlink(missing_ok=True)
+        """Delete all files of the store. Other files in the folder stay."""
+        for path, _, _ in self._files(again=True):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def read(
-        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+        self, keys: NDArray[np.void], paths: Sequence[Path], exponents: Sequence[float]
     ) -> _Array:
         """Read coefficients.
 
         Parameters
         ----------
         keys : ndarray
-            What :func:`~skscatharm.store.density_keys` returns, of any shape.
+            Keys from :func:`~skscatharm.store.recall.density_keys`, of any shape.
         paths : sequence of Path
         exponents : sequence of float
 
         Returns
         -------
         ndarray of shape (..., n_paths, n_exponents)
-            NaN stands for what the store does not hold.
+            NaN where the store has no coefficient.
 
         Warns
         -----
         StoreWarning
-            If a file is damaged, or comes from another version.
+            If a file is damaged or comes from another version, or the folder cannot be
+            listed.
         """
-        contents = _opened(self.folder)
         data = keys.tobytes()
-        starts = range(0, len(data), _DIGEST_SIZE)
-        values = contents.read(
-            [data[i : i + _DIGEST_SIZE] for i in starts], paths, exponents
+        values = open_contents(self.folder).read(
+            [data[i : i + DIGEST_SIZE] for i in range(0, len(data), DIGEST_SIZE)],
+            paths,
+            exponents,
         )
         return values.reshape(*keys.shape, *values.shape[1:])
 
     def write(
         self,
-        keys: _Keys,
+        keys: NDArray[np.void],
         paths: Sequence[Path],
         exponents: Sequence[float],
         coefficients: _Array,
@@ -211,302 +226,116 @@ class CoefficientStore:
         Parameters
         ----------
         keys : ndarray
-            What :func:`~skscatharm.store.density_keys` returns, of any shape.
+            Keys from :func:`~skscatharm.store.recall.density_keys`, of any shape.
         paths : sequence of Path
         exponents : sequence of float
         coefficients : ndarray of shape (..., n_paths, n_exponents)
-            Where it is NaN, nothing is kept.
+            NaN where nothing is to be kept.
         settings : mapping
-            What the keys were made with.
+            The settings that the keys were made with.
 
         Warns
         -----
         StoreWarning
-            If that is not possible, as on a full disk.
+            If the files cannot be written, as on a full disk.
         """
-        description = {
-            "paths": paths,
-            "exponents": list(exponents),
-            "settings": _canonical(settings),
-        }
-        buffer = BytesIO()
-        np.savez(
-            buffer,
-            keys=keys.ravel(),
-            coefficients=coefficients.reshape(keys.size, len(paths), len(exponents)),
-            description=np.array(dumps(description)),
-        )
-        data = buffer.getvalue()
-        folder = FilePath(self.folder)
-        temporary = folder / f"{uuid4().hex}.coefficients.tmp"
+        data = encode(keys, paths, exponents, coefficients, settings)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(folder / f"{_digest(data)}{_SUFFIX}")
+            try:
+                write_file(self.folder, data)
+            except FileNotFoundError:  # another process has just emptied the folder
+                write_file(self.folder, data)
         except OSError as error:
-            _warn(f"Coefficients cannot be kept in {folder}: {error}.")
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        self._evict()
-
-    def _evict(self) -> None:
-        files = self._files()
-        excess = sum(stat.st_size for _, stat in files) - self.size_limit
-        if excess <= 0:
+            report_once(
+                self.folder,
+                "write",
+                f"Coefficients cannot be kept in {self.folder}: {error}. They are "
+                "computed all the same.",
+            )
             return
-        excess += self.size_limit // 10  # so that it is not every time
-        for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
-            with suppress(OSError):
-                path.unlink()
-                excess -= stat.st_size
-            if excess <= 0:
-                return
+        solved(self.folder, "write")
+        open_contents(self.folder).changed()
+        self._limit_size(len(data))
 
-    def _files(self) -> list[tuple[FilePath, os.stat_result]]:
+    def _limit_size(self, written: int) -> None:
+        """Delete the least recently used files beyond the limit.
+
+        To list the files and their sizes takes long on network file systems. It is done
+        again when this process has written an eighth of the room that was left, as
+        other processes write as well.
+        """
+        allowances = open_contents(self.folder).allowances
+        left = allowances.get(self.size_limit, 0) - written
+        allowances[self.size_limit] = left
+        if left >= 0:
+            return
+        files = sorted(self._files(), key=lambda file: file[2])
+        room = self.size_limit - sum(size for _, size, _ in files)
+        if room < 0:
+            for path, size, _ in files:
+                # Temporary files are still being written.
+                if not path.endswith(".tmp") and remove(path):
+                    room += size
+                if room >= self.size_limit // 10:  # so that it is not every time
+                    break
+        allowances[self.size_limit] = max(room / 8, min(room, self.size_limit / 100))
+
+    def _files(self, *, again: bool = False) -> list[tuple[str, int, float]]:
+        """List the regular files of the store: paths, sizes and times of last use."""
         files = []
-        for name in _list(self.folder):
-            path = FilePath(self.folder, name)
-            with suppress(OSError):  # another process has deleted it
-                files.append((path, path.stat()))
+        for name in list_folder(self.folder, again=again) or ():
+            path = os.path.join(self.folder, name)
+            found = file_size(path)
+            if found is not None:
+                files.append((path, *found))
         return files
 
 
-def density_keys(
-    structures: Sequence[Structure],
-    weights: Sequence[_Array],
-    settings: Mapping[str, Any],
-) -> _Keys:
-    """Digest all that the coefficients of molecules depend on.
+def absolute_folder(folder: str | os.PathLike[str]) -> str:
+    """Expand ``~``, and make a path absolute.
 
-    Parameters
-    ----------
-    structures : sequence of Structure
-    weights : sequence of ndarray of shape (n_channels, n_atoms)
-        Weights of the atoms in each channel.
-    settings : mapping
-        Everything else, such as the width: what JSON can write.
-
-    Returns
-    -------
-    ndarray of shape (n_molecules, n_channels)
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no path.
     """
-    common = blake2b(_canonical(settings).encode(), digest_size=_DIGEST_SIZE)
-    digests = []
-    for structure, rows in zip(structures, weights, strict=True):
-        molecule = common.copy()
-        molecule.update(structure.positions.tobytes())
-        for row in rows:
-            density = molecule.copy()
-            density.update(row.tobytes())
-            digests.append(density.digest())
-    keys = np.frombuffer(b"".join(digests), dtype=f"V{_DIGEST_SIZE}")
-    return keys.reshape(len(structures), -1)
-
-
-class _Block(NamedTuple):
-    """The content of a file."""
-
-    keys: list[bytes]
-    paths: tuple[Path, ...]
-    exponents: tuple[float, ...]
-    settings: str
-    values: _Array  # of shape (n_keys, n_paths, n_exponents)
-
-
-class _Table:
-    """Coefficients of the same paths and exponents, from any number of files."""
-
-    def __init__(self, n_paths: int, n_exponents: int) -> None:
-        # Row 0 is that of all keys which have none.
-        self._rows = np.zeros(1, dtype=np.int64)  # by the number of a key
-        self._values = np.full((1, n_paths, n_exponents), np.nan)
-        self._length = 1
-
-    def append(self, numbers: NDArray[np.int64], values: _Array) -> None:
-        """Add the coefficients of some keys."""
-        self._rows = _grown(self._rows, numbers.max() + 1)
-        self._values = _grown(self._values, self._length + len(numbers))
-        # Of what has been computed twice, as by two processes, the first stays.
-        numbers, values = numbers[::-1], values[::-1]
-        new = numbers[self._rows[numbers] == 0]
-        self._rows[new] = self._length + np.arange(len(new))
-        self._values[self._length : self._length + len(new)] = np.nan
-        self._length += len(new)
-        rows = self._rows[numbers]
-        old = self._values[rows]
-        self._values[rows] = np.where(np.isnan(old), values, old)
-
-    def take(self, numbers: NDArray[np.int64]) -> _Array:
-        """Take the coefficients of keys, NaN where there are none."""
-        self._rows = _grown(self._rows, numbers.max() + 1)
-        return self._values[self._rows[numbers]]
-
-    @property
-    def nbytes(self) -> int:
-        return self._rows.nbytes + self._values.nbytes
-
-
-def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
-    """Append zeros to an array, at once so many that it is seldom done."""
-    if length <= len(array):
-        return array
-    length = max(length, 2 * len(array))
-    grown = np.zeros((length, *array.shape[1:]), dtype=array.dtype)
-    grown[: len(array)] = array
-    return grown
-
-
-class _Contents:
-    """What this process knows of a folder."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._lock = RLock()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._known: set[str] = set()
-        self._numbers: dict[bytes, int] = {}  # of the keys, in order of appearance
-        self._unread: dict[bytes, set[str]] = {}  # files that hold more for a key
-        self._tables: dict[tuple[Any, Any], _Table] = {}
-
-    def read(
-        self, keys: list[bytes], paths: Sequence[Path], exponents: Sequence[float]
-    ) -> _Array:
-        with self._lock:
-            self._look_around()
-            if self._unread:
-                unread = [self._unread[key] for key in keys if key in self._unread]
-                self._take_in(sorted(set[str]().union(*unread)))
-            values = np.full((len(keys), len(paths), len(exponents)), np.nan)
-            numbers = np.array([self._numbers.get(key, 0) for key in keys])
-            for (known_paths, known_exponents), table in self._tables.items():
-                to_path, from_path = _common(paths, known_paths)
-                to_q, from_q = _common(exponents, known_exponents)
-                if not (to_path and to_q):
-                    continue
-                columns = list(
-                    zip(product(to_path, to_q), product(from_path, from_q), strict=True)
-                )
-                for part in gen_batches(len(keys), _CACHED_ROWS):
-                    known = table.take(numbers[part])
-                    # Column by column is faster than all of them at once.
-                    for to, origin in columns:
-                        column = values[part, *to]
-                        np.copyto(column, known[:, *origin], where=np.isnan(column))
-            if sum(table.nbytes for table in self._tables.values()) > _KEPT_IN_MEMORY:
-                self._forget()
-            return values
-
-    def _look_around(self) -> None:
-        """Learn which files have appeared, and forget all if some have gone."""
-        names = _list(self._folder)
-        others = [name for name in names if not name.endswith((_SUFFIX, ".tmp"))]
-        if others and not self._known:
-            _warn(
-                f"{len(others)} files in {self._folder} come from another version, and "
-                "cannot be used. The method clear of CoefficientStore deletes them."
-            )
-        current = {name for name in names if name.endswith(_SUFFIX)}
-        if self._known - current:
-            self._forget()
-        for name in current - self._known:
-            path = FilePath(self._folder, name)
-            try:
-                with path.open("rb") as opened, np.load(opened) as file:
-                    keys = file["keys"].tolist()
-            except Exception:  # whatever damage does to a zip file
-                block = _load(path)
-                if block is None:
-                    continue
-                keys = block.keys
-            self._known.add(name)
-            for key in keys:
-                self._unread.setdefault(key, set()).add(name)
-
-    def _take_in(self, names: list[str]) -> None:
-        for name in names:
-            block = _load(FilePath(self._folder, name))
-            if block is None:
-                continue
-            for key in block.keys:
-                files = self._unread.get(key, set())
-                files.discard(name)
-                if not files:
-                    self._unread.pop(key, None)
-            numbers = [
-                self._numbers.setdefault(key, 1 + len(self._numbers))
-                for key in block.keys
-            ]
-            layout = (block.paths, block.exponents)
-            if layout not in self._tables:
-                self._tables[layout] = _Table(*map(len, layout))
-            self._tables[layout].append(np.array(numbers), block.values)
-
-
-@cache
-def _opened(folder: str) -> _Contents:
-    """Share what is known of a folder among all stores of this process."""
-    return _Contents(folder)
-
-
-def _common(asked: Sequence[Any], known: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Indices in both sequences of what they have in common."""
-    where = {value: i for i, value in enumerate(known)}
-    indices = [(i, where[value]) for i, value in enumerate(asked) if value in where]
-    return [i for i, _ in indices], [i for _, i in indices]
-
-
-def _list(folder: str) -> list[str]:
-    """Names of the files of a store; nothing else in its folder is touched."""
+    name: Any = os.fspath(folder) if hasattr(folder, "__fspath__") else folder
+    if not isinstance(name, str):
+        raise TypeError(f"folder must be a string or a path; got {folder!r}.")
+    if not name or "\0" in name:
+        raise ValueError(f"folder must be the path of a folder; got {name!r}.")
     try:
-        return [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
-    except OSError:  # not there yet, most often; writing says what is wrong
-        return []
+        return str(FilePath(name).expanduser().absolute())
+    except RuntimeError as error:
+        raise ValueError(f"folder {name!r}: {error} Give an absolute path.") from error
 
 
-def _load(path: FilePath) -> _Block | None:
-    """Read a file and check it; None if that fails."""
-    try:
-        data = path.read_bytes()
-        with suppress(OSError):
-            os.utime(path)  # it has been used
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        _warn(f"{path} cannot be read: {error}.")
-        return None
-    if not path.name.startswith(_digest(data)):
-        _warn(f"{path} is damaged: what it held has to be computed again.")
-        with suppress(OSError):
-            path.unlink()
-        return None
-    with np.load(BytesIO(data)) as file:
-        return _Block(
-            file["keys"].tolist(),
-            *_described(file["description"].item()),
-            file["coefficients"],
-        )
-
-
-@lru_cache
-def _described(description: str) -> tuple[tuple[Path, ...], tuple[float, ...], str]:
-    """Read the paths, the exponents and the settings of a file."""
-    content = loads(description)
-    return (
-        tuple(Path(tuple(scales), degree) for scales, degree in content["paths"]),
-        tuple(content["exponents"]),
-        content["settings"],
+def _check_ahead(ahead: Any) -> int:
+    message = (
+        f"ahead, the number of scales beyond J to compute in advance, must be an "
+        f"integer from 0 to {_FURTHEST}; got {ahead!r}."
     )
+    if isinstance(ahead, bool) or not isinstance(ahead, Integral):
+        raise TypeError(message)
+    if not 0 <= int(ahead) <= _FURTHEST:
+        raise ValueError(message)
+    return int(ahead)
 
 
-def _digest(data: bytes) -> str:
-    return blake2b(data, digest_size=_DIGEST_SIZE).hexdigest()
-
-
-def _canonical(settings: Mapping[str, Any]) -> str:
-    return dumps(dict(settings), sort_keys=True)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, StoreWarning, stacklevel=2)
+def _parse_size(size: Any) -> int:
+    """Read a number of bytes, as in ``"10 GB"``."""
+    form = 'a number of bytes, or a string such as "500 MB" or "10 GiB"'
+    number: Any = size
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*", size.lower())
+        if match is None or match[2] not in _UNITS:
+            raise ValueError(f"size_limit must be {form}; got {size!r}.")
+        number = float(match[1]) * _UNITS[match[2]]
+    elif isinstance(size, bool) or not isinstance(size, Real):
+        raise TypeError(f"size_limit must be {form}; got {size!r}.")
+    if not _SMALLEST <= number < float("inf"):
+        raise ValueError(
+            f"size_limit must be at least {_SMALLEST} bytes, which is about one "
+            f"molecule, and finite; got {size!r}."
+        )
+    return int(number)

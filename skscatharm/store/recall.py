@@ -1,63 +1,244 @@
-"""What a store lacks is computed, with what costs little at the same time, and kept."""
+"""Fill gaps in a store: compute missing coefficients, plus cheap neighbours, save both.
 
-from collections import defaultdict
-from collections.abc import Sequence
+This is the only module that uses both a store and an engine.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from typing import Any
+from functools import cache, partial
+from hashlib import blake2b
+from threading import Lock
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine import scattering_batch
 from skscatharm.engine.arrays import Library
-from skscatharm.store.files import CoefficientStore
+from skscatharm.store.blocks import DIGEST_SIZE, canonical
 from skscatharm.structures import Structure
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
-__all__ = ["stored_batch"]
+__all__ = ["Store", "density_keys", "fill_gaps", "known_keys", "recall"]
 
 _Array = NDArray[np.float64]
+_Keys = NDArray[np.void]
+_Molecules = tuple[Sequence[Structure], Sequence[_Array]]
 
-_USUAL_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
+# Keys that are remembered: enough for all folds of a search over all of QM9.
+_KNOWN_ARRAYS = 256
+_KNOWN_BYTES = 2**27
+
+_known_keys: OrderedDict[bytes, _Keys] = OrderedDict()  # the last used ones last
+_lock = Lock()
 
 
-def stored_batch(
+class Store(Protocol):
+    """Anything that keeps coefficients, such as a `CoefficientStore`."""
+
+    def read(
+        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+    ) -> _Array:
+        """Return coefficients of shape (*keys.shape, n_paths, n_exponents), or NaN."""
+
+    def write(
+        self,
+        keys: _Keys,
+        paths: Sequence[Path],
+        exponents: Sequence[float],
+        coefficients: _Array,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Keep coefficients of the same shape; NaN where nothing is to be kept."""
+
+
+def recall(
+    store: Store,
+    X: Any,
+    check: Callable[[], _Molecules],
+    tables: Mapping[str, Mapping[int, float]],
+    transform: Transform,
+    wider: Transform,
+    library: Library,
+    in_batches: Callable[..., _Array],
+) -> _Array:
+    """Read coefficients from a store, after those that are missing were computed.
+
+    Parameters
+    ----------
+    store : Store
+    X : array-like or sequence
+        Molecules, as a user passes them.
+    check : callable
+        Checks `X` and returns the structures and the weights of their atoms.
+    tables : mapping of str to mapping
+        The channels, from :func:`~skscatharm.structures.channels.resolve_channels`.
+    transform : Transform
+        The coefficients to return.
+    wider : Transform
+        The same settings with more paths and exponents, which are computed and saved
+        where they cost little.
+    library : Library
+        The array library that computes, and where.
+    in_batches : callable
+        Calls a function with batches of sequences, as
+        :func:`~skscatharm.batches.in_batches`.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+    """
+    check = cache(check)
+    keys = known_keys(X, check, tables, transform.settings)
+    coefficients = store.read(keys, transform.paths, transform.exponents)
+    coefficients = coefficients.swapaxes(1, 2)
+    lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
+    if len(lacking) == 0:
+        return coefficients
+
+    structures, weights = check()
+    # Each molecule once; and in random order, as other processes that start with the
+    # same ones then find most of each other's work done.
+    first = {keys[i].tobytes(): i for i in lacking[::-1]}
+    chosen = np.random.default_rng().permutation(list(first.values()))
+    compute = partial(
+        fill_gaps, transform=transform, wider=wider, library=library, store=store
+    )
+    try:
+        coefficients[chosen] = in_batches(
+            compute,
+            [structures[i] for i in chosen],
+            [weights[i] for i in chosen],
+            keys[chosen],
+        )
+    except BrokenProcessPool as error:
+        raise type(error)(
+            f"{error}\nThe coefficients that were computed before are in {store!r}: "
+            "started again, the computation continues from there. If memory ran out, "
+            "choose a smaller n_jobs."
+        ) from error
+    coefficients[lacking] = coefficients[[first[keys[i].tobytes()] for i in lacking]]
+    return coefficients
+
+
+def known_keys(
+    X: Any,
+    check: Callable[[], _Molecules],
+    tables: Mapping[str, Mapping[int, float]],
+    settings: Mapping[str, Any],
+) -> _Keys:
+    """Check molecules and return their keys.
+
+    A search comes with the same arrays over and over. The keys of an array are
+    remembered by its content, the weights of the channels and the settings, and
+    it is not checked again.
+
+    Parameters
+    ----------
+    X, check, tables
+        As in :func:`recall`.
+    settings : mapping
+        Those of a transform.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_channels)
+    """
+    # Other types, such as masked arrays, hold more than their bytes.
+    if type(X) not in (np.ndarray, np.memmap) or X.dtype.kind not in "fiu":
+        return density_keys(*check(), settings)
+    common = [X.shape, X.dtype.str, canonical(settings), *map(len, tables.values())]
+    digest = blake2b(repr(common).encode())
+    for table in tables.values():
+        digest.update(np.array([*table, *table.values()], dtype=np.float64).tobytes())
+    digest.update(np.ascontiguousarray(X).reshape(-1).data)
+    token = digest.digest()
+    with _lock:
+        keys = _known_keys.pop(token, None)
+    if keys is None:
+        keys = density_keys(*check(), settings)
+    with _lock:
+        _known_keys[token] = keys
+        while (
+            len(_known_keys) > _KNOWN_ARRAYS
+            or sum(known.nbytes for known in _known_keys.values()) > _KNOWN_BYTES
+        ):
+            _known_keys.popitem(last=False)
+    return keys
+
+
+def density_keys(
     structures: Sequence[Structure],
     weights: Sequence[_Array],
-    keys: NDArray[np.void],
-    transform: Transform,
-    library: Library,
-    store: CoefficientStore,
-    further_paths: Sequence[Path],
-) -> _Array:
-    """Compute of a batch what a store lacks, and keep it there.
+    settings: Mapping[str, Any],
+) -> _Keys:
+    """Digest everything that the coefficients of molecules depend on.
 
-    Another process may have computed it by now: the store is read first.
+    Parameters
+    ----------
+    structures : sequence of Structure
+    weights : sequence of ndarray of shape (n_channels, n_atoms)
+        Weights of the atoms in each channel.
+    settings : mapping
+        Everything else, such as the width, that JSON can write.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_channels)
+    """
+    common = blake2b(canonical(settings).encode(), digest_size=DIGEST_SIZE)
+    digests = []
+    for structure, rows in zip(structures, weights, strict=True):
+        molecule = common.copy()
+        molecule.update(structure.positions.tobytes())
+        for row in rows:
+            density = molecule.copy()
+            density.update(row.tobytes())
+            digests.append(density.digest())
+    keys = np.frombuffer(b"".join(digests), dtype=f"V{DIGEST_SIZE}")
+    return keys.reshape(len(structures), -1)
+
+
+def fill_gaps(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    keys: _Keys,
+    transform: Transform,
+    wider: Transform,
+    library: Library,
+    store: Store,
+) -> _Array:
+    """Compute the missing coefficients of a batch, and save them.
+
+    Another process may have computed them by now: the store is read first.
 
     Parameters
     ----------
     structures, weights
         As for :func:`~skscatharm.engine.scattering_batch`.
     keys : ndarray of shape (n_molecules, n_channels)
-        Of the molecules, made with these settings.
-    transform : Transform
-        What is needed now. The usual exponents are computed as well.
-    library : Library
-        What computes, and where.
-    store : CoefficientStore
-    further_paths : sequence of Path
-        What is computed as well if the fields of order 1 that it takes are, up to the
-        largest scale that is stored already, if that is enough for what is needed now.
+        Keys of the molecules, made with these settings.
+    transform, wider, library, store
+        As for :func:`recall`. Of the wider transform, paths are computed only if they
+        reuse a first-order field that is computed anyway, up to the largest scale that
+        is stored already if this is enough for `transform`.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
     paths, Q = transform.paths, transform.exponents
-    all_paths = [*paths, *further_paths]
+    first_order = {(path.scales[:1], path.degree) for path in paths}
+    all_paths = [*paths] + [
+        path
+        for path in wider.paths
+        if path not in paths and (path.scales[:1], path.degree) in first_order
+    ]
     # In this order always, so that rounding does not depend on what came first.
-    all_exponents = sorted({*Q, *_USUAL_EXPONENTS})
+    all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents)
     lacking = np.isnan(values) & _allowed(values, all_paths, len(paths))
@@ -72,7 +253,7 @@ def stored_batch(
             replace(transform, paths=tuple(new_paths), exponents=tuple(new_exponents)),
             library,
         ).swapaxes(1, 2)
-        # What the store holds already stays as it is.
+        # Stored coefficients stay as they are.
         computed[..., ~lacks[np.ix_(on_path, of_q)]] = np.nan
         store.write(
             keys[np.ix_(rows, channels)],

@@ -1,24 +1,42 @@
 """Scattering with a store: nothing is computed twice, and nothing changes."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
+from threading import Thread
+from types import MappingProxyType
 
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from stores import forget
 
-from skscatharm import CoefficientStore, SolidHarmonicScattering, StoreWarning
-from skscatharm.store import files, recall
+from skscatharm import (
+    STANDARD_CHANNELS,
+    CoefficientStore,
+    SolidHarmonicScattering,
+    StoreWarning,
+    scattering,
+)
+from skscatharm.engine.arrays import find_library
+from skscatharm.store import recall
+from skscatharm.store.recall import density_keys
+from skscatharm.structures import Structure
+from skscatharm.transform.columns import arrange
 
 
 @pytest.fixture
@@ -51,7 +69,7 @@ def test_results_are_the_same(n_jobs, molecules, kept) -> None:
     expected = without(kept).transform(molecules)
     kept.set_params(n_jobs=n_jobs)
     assert_array_equal(kept.fit_transform(molecules), expected)
-    files._opened.cache_clear()
+    forget()
     assert_array_equal(kept.transform(molecules), expected)
 
 
@@ -145,7 +163,7 @@ def test_equal_channels(kept) -> None:
     # In hydrogen, all standard channels but the core electrons are equal.
     hydrogen = [[[1, 0, 0, 0], [1, 0, 0, 0.74]]]
     first = kept.transform(hydrogen)
-    files._opened.cache_clear()
+    forget()
     assert_array_equal(kept.transform(hydrogen), first)
 
 
@@ -274,3 +292,309 @@ def test_a_killed_search_resumes(qm9, tmp_path) -> None:
         found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
     )
     assert_array_equal(found.predict(X), expected.predict(X))
+
+
+class TestKeys:
+    """Keys depend on everything that coefficients depend on, and on nothing else."""
+
+    STRUCTURE = Structure(np.array([1, 8]), np.array([[0.0, 0, 0], [0, 0, 1]]))
+    WEIGHTS = np.array([[1.0, 8.0], [1.0, 6.0]])
+    SETTINGS = MappingProxyType({"sigma": 0.5})
+
+    def keys(self, structure=STRUCTURE, weights=WEIGHTS, settings=SETTINGS):
+        return density_keys([structure], [weights], settings)[0].tolist()
+
+    def test_weights_matter_and_their_row_does_not(self) -> None:
+        first, second = self.keys()
+        assert first != second
+        assert self.keys(weights=self.WEIGHTS[::-1]) == [second, first]
+
+    def test_positions_matter(self) -> None:
+        moved = Structure(self.STRUCTURE.charges, self.STRUCTURE.positions + 1e-12)
+        assert not set(self.keys(moved)) & set(self.keys())
+
+    def test_settings_matter(self) -> None:
+        assert not set(self.keys(settings={"sigma": 0.6})) & set(self.keys())
+
+
+class Table(Mapping):
+    """A mapping that does not show its content."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __getitem__(self, Z):
+        return self.weights[Z]
+
+    def __iter__(self):
+        return iter(self.weights)
+
+    def __len__(self):
+        return len(self.weights)
+
+    def __repr__(self):
+        return "Table()"
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """List how many molecules are checked, each time that some are."""
+    calls, check = [], scattering.check_structures
+    monkeypatch.setattr(
+        scattering, "check_structures", lambda X: calls.append(len(X)) or check(X)
+    )
+    return calls
+
+
+class TestKnownKeys:
+    """The keys of an array that comes again are remembered, but only of this one."""
+
+    @pytest.fixture
+    def sums(self, tmp_path):
+        """Compute sums of weights: order 0 with the exponent 1."""
+
+        def compute(channels, X):
+            transformer = SolidHarmonicScattering(
+                0, 0, (1,), 0.5, channels=channels, max_order=0, memory=tmp_path / "s"
+            )
+            return transformer.transform(X)
+
+        return compute
+
+    X = np.array([[[8, 0, 0, 0.12], [1, 0, 0.76, -0.48], [1, 0, -0.76, -0.48]]])
+
+    def test_edited_standard_channel(self, sums, monkeypatch) -> None:
+        assert_allclose(sums(["nuclear"], self.X), [[10]], rtol=1e-5)
+        monkeypatch.setitem(STANDARD_CHANNELS["nuclear"], 8, 6)
+        assert_allclose(sums(["nuclear"], self.X), [[8]], rtol=1e-5)
+
+    @pytest.mark.parametrize("kind", [lambda weights: weights, Table, MappingProxyType])
+    def test_edited_mapping(self, kind, sums) -> None:
+        weights = {1: 1.0, 8: 2.0}
+        channels = {"own": kind(weights)}
+        assert_allclose(sums(channels, self.X), [[4]], rtol=1e-5)
+        weights[8] = 3.0
+        assert_allclose(sums(channels, self.X), [[5]], rtol=1e-5)
+        weights[8], weights[1] = 1.0, 3.0
+        assert_allclose(sums(channels, self.X), [[7]], rtol=1e-5)
+
+    def test_new_mappings(self, sums) -> None:
+        for i in range(20):
+            found = sums({"own": Table({1: 1.0, 8: 1.0 + i})}, self.X)
+            assert_allclose(found, [[3 + i]], rtol=1e-5)
+
+    def test_order_of_channels(self, sums) -> None:
+        one, two = Table({1: 1.0, 8: 1.0}), Table({1: 2.0, 8: 2.0})
+        assert_allclose(sums({"a": one, "b": two}, self.X), [[3, 6]], rtol=1e-5)
+        assert_allclose(sums({"a": two, "b": one}, self.X), [[6, 3]], rtol=1e-5)
+
+    def test_edited_array(self, sums) -> None:
+        X = self.X.copy()
+        assert_allclose(sums(["nuclear"], X), [[10]], rtol=1e-5)
+        X[0, 0, 0] = 9
+        assert_allclose(sums(["nuclear"], X), [[11]], rtol=1e-5)
+        with pytest.raises(ValueError, match="Molecule 0"):
+            sums(["nuclear"], np.concatenate([X[:, :1], X[:, :1]], axis=1))
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda X: X,
+            np.asfortranarray,
+            lambda X: X.astype(np.float32),
+            lambda X: np.repeat(X, 2, axis=0)[::2],
+            lambda X: X.astype(">f8"),
+        ],
+    )
+    def test_an_array_is_checked_once(self, form, molecules, kept, checks) -> None:
+        X = form(molecules[:3])
+        kept.transform(X)
+        checks.clear()
+        found = kept.fit(X).transform(X)
+        assert checks == []
+        assert_array_equal(found, without(kept).transform(X))
+
+    def test_types_of_equal_bytes(self) -> None:
+        X = np.zeros((1, 1, 4))
+        X.view(np.int64)[0, 0, 0] = 6
+        for array in (X, X.view(np.int64)):
+            recall.known_keys(array, partial(self.check, array), {"a": {6: 1}}, {})
+        assert len(recall._known_keys) == 2
+
+    def test_masked_arrays_are_checked_each_time(self, molecules, kept, checks) -> None:
+        kept.transform(molecules[:2])
+        checks.clear()
+        with suppress(TypeError, ValueError):
+            kept.transform(np.ma.masked_array(molecules[:2]))
+        assert checks != []
+
+    def test_size_is_limited(self, monkeypatch) -> None:
+        monkeypatch.setattr(recall, "_KNOWN_BYTES", 1000)
+        rng = np.random.default_rng(0)
+        arrays = rng.random((50, 10, 1, 4))
+        for array in arrays:
+            check = partial(self.check, array)
+            keys = recall.known_keys(array, check, {"a": {1: 1}}, {})
+            again = recall.known_keys(array, pytest.fail, {"a": {1: 1}}, {})
+            assert_array_equal(again, keys)
+        assert sum(k.nbytes for k in recall._known_keys.values()) <= 1000
+        assert len(recall._known_keys) == 6
+        monkeypatch.setattr(recall, "_KNOWN_ARRAYS", 3)
+        recall.known_keys(arrays[0], partial(self.check, arrays[0]), {"a": {1: 1}}, {})
+        assert len(recall._known_keys) == 3
+
+    def test_threads(self) -> None:
+        arrays = np.random.default_rng(0).random((40, 10, 1, 4))
+        expected = [density_keys(*self.check(array), {}).tolist() for array in arrays]
+        wrong = []
+
+        def ask(number: int) -> None:
+            for i in np.random.default_rng(number).integers(0, 40, 400):
+                check = partial(self.check, arrays[i])
+                keys = recall.known_keys(arrays[i], check, {"a": {1: 1}}, {})
+                if keys.tolist() != expected[i]:
+                    wrong.append(i)
+
+        threads = [Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+    @staticmethod
+    def check(array):
+        structures = [Structure(np.ones(1, int), molecule[:, 1:]) for molecule in array]
+        return structures, [np.ones((1, 1))] * len(array)
+
+
+class TestFolder:
+    """The folder of `memory` is the same one in every process."""
+
+    def test_a_pickle_has_the_absolute_folder(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for memory in ("coefficients", Path("coefficients")):
+            transformer = SolidHarmonicScattering(memory=memory)
+            copy = pickle.loads(pickle.dumps(transformer))
+            assert copy.memory == str(tmp_path / "coefficients")
+            assert transformer.memory == memory
+            assert clone(transformer).memory == memory
+        store = CoefficientStore("coefficients", size_limit="1 MB", ahead=1)
+        copy = pickle.loads(pickle.dumps(SolidHarmonicScattering(memory=store)))
+        assert vars(copy.memory) == vars(store)
+
+    @pytest.mark.parametrize("memory", [None, 3, ""])
+    def test_other_values_survive_a_pickle(self, memory) -> None:
+        transformer = SolidHarmonicScattering(memory=memory)
+        assert pickle.loads(pickle.dumps(transformer)).memory == memory
+
+    def test_workers_that_started_in_another_folder(self, tmp_path) -> None:
+        for name in "ab":
+            (tmp_path / name).mkdir()
+        subprocess.run([sys.executable, "-c", IN_B], cwd=tmp_path / "a", check=True)
+        assert not (tmp_path / "a" / "store").exists()
+        (found,) = CoefficientStore(tmp_path / "b" / "store").contents()
+        assert found.n_densities == 4 * 6
+
+    def test_home(self, molecules, tmp_path, monkeypatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        SolidHarmonicScattering(0, 0, sigma=0.8, memory="~/store").transform(
+            molecules[:1]
+        )
+        assert CoefficientStore(tmp_path / "store").size > 0
+
+
+IN_B = """
+import os
+import joblib
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from skscatharm import SolidHarmonicScattering
+from skscatharm.datasets import load_qm9_sample
+
+X, y = load_qm9_sample(return_X_y=True)
+joblib.Parallel(2)(joblib.delayed(abs)(i) for i in range(4))  # workers start in a
+os.chdir("../b")
+scattering = SolidHarmonicScattering(0, 0, sigma=0.8, memory="store")
+pipeline = make_pipeline(scattering, Ridge())
+GridSearchCV(pipeline, {"ridge__alpha": [1, 2]}, cv=2, n_jobs=2).fit(X[:6], y[:6])
+"""
+
+
+def test_a_killed_worker_is_explained(molecules, kept, monkeypatch) -> None:
+    def fail(function, *columns, **options):
+        function(*(column[:4] for column in columns))
+        raise TerminatedWorkerError("A worker process was killed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scattering, "in_batches", fail)
+        with pytest.raises(TerminatedWorkerError) as caught:
+            kept.transform(molecules)
+    text = str(caught.value)
+    assert "A worker process was killed." in text
+    assert CoefficientStore(kept.memory).folder in text
+    (found,) = CoefficientStore(kept.memory).contents()
+    assert found.n_densities == 4 * 4
+    assert_array_equal(kept.transform(molecules), without(kept).transform(molecules))
+
+
+def test_a_damaged_file_is_computed_again(molecules, kept) -> None:
+    expected = kept.transform(molecules)
+    forget()
+    for path in Path(kept.memory).iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(StoreWarning, match="damaged") as caught:
+        assert_array_equal(kept.transform(molecules), expected)
+    assert len(caught) == 1
+    forget()
+    assert_array_equal(kept.transform(molecules), expected)
+
+
+def test_any_store_will_do(molecules, kept) -> None:
+    class Memory(dict):
+        def read(self, keys, paths, exponents):
+            return np.array(
+                [
+                    [[self.get((key, p, q), np.nan) for q in exponents] for p in paths]
+                    for key in keys.ravel().tolist()
+                ]
+            ).reshape(*keys.shape, len(paths), len(exponents))
+
+        def write(self, keys, paths, exponents, coefficients, settings):
+            for row, key in zip(
+                coefficients.reshape(keys.size, -1), keys.ravel().tolist(), strict=True
+            ):
+                columns = product(paths, exponents)
+                for value, (p, q) in zip(row, columns, strict=True):
+                    if not np.isnan(value):
+                        self[key, p, q] = value
+
+    expected, store, calls = without(kept).transform(molecules[:5]), Memory(), []
+    for _ in range(2):
+        found = transform_with(store, kept, molecules[:5], calls)
+        assert_array_equal(found, expected)
+    assert len(calls) == 1
+
+
+def transform_with(store, transformer, X, calls):
+    """Transform with a store that is not a folder."""
+    library = find_library("numpy", X)
+    transform = transformer._transform(library)
+
+    def in_batches(function, *columns):
+        calls.append(len(columns[0]))
+        return function(*columns)
+
+    coefficients = recall.recall(
+        store,
+        X,
+        lambda: transformer._check(X, library),
+        scattering.resolve_channels(transformer.channels),
+        transform,
+        transform,
+        library,
+        in_batches,
+    )
+    return arrange(coefficients, transform.paths)
