@@ -8,7 +8,9 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
-from tqdm import tqdm
+
+from skscatharm._progress import progress_bar
+from skscatharm._threads import one_blas_thread
 
 __all__ = ["in_batches"]
 
@@ -56,8 +58,9 @@ def in_batches(
         for batch in gen_batches(n_molecules, size)
     )
     collected = []
-    with tqdm(total=n_molecules, disable=not verbose, unit="molecule") as progress:
+    # Of this process, whose threads share the limit; other processes set their own.
+    with one_blas_thread(), progress_bar(verbose, "molecule", n_molecules) as update:
         for result in results:
             collected.append(result)
-            progress.update(len(result))
+            update(len(result))
     return np.concatenate(collected)

@@ -1,40 +1,62 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 
+from skscatharm._compat import Interval, Options, StrOptions, _fit_context
 from skscatharm.batches import in_batches
 from skscatharm.engine import (
     check_accuracy,
+    check_memory,
     find_engine,
-    molecule_memory,
     scattering_batch,
 )
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
-from skscatharm.store import CoefficientStore
+from skscatharm.store import CoefficientStore, open_store
 from skscatharm.store.files import absolute_folder
 from skscatharm.store.recall import known_keys, recall
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.columns import arrange, column_names
 from skscatharm.transform.paths import scattering_paths
-from skscatharm.transform.transform import Transform
+from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "SolidHarmonicScattering"]
 
-_MEMORY = 4 * 2**30
-_DEFAULT_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
+_CHANNELS = ("nuclear", "valence", "core", "bonding")
+_DEFAULT: dict[str, Any] = {
+    "J": 2,
+    "L": 3,
+    "Q": (0.5, 1.0, 2.0, 3.0, 4.0),
+    "sigma": 0.22,
+    "channels": _CHANNELS,
+    "max_order": 2,
+    "tol": 1e-5,
+    "softening": 4.0,
+}
+
+#: Parameters of :class:`SolidHarmonicScattering` that serve well, by name:
+#: ``SolidHarmonicScattering(**SETTINGS["published"])``.
+#:
+#: ``soft``
+#:     The defaults: softened moduli and five exponents, 500 coefficients. They predict
+#:     best.
+#: ``published``
+#:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
+#:     softening.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "soft": _DEFAULT,
+    "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
+}
 
 
 class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
@@ -45,86 +67,67 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
     .. math:: \rho_k(u) = \sum_n w_k(Z_n) \, g_\sigma(u - r_n) .
 
-    It is convolved with solid harmonic wavelets of scales :math:`s_j = 2^j \sigma`,
-    j = 0, ..., J, and degrees l = 0, ..., L,
+    It is convolved with solid harmonic wavelets of degrees l = 0, ..., L and scales
+    :math:`s_j = 2^j \sigma`, j = 0, ..., J, and the modulus over the orders m follows,
+    once and once more with a larger scale:
 
     .. math::
 
-        \psi_{lmj}(u) = c_l \, s_j^{-3} \left(\frac{|u|}{s_j}\right)^l
-        e^{-|u|^2 / 2 s_j^2} \, Y_{lm}\!\left(\frac{u}{|u|}\right) ,
-
-    and the modulus over the orders m is taken, once and once more with a larger scale:
-
-    .. math::
-
+        \psi_{lmj}(u) &= c_l \, s_j^{-3} (|u| / s_j)^l
+        e^{-|u|^2 / 2 s_j^2} \, Y_{lm}(u / |u|) , \\
         U_1[j, l] &= \Big(\sum_m |\rho * \psi_{lmj}|^2\Big)^{1/2} , \\
-        U_2[j_1, j_2, l] &= \Big(\sum_m |U_1[j_1, l] * \psi_{lmj_2}|^2\Big)^{1/2} ,
-        \quad j_1 < j_2 .
+        U_2[j_1, j_2, l] &= \Big(\sum_m |U_1[j_1, l] * \psi_{lmj_2}|^2\Big)^{1/2} .
 
-    The coefficients are the integrals of :math:`\rho^q`, :math:`U_1^q` and
-    :math:`U_2^q`. They do not change when a molecule is shifted, turned, mirrored or
-    its atoms are given in another order, and a coefficient does not depend on which
-    others are computed with it. With J = 2, L = 3, four exponents and four channels
-    there are 16 + 192 + 192 = 400.
+    The coefficients are the integrals of :math:`|\rho|^q`, :math:`U_1^q` and
+    :math:`U_2^q`, in Å^(3 - 3q) times the unit of the weights to the power q. They are
+    invariant to translations, rotations, reflections and the order of the atoms, and
+    do not depend on which others are asked for. The defaults give 500 of them.
 
-    Lengths are in Å, so the coefficients are in units of Å^(3 - 3q) times those of the
-    weights to the power q.
-
-    With a positive `softening`, the modulus of degrees 1 and more is softened to
-    :math:`(|U|^2 + \epsilon^2)^{1/2} - \epsilon`, and its powers to
+    With a positive `softening`, the powers of moduli of degrees 1 and more become
     :math:`(|U|^2 + \epsilon^2)^{q/2} - \epsilon^q`. Here :math:`\epsilon` is
-    `softening` times the largest modulus that an atom of weight 1 has. These are smooth
-    where a field vanishes: sums over points converge fast, and the coefficients are
-    exact enough for regressions to use the small differences between them.
+    `softening` times the largest modulus of an atom of weight 1. They are smooth where
+    a field vanishes, so that their integrals are far more accurate.
 
     Parameters
     ----------
     J : int, default=2
-        Largest scale: the scales are ``sigma * 2**j`` for j = 0, ..., J.
+        Largest scale, at most 10: the scales are ``sigma * 2**j`` for j = 0, ..., J.
     L : int, default=3
-        Largest degree of the wavelets.
-    Q : sequence of float, default=(0.5, 1.0, 2.0, 3.0)
-        Pooling exponents, each 0.5 or more.
+        Largest degree of the wavelets, at most 20.
+    Q : sequence of float, default=(0.5, 1.0, 2.0, 3.0, 4.0)
+        Pooling exponents, from 0.5 to 32.
     sigma : float, default=0.22
-        Width of the Gaussian that stands for an atom, in Å. The time for a molecule
-        grows like ``sigma**-3``.
+        Width of the Gaussian of an atom, in Å. Time grows like ``sigma**-3``.
     channels : sequence of str or mapping, default=all standard channels
-        Densities, by the names of :data:`~skscatharm.STANDARD_CHANNELS`: "nuclear",
-        "valence", "core" and "bonding"; or own ones, as a mapping from a name to a
-        table {Z: weight}.
+        Densities: names of :data:`~skscatharm.STANDARD_CHANNELS`, or a mapping from
+        names to own tables {Z: weight}.
     max_order : {0, 1, 2}, default=2
         Largest order of the coefficients.
-    tol : float, default=2e-4
-        Relative error that the worst coefficient of a typical molecule may have; most
-        are far more exact. The number of points grows like ``tol**-0.8``, and with a
-        `softening` of 4 or more like ``tol**-0.45``.
-    softening : float, default=0
-        Size of :math:`\epsilon` in units of the weights: 0, which is the transform as
-        it was published, or from 1e-6 to 1e4. About as large as the weights is good.
+    tol : float, default=1e-5
+        Relative error that is allowed for the worst coefficient of a typical molecule,
+        from 1e-8 to 1e-2. Most coefficients are far more accurate.
+    softening : float, default=4
+        Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
+        to 1e4. Choose a value close to the channel weights, such as 4.
     dtype : {"float32", "float64"}, default="float32"
-        Precision of the fields. The smallest tolerances take "float64", and so do all
-        exponents below 1 with the Fourier engine, whatever is asked for.
+        Precision of the fields. A `tol` below 2e-6 requires "float64".
     engine : {"auto", "separable", "fourier"}, default="auto"
-        How the fields are computed: as products of factors along the axes, which is
-        fast on a CPU, or by FFTs of boxes around the molecules. "auto" is "fourier" on
-        a device and "separable" on the CPU.
+        Products of factors along the axes, or FFTs of boxes around the molecules.
+        "auto" is "fourier" on a device and "separable" on a CPU, where it is faster.
     backend : {"auto", "numpy", "cupy", "torch"}, default="auto"
-        The array library that computes. "auto" is CuPy if it finds a device and NumPy
-        otherwise; or PyTorch, if `X` is a tensor on a CUDA device. PyTorch computes
-        where `X` is if that is a tensor, otherwise on a CUDA device if there is one.
+        The array library that computes. "auto" is PyTorch if `X` is a tensor on a CUDA
+        device, otherwise CuPy if it finds a device, otherwise NumPy.
+    names : {"plain", "readable"}, default="plain"
+        Style of the names of columns: ``S1_nuclear_j0_l1_q2``, which all libraries
+        accept, or ``S1[nuclear,j=0,l=1,q=2]``.
     memory : str, path-like, CoefficientStore or None, default=None
-        Folder where coefficients are kept, so that each is computed once, whichever
-        fold, candidate or process asks for it. The default exponents and second-order
-        coefficients up to the scale J + 2 are computed and kept as well, which takes
-        a third to two thirds longer the first time. Pass a :class:`CoefficientStore` to
-        change this, or to limit the size. ``~`` is the home folder. A relative path
-        starts from the current folder, and becomes absolute when the transformer is
-        pickled, as for worker processes.
+        Folder that keeps coefficients, so that each is computed once. The default
+        exponents, and order 2 up to the scale J + 2, are saved as well; pass a
+        :class:`CoefficientStore` to change this. ``~`` is the home folder. A relative
+        path becomes absolute when the transformer is sent to other processes.
     n_jobs : int or None, default=None
-        Number of molecules that are computed in parallel, by joblib. None means 1, or
-        what a :func:`joblib.parallel_config` context says; -1 means all processors.
-        On a device it has no effect: one process fills it with as many molecules at a
-        time as its memory holds.
+        Number of joblib workers; None means 1, or the value of a
+        :func:`joblib.parallel_config` context. On a device it has no effect.
     verbose : int, default=0
         Show a progress bar if not 0.
 
@@ -132,11 +135,6 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     --------
     MultilinearRegressor : Predict properties from the coefficients.
     SETTINGS : Parameters that serve well, by name.
-
-    Notes
-    -----
-    The transformer learns nothing from data: `fit` only checks parameters and input,
-    and `transform` can be called without.
 
     References
     ----------
@@ -153,23 +151,23 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     >>> scattering.fit_transform([hydrogen, water]).shape
     (2, 14)
     >>> scattering.get_feature_names_out()[[0, 2, -1]]
-    array(['S0[nuclear,q=1]', 'S1[nuclear,j=0,l=0,q=1]',
-           'S2[nuclear,j=(0,1),l=1,q=2]'], dtype=object)
+    array(['S0_nuclear_q1', 'S1_nuclear_j0_l0_q1', 'S2_nuclear_j0_j1_l1_q2'],
+          dtype=object)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "J": [Interval(Integral, 0, None, closed="left")],
-        "L": [Interval(Integral, 0, None, closed="left")],
-        "Q": ["array-like"],
+        "J": [Interval(Integral, 0, 10, closed="both")],
+        "L": [Interval(Integral, 0, 20, closed="both")],
+        "Q": ["no_validation"],
         "sigma": [Interval(Real, 0, None, closed="neither")],
         "channels": [list, tuple, Mapping],
         "max_order": [Interval(Integral, 0, 2, closed="both")],
-        "tol": [Interval(Real, 0, 1e-2, closed="neither")],
-        # Outside of this interval, numbers would leave the range of float32.
+        "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
         "backend": [StrOptions({"auto", "numpy", "cupy", "torch"})],
+        "names": [StrOptions({"plain", "readable"})],
         "memory": [str, os.PathLike, CoefficientStore, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -177,23 +175,19 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        J: int = 2,
-        L: int = 3,
-        Q: Sequence[float] = _DEFAULT_EXPONENTS,
-        sigma: float = 0.22,
+        J: int = _DEFAULT["J"],
+        L: int = _DEFAULT["L"],
+        Q: Sequence[float] = _DEFAULT["Q"],
+        sigma: float = _DEFAULT["sigma"],
         *,
-        channels: Sequence[str] | Mapping[str, Mapping[int, float]] = (
-            "nuclear",
-            "valence",
-            "core",
-            "bonding",
-        ),
-        max_order: int = 2,
-        tol: float = 2e-4,
-        softening: float = 0.0,
+        channels: Sequence[str] | Mapping[str, Mapping[int, float]] = _CHANNELS,
+        max_order: int = _DEFAULT["max_order"],
+        tol: float = _DEFAULT["tol"],
+        softening: float = _DEFAULT["softening"],
         dtype: str = "float32",
         engine: str = "auto",
         backend: str = "auto",
+        names: str = "plain",
         memory: str | os.PathLike[str] | CoefficientStore | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -209,39 +203,32 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self.dtype = dtype
         self.engine = engine
         self.backend = backend
+        self.names = names
         self.memory = memory
         self.n_jobs = n_jobs
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the molecules.
+        """Check the parameters and the molecules; `transform` works without it.
 
         Parameters
         ----------
         X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
-            Molecules: columns Z, x, y, z with positions in Å, padded with rows of
-            zeros; or `ase.Atoms`.
+            Molecules, in any form that
+            :func:`~skscatharm.structures.check_structures` accepts.
         y : None
             Ignored.
 
         Returns
         -------
         self : SolidHarmonicScattering
-
-        Raises
-        ------
-        TypeError, ValueError, ImportError, RuntimeError
-            If a parameter is invalid, or as :meth:`transform`.
         """
-        library = find_library(self.backend, X)
-        molecules = to_host(X)
-        check = partial(self._check, molecules, library)
+        task = _Task(self, X)
         if self.memory is None:
-            check()
+            task.check()
         else:
-            tables = resolve_channels(self.channels)
-            known_keys(molecules, check, tables, self._transform(library).settings)
+            known_keys(task.X, task.check, task.tables, task.transform.settings)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -250,8 +237,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
-            Molecules: columns Z, x, y, z with positions in Å, padded with rows of
-            zeros; or `ase.Atoms`.
+            Molecules, in any form that
+            :func:`~skscatharm.structures.check_structures` accepts.
 
         Returns
         -------
@@ -262,63 +249,35 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `X` is neither of the two forms.
+            If `X` is none of the forms.
         ValueError
-            If a molecule cannot be computed. The message names it, and says what to
-            do. All molecules are checked before the first is computed.
-        ImportError
-            If the library that `backend` asks for is not installed.
-        RuntimeError
-            If `backend` is "cupy" and there is no device.
+            If a molecule cannot be computed, or the tolerance cannot be kept. All are
+            checked before the first is computed.
+        ImportError, RuntimeError
+            If the library or the device that `backend` asks for is missing.
         """
         self._validate_params()
-        library = find_library(self.backend, X)
-        molecules = to_host(X)
-        transform = self._transform(library)
-        check = partial(self._check, molecules, library)
+        task = _Task(self, X)
         by_batch = partial(
             in_batches,
-            on_device=library.on_device,
+            on_device=task.library.on_device,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        store = self._store()
-        if store is None:
-            compute = partial(scattering_batch, transform=transform, library=library)
-            coefficients = by_batch(compute, *check())
+        if self.memory is None:
+            coefficients = by_batch(task.compute, *task.check())
         else:
             coefficients = recall(
-                store,
-                molecules,
-                check,
-                resolve_channels(self.channels),
-                transform,
-                self._wider(transform, store),
-                library,
+                open_store(self.memory),
+                task.X,
+                task.check,
+                task.tables,
+                task.transform,
+                task.wider,
+                task.library,
                 by_batch,
             )
-        return to_library_of(X, arrange(coefficients, transform.paths))
-
-    def _store(self) -> CoefficientStore | None:
-        if self.memory is None or isinstance(self.memory, CoefficientStore):
-            return self.memory
-        return CoefficientStore(self.memory)
-
-    def _wider(self, transform: Transform, store: CoefficientStore) -> Transform:
-        """Add the coefficients that a store gets while they cost little."""
-        J = self.J + store.ahead
-        return replace(
-            transform,
-            paths=tuple(scattering_paths(J, self.L, self.max_order)),
-            exponents=tuple(sorted({*transform.exponents, *_DEFAULT_EXPONENTS})),
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # In another process, a relative path would start from another folder.
-        state = {**super().__getstate__()}
-        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
-            state["memory"] = absolute_folder(state["memory"])
-        return state
+        return to_library_of(X, arrange(coefficients, task.transform.paths))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -331,67 +290,24 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Returns
         -------
         names : ndarray of str
-            Such as ``S0[nuclear,q=0.5]``, ``S1[nuclear,j=0,l=1,q=2]`` and
-            ``S2[valence,j=(0,1),l=2,q=1]``.
+            Such as ``S0_nuclear_q0p5``, ``S1_nuclear_j0_l1_q2`` and
+            ``S2_valence_j0_j1_l2_q1``.
         """
+        self._validate_params()
         names = column_names(
             list(resolve_channels(self.channels)),
             scattering_paths(self.J, self.L, self.max_order),
-            self._exponents(),
+            check_exponents(self.Q),
+            self.names,
         )
         return np.array(names, dtype=object)
 
-    def _exponents(self) -> list[float]:
-        Q = np.asarray(self.Q, dtype=np.float64)
-        if Q.ndim != 1 or len(Q) == 0:
-            raise ValueError(f"Q must be a sequence of exponents; got {self.Q!r}.")
-        if not np.all(np.isfinite(Q) & (Q >= 0.5)):
-            raise ValueError(f"The exponents in Q must be 0.5 or more; got {self.Q!r}.")
-        if len(np.unique(Q)) < len(Q):
-            raise ValueError(f"Q holds an exponent twice: {self.Q!r}.")
-        return Q.tolist()
-
-    def _transform(self, library: Library) -> Transform:
-        return Transform(
-            paths=tuple(scattering_paths(self.J, self.L, self.max_order)),
-            exponents=tuple(self._exponents()),
-            sigma=float(self.sigma),
-            tol=float(self.tol),
-            softening=float(self.softening),
-            dtype=self.dtype,
-            engine=find_engine(self.engine, library),
-        )
-
-    def _check(
-        self, X: Any, library: Library
-    ) -> tuple[list[Structure], list[NDArray[np.float64]]]:
-        """Raise whatever there is to raise, before anything takes time."""
-        tables = resolve_channels(self.channels)
-        structures = check_structures(X)
-        weights = channel_weights(tables, structures)
-        transform, store = self._transform(library), self._store()
-        if store is not None:
-            transform = self._wider(transform, store)
-
-        check_accuracy(transform)
-
-        # Few molecules, if any, are so large that it takes a closer look.
-        sizes = np.array([np.ptp(s.positions, axis=0).max() for s in structures])
-        order = np.argsort(-sizes)
-        for i in order.tolist():
-            structure = structures[i]
-            memory = molecule_memory(structure, weights[i], transform, library)
-            if memory > _MEMORY:
-                other = " or engine='separable'" * (transform.engine == "fourier")
-                raise ValueError(
-                    f"Molecule {i} extends over {sizes[i]:.3g} Å: with sigma="
-                    f"{self.sigma:g} its grid would take {memory / 2**30:.3g} GiB "
-                    f"({_MEMORY / 2**30:g} GiB are allowed). If the coordinates "
-                    f"are in Å, choose a larger sigma{other}."
-                )
-            if memory < _MEMORY / 8:
-                break
-        return structures, weights
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process, a relative path would start from another folder.
+        state = {**super().__getstate__()}
+        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
+            state["memory"] = absolute_folder(state["memory"])
+        return state
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -402,22 +318,43 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         return tags
 
 
-_PUBLISHED = {
-    name: signature(SolidHarmonicScattering).parameters[name].default
-    for name in ("J", "L", "Q", "sigma", "channels", "max_order", "tol", "softening")
-}
+class _Task:
+    """What a transformer asks for, with parameters resolved and nothing computed."""
 
-#: Parameters of :class:`SolidHarmonicScattering` that serve well, by name:
-#: ``SolidHarmonicScattering(**SETTINGS["soft"])``.
-#:
-#: ``published``
-#:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0. These are
-#:     the defaults.
-#: ``soft``
-#:     Softened moduli, whose coefficients are far more exact in about the same time,
-#:     and five exponents: 500 coefficients. Properties are predicted best from these.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "published": _PUBLISHED,
-    "soft": _PUBLISHED
-    | {"Q": (0.5, 1.0, 2.0, 3.0, 4.0), "tol": 1e-5, "softening": 4.0},
-}
+    def __init__(self, parameters: SolidHarmonicScattering, X: Any) -> None:
+        self.library: Library = find_library(parameters.backend, X)
+        self.X = to_host(X)
+        self.tables = resolve_channels(parameters.channels)
+        self.transform = Transform(
+            paths=tuple(
+                scattering_paths(parameters.J, parameters.L, parameters.max_order)
+            ),
+            exponents=check_exponents(parameters.Q),
+            sigma=float(parameters.sigma),
+            tol=float(parameters.tol),
+            softening=float(parameters.softening),
+            dtype=parameters.dtype,
+            engine=find_engine(parameters.engine, self.library),
+        )
+        # A store saves further coefficients while they cost little.
+        self.wider = self.transform
+        if parameters.memory is not None:
+            J = parameters.J + open_store(parameters.memory).ahead
+            self.wider = replace(
+                self.transform,
+                paths=tuple(scattering_paths(J, parameters.L, parameters.max_order)),
+                exponents=tuple(sorted({*self.transform.exponents, *_DEFAULT["Q"]})),
+            )
+
+    def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
+        """Raise whatever there is to raise; return structures and weights."""
+        check_accuracy(self.transform)
+        structures = check_structures(self.X)
+        weights = channel_weights(self.tables, structures)
+        check_memory(structures, weights, self.wider, self.library)
+        return structures, weights
+
+    @property
+    def compute(self) -> Callable[..., NDArray[np.float64]]:
+        """Compute structures with weights: a function that can be sent to workers."""
+        return partial(scattering_batch, transform=self.transform, library=self.library)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from skscatharm._threads import one_blas_thread
 from skscatharm.engine.accuracy import check_accuracy
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
@@ -16,12 +16,14 @@ from skscatharm.transform.transform import Transform
 
 __all__ = [
     "check_accuracy",
+    "check_memory",
     "find_engine",
     "make_engine",
-    "molecule_memory",
     "scattering_batch",
 ]
 
+
+_MEMORY = 4 * 2**30  # bytes that a molecule may need
 
 _ENGINES: dict[str, Callable[[Transform, Library], Engine]] = {
     "separable": SeparableEngine,
@@ -41,14 +43,34 @@ def make_engine(transform: Transform, library: Library) -> Engine:
     return _ENGINES[transform.engine](transform, library)
 
 
-def molecule_memory(
-    structure: Structure,
-    weights: NDArray[np.float64],
+def check_memory(
+    structures: Sequence[Structure],
+    weights: Sequence[NDArray[np.float64]],
     transform: Transform,
     library: Library,
-) -> float:
-    """Estimate the bytes that `scattering_batch` needs at least for a molecule."""
-    return make_engine(transform, library).memory(_atoms(structure, weights))
+) -> None:
+    """Raise if a molecule is too large for the memory.
+
+    Raises
+    ------
+    ValueError
+        The message names the molecule, and says what to change.
+    """
+    engine = make_engine(transform, library)
+    sizes = np.array([np.ptp(s.positions, axis=0).max() for s in structures])
+    # Few molecules, if any, are so large that it takes a closer look.
+    for i in np.argsort(-sizes, kind="stable").tolist():
+        memory = engine.memory(_atoms(structures[i], weights[i]))
+        if memory > _MEMORY:
+            other = " or engine='separable'" * (transform.engine == "fourier")
+            raise ValueError(
+                f"Molecule {i} extends over {sizes[i]:.3g} Å: with "
+                f"sigma={transform.sigma:g} its grid would take "
+                f"{memory / 2**30:.3g} GiB ({_MEMORY / 2**30:g} GiB are allowed). If "
+                f"the coordinates are in Å, choose a larger sigma{other}."
+            )
+        if memory < _MEMORY / 8:
+            return
 
 
 def scattering_batch(
@@ -77,11 +99,7 @@ def scattering_batch(
     keep_freed_memory()
     # The matrices are small: more threads would only wait for each other. Fields end
     # in tails that are rounded to zero, whatever the user's settings make of that.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        library.scope(),
-        np.errstate(all="ignore"),
-    ):
+    with one_blas_thread(), library.scope(), np.errstate(all="ignore"):
         return make_engine(transform, library).coefficients(batch)
 
 

@@ -82,7 +82,6 @@ KINK_ORDER, KINK_WIDTH = 6, 0.16
 #: Exponents above this are computed in double precision.
 DOUBLE = 4.0
 # What rounding allows.
-_LARGEST_EXPONENT = 32.0
 _LEAST_TOL = {"float32": 2e-6, "float64": 1e-8}
 _ROUNDING = {"float32": 3e-8, "float64": 1e-16}  # times what terms cancel
 _LEAST_FOURIER_TOL = 1e-6
@@ -326,15 +325,9 @@ def check_accuracy(transform: Transform) -> None:
     Raises
     ------
     ValueError
-        If rounding errors, or the exponents, leave the range of the precision. The
-        message says what to change.
+        If rounding errors are larger. The message says what to change.
     """
     tol, dtype = transform.tol, transform.dtype
-    if (largest := max(transform.exponents)) > _LARGEST_EXPONENT:
-        raise ValueError(
-            f"Q holds the exponent {largest:g}; the largest that can be computed is "
-            f"{_LARGEST_EXPONENT:g}. Remove it."
-        )
     degree = max(path.degree for path in transform.paths)
     least = max(_LEAST_TOL[dtype], _ROUNDING[dtype] * cancellation(degree))
     if tol < least:

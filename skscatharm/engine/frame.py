@@ -66,7 +66,7 @@ class Frame:
         if len(self.positions) == 1:
             return inf
         distances, _ = KDTree(self.positions).query(self.positions, k=2)
-        return float(np.median(distances[:, 1]))
+        return float(np.median(np.asarray(distances)[:, 1]))
 
 
 def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:

@@ -1,6 +1,6 @@
 """Coefficients kept between calls, in a folder."""
 
-from skscatharm.store.files import CoefficientStore, StoredCoefficients
+from skscatharm.store.files import CoefficientStore, StoredCoefficients, open_store
 from skscatharm.store.problems import StoreWarning
 
-__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients"]
+__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "open_store"]

@@ -339,3 +339,8 @@ def _parse_size(size: Any) -> int:
             f"molecule, and finite; got {size!r}."
         )
     return int(number)
+
+
+def open_store(memory: str | os.PathLike[str] | CoefficientStore) -> CoefficientStore:
+    """Return a store as it is, and that of a folder with the default options."""
+    return memory if isinstance(memory, CoefficientStore) else CoefficientStore(memory)

@@ -193,6 +193,7 @@ def density_keys(
     digests = []
     for structure, rows in zip(structures, weights, strict=True):
         molecule = common.copy()
+        molecule.update(structure.charges.tobytes())
         molecule.update(structure.positions.tobytes())
         for row in rows:
             density = molecule.copy()

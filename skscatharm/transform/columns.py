@@ -1,5 +1,6 @@
 """The columns of the coefficients: their order, and their names."""
 
+import re
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
@@ -37,26 +38,63 @@ def list_columns(
 
 
 def column_names(
-    channels: Sequence[str], paths: Sequence[Path], exponents: Sequence[float]
+    channels: Sequence[str],
+    paths: Sequence[Path],
+    exponents: Sequence[float],
+    style: str = "plain",
 ) -> list[str]:
-    """Name the columns.
+    """Name the columns, each differently.
+
+    Parameters
+    ----------
+    channels : sequence of str
+    paths : sequence of Path
+    exponents : sequence of float
+    style : {"plain", "readable"}
+        Plain names hold letters, digits and underscores only: every library takes
+        them.
 
     Examples
     --------
     >>> from skscatharm.transform.columns import column_names
     >>> from skscatharm.transform.paths import scattering_paths
-    >>> column_names(["nuclear"], scattering_paths(J=1, L=0, max_order=2), [0.5])[1:]
-    ['S1[nuclear,j=0,l=0,q=0.5]', 'S1[nuclear,j=1,l=0,q=0.5]',
-     'S2[nuclear,j=(0,1),l=0,q=0.5]']
+    >>> paths = scattering_paths(J=1, L=0, max_order=2)
+    >>> column_names(["nuclear"], paths, [0.5])
+    ['S0_nuclear_q0p5', 'S1_nuclear_j0_l0_q0p5', 'S1_nuclear_j1_l0_q0p5',
+     'S2_nuclear_j0_j1_l0_q0p5']
+    >>> column_names(["nuclear"], paths, [0.5], style="readable")[2:]
+    ['S1[nuclear,j=1,l=0,q=0.5]', 'S2[nuclear,j=(0,1),l=0,q=0.5]']
     """
+    powers = [repr(float(q)).removesuffix(".0") for q in exponents]
+    if style == "plain":
+        channels = _plain(channels)
+        powers = [q.replace(".", "p") for q in powers]
     names = []
     for column in list_columns(paths, len(channels), len(exponents)):
         scales, degree = paths[column.path]
-        j = ",".join(map(str, scales))
-        where = ("", f"j={j},l={degree},", f"j=({j}),l={degree},")[len(scales)]
-        q = f"{exponents[column.exponent]:g}"
-        names.append(f"S{len(scales)}[{channels[column.channel]},{where}q={q}]")
+        channel, q = channels[column.channel], powers[column.exponent]
+        order = len(scales)
+        if style == "plain":
+            where = [f"j{j}" for j in scales] + [f"l{degree}"] * (order > 0)
+            names.append("_".join([f"S{order}", channel, *where, f"q{q}"]))
+        else:
+            j = ",".join(map(str, scales))
+            where = ["", f"j={j},l={degree},", f"j=({j}),l={degree},"]
+            names.append(f"S{order}[{channel},{where[order]}q={q}]")
     return names
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """Replace all but ASCII letters and digits, and keep names distinct."""
+    plain: list[str] = []
+    for name in names:
+        safe = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        number = 2
+        candidate = safe
+        while candidate in plain:
+            candidate, number = f"{safe}_{number}", number + 1
+        plain.append(candidate)
+    return plain
 
 
 def arrange(

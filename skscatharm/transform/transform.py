@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from skscatharm.transform.paths import Path
 
-__all__ = ["NUMERICS_VERSION", "Transform"]
+__all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
 
 # Raise it with every change of the coefficients beyond rounding. Stores then compute
 # what they hold again. tests/test_frozen.py fails if numbers change without it.
@@ -49,3 +51,38 @@ class Transform:
             "dtype": self.dtype,
             "engine": self.engine,
         }
+
+
+def check_exponents(Q: Any) -> tuple[float, ...]:
+    """Check exponents, and return them as numbers.
+
+    Raises
+    ------
+    ValueError
+        If `Q` is no sequence of numbers from 0.5 to 32, is empty, or holds one twice.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.transform import check_exponents
+    >>> check_exponents([0.5, 2])
+    (0.5, 2.0)
+    """
+    advice = "Pass numbers from 0.5 to 32, as in Q=(0.5, 1, 2, 3)."
+    try:
+        if isinstance(Q, set | frozenset | dict):
+            raise TypeError("sets and mappings have no order")
+        exponents = np.asarray(Q, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Q must be a sequence of exponents; got {Q!r} ({error}). {advice}"
+        ) from error
+    if exponents.ndim != 1 or len(exponents) == 0:
+        raise ValueError(f"Q must be a sequence of exponents; got {Q!r}. {advice}")
+    # Smaller powers are integrals of tails, larger ones of peaks.
+    if not np.all((exponents >= 0.5) & (exponents <= 32)):
+        raise ValueError(
+            f"Q holds an exponent that is too small or large: {Q!r}. {advice}"
+        )
+    if len(np.unique(exponents)) < len(exponents):
+        raise ValueError(f"Q holds an exponent twice: {Q!r}. Give each once.")
+    return tuple(exponents.tolist())
