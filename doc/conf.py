@@ -35,6 +35,8 @@ html_css_files = ["custom.css"]
 html_show_sourcelink = False
 html_copy_source = False
 
+toc_object_entries_show_parents = "hide"
+
 # The docstrings give the types.
 autodoc_typehints = "none"
 # The template of a class lists its own methods, without those from scikit-learn.
