@@ -19,6 +19,8 @@ from skscatharm import CoefficientStore, SolidHarmonicScattering
 dask = pytest.importorskip("dask", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
 GRID = {
     "solidharmonicscattering__J": [0, 1],
     "solidharmonicscattering__L": [0, 1],
