@@ -5,7 +5,7 @@ from skscatharm.display import SearchDisplay
 from skscatharm.regression import MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
-from skscatharm.structures import pad_structures
+from skscatharm.structures import StructureWarning, pad_structures
 from skscatharm.structures.channels import STANDARD_CHANNELS
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __all__ = [
     "SearchDisplay",
     "SolidHarmonicScattering",
     "StoreWarning",
+    "StructureWarning",
     "__version__",
     "datasets",
     "pad_structures",

@@ -85,8 +85,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
     With a positive `softening`, the powers of moduli of degrees 1 and more become
     :math:`(|U|^2 + \epsilon^2)^{q/2} - \epsilon^q`. Here :math:`\epsilon` is
-    `softening` times the largest modulus of an atom of weight 1. They are smooth where
-    a field vanishes, so that their integrals are far more accurate.
+    `softening` times the largest modulus of an atom of weight 1. They have no kinks
+    where a field vanishes, and are integrated far more accurately.
 
     Parameters
     ----------
@@ -134,7 +134,6 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     See Also
     --------
     MultilinearRegressor : Predict properties from the coefficients.
-    SETTINGS : Parameters that serve well, by name.
 
     References
     ----------
@@ -150,9 +149,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     >>> scattering = SolidHarmonicScattering(J=1, L=1, Q=(1, 2), channels=["nuclear"])
     >>> scattering.fit_transform([hydrogen, water]).shape
     (2, 14)
-    >>> scattering.get_feature_names_out()[[0, 2, -1]]
-    array(['S0_nuclear_q1', 'S1_nuclear_j0_l0_q1', 'S2_nuclear_j0_j1_l1_q2'],
-          dtype=object)
+    >>> scattering.get_feature_names_out()[-1]
+    'S2_nuclear_j0_j1_l1_q2'
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -210,7 +208,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the molecules; `transform` works without it.
+        """Check parameters and molecules; `transform` works without it.
 
         Parameters
         ----------
@@ -267,16 +265,8 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         if self.memory is None:
             coefficients = by_batch(task.compute, *task.check())
         else:
-            coefficients = recall(
-                open_store(self.memory),
-                task.X,
-                task.check,
-                task.tables,
-                task.transform,
-                task.wider,
-                task.library,
-                by_batch,
-            )
+            store = open_store(self.memory)
+            coefficients = recall(store, **task.recalled, in_batches=by_batch)
         return to_library_of(X, arrange(coefficients, task.transform.paths))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
@@ -290,8 +280,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         Returns
         -------
         names : ndarray of str
-            Such as ``S0_nuclear_q0p5``, ``S1_nuclear_j0_l1_q2`` and
-            ``S2_valence_j0_j1_l2_q1``.
+            Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
         """
         self._validate_params()
         names = column_names(
@@ -353,6 +342,12 @@ class _Task:
         weights = channel_weights(self.tables, structures)
         check_memory(structures, weights, self.wider, self.library)
         return structures, weights
+
+    @property
+    def recalled(self) -> dict[str, Any]:
+        """What a store recalls."""
+        names = ("X", "check", "tables", "transform", "wider", "library")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def compute(self) -> Callable[..., NDArray[np.float64]]:

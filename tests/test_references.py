@@ -17,7 +17,7 @@ SIGMA = 0.5
 SHIFT = (0.25, 0.4, 0.1)
 Q = (0.5, 1, 2, 3)
 BENT = np.array([[0, 0, 0], [0.9, 0.3, 0], [-0.4, 0.8, 0]])
-TURN = Rotation.random(rng=1)
+TURN = Rotation.random(None, 1)
 
 
 @pytest.mark.parametrize("degree", [1, 2, 4])

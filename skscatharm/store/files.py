@@ -37,7 +37,13 @@ from skscatharm.store.contents import Damage, list_folder, open_contents
 from skscatharm.store.problems import StoreWarning, report_once, solved
 from skscatharm.transform.paths import Path
 
-__all__ = ["CoefficientStore", "StoreWarning", "StoredCoefficients", "absolute_folder"]
+__all__ = [
+    "CoefficientStore",
+    "StoreWarning",
+    "StoredCoefficients",
+    "absolute_folder",
+    "open_store",
+]
 
 _Array = NDArray[np.float64]
 

@@ -80,9 +80,7 @@ def check_exponents(Q: Any) -> tuple[float, ...]:
         raise ValueError(f"Q must be a sequence of exponents; got {Q!r}. {advice}")
     # Smaller powers are integrals of tails, larger ones of peaks.
     if not np.all((exponents >= 0.5) & (exponents <= 32)):
-        raise ValueError(
-            f"Q holds an exponent that is too small or large: {Q!r}. {advice}"
-        )
+        raise ValueError(f"An exponent in Q is out of range: {Q!r}. {advice}")
     if len(np.unique(exponents)) < len(exponents):
         raise ValueError(f"Q holds an exponent twice: {Q!r}. Give each once.")
     return tuple(exponents.tolist())

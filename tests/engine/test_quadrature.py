@@ -106,7 +106,7 @@ def test_margin_leaves_nothing_outside() -> None:
 
 @pytest.mark.parametrize("mirror", [1, -1])
 def test_principal_axes_do_not_depend_on_orientation(mirror, positions) -> None:
-    turned = mirror * Rotation.random(rng=0).apply(positions) + [1, 2, 3]
+    turned = mirror * Rotation.random(None, 0).apply(positions) + [1, 2, 3]
     assert_allclose(principal_axes(turned), positions, atol=1e-9)
 
 
