@@ -153,10 +153,10 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
     'S2_nuclear_j0_j1_l1_q2'
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "J": [Interval(Integral, 0, 10, closed="both")],
         "L": [Interval(Integral, 0, 20, closed="both")],
-        "Q": ["no_validation"],
+        "Q": "no_validation",
         "sigma": [Interval(Real, 0, None, closed="neither")],
         "channels": [list, tuple, Mapping],
         "max_order": [Interval(Integral, 0, 2, closed="both")],
