@@ -27,6 +27,7 @@ from math import ceil, e, exp, log, log2, log10, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist, squareform
 from scipy.special import gammainccinv
 
 from skscatharm.transform.harmonics import cancellation
@@ -34,8 +35,6 @@ from skscatharm.transform.transform import Transform
 
 __all__ = [
     "DOUBLE",
-    "KINK_ORDER",
-    "KINK_WIDTH",
     "SMOOTHING",
     "Accuracy",
     "check_accuracy",
@@ -50,10 +49,11 @@ _LEAST_EXPONENT = 0.5
 _SHARE = 0.05  # of the tolerance, that each cut may cost
 _ALIAS_SHARE = 0.5
 _SQUARES = 0.06  # of the share, for squares
+_DECAY = 0.65  # of order 2 with the degree
 _LARGEST_STEP = 0.65
 
 # All steps are in widths of the field. Degree 0 has no zeros.
-_DEGREE_0 = (0.6, 0.085)  # at tol=1e-5, and the power of the tolerance
+_DEGREE_0 = (0.0165, 4.3)  # A and c of errors A exp(-c / h)
 # Unsoftened moduli: steps for degrees 1, 2, 3 and more, by order, at a tolerance.
 # Where fields of neighbouring atoms overlap much, there are more zeros.
 _HARD_REFERENCE, _HARD_POWER = 2.1e-4, 0.27
@@ -75,9 +75,11 @@ _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.9  # the latter in inner steps
 #: scales of the wavelets of order 2.
 SMOOTHING = sqrt(3 / 8)
 
-# Moduli with kinks on surfaces: order of the kernel that rounds them, and its width
-# relative to the sum of the moduli of the atoms.
-KINK_ORDER, KINK_WIDTH = 6, 0.16
+# The kernel that rounds kinks on surfaces: its order and width, for small and large
+# tolerances, where a density is as large as the sum of its moduli. It is smaller where
+# there is cancellation, down to a part.
+_FINE_KERNEL, _ROUGH_KERNEL, _ROUGH_TOL = (6, 0.16), (3, 0.2), 1e-4
+_LEAST_KINK_RATIO = 0.05
 
 #: Exponents above this are computed in double precision.
 DOUBLE = 4.0
@@ -113,8 +115,8 @@ class Accuracy:
 
         `crowding` is the distance of neighbouring atoms in widths.
         """
-        step, power = _DEGREE_0
-        step *= (self.tol / 1e-5) ** power
+        amplitude, rate = _DEGREE_0
+        step = rate / max(log(amplitude / self.tol), 0.1)
         if degree > 0:
             step = max(self._hard(order, degree, crowding), self._soft(order, degree))
         # The field to the power q is narrower than the field.
@@ -182,19 +184,33 @@ class Accuracy:
         far = 0.6 * self.margin(degree) + 1.7
         return max(_tail(0, 0.3 * _SHARE * self.tol / amplification), far)
 
-    def kink_step(self, distances: _Array) -> float:
+    @property
+    def kink_kernel(self) -> tuple[int, float]:
+        """Order and width of the kernel that rounds kinks on surfaces."""
+        return _FINE_KERNEL if self.tol < _ROUGH_TOL else _ROUGH_KERNEL
+
+    def kink_width(self, positions: _Array, weights: _Array, width: float) -> float:
+        """Return the width of that kernel for a density of atoms of a width.
+
+        Where densities nearly cancel, it has to be small.
+        """
+        squares = squareform(pdist(positions, "sqeuclidean"))
+        gaussians = np.exp(-squares / (2 * width**2))
+        ratio = np.abs(gaussians @ weights) / (gaussians @ np.abs(weights))
+        return self.kink_kernel[1] * max(float(ratio.max()), _LEAST_KINK_RATIO)
+
+    def kink_step(self, rounding: float, distances: _Array) -> float:
         r"""Return the step that samples the rounded kinks of a density, in widths.
 
         Between atoms of opposite signs at a distance R, in widths, the density divided
         by the sum of its moduli is :math:`\tanh(R x / 2)`. Its kink is rounded with a
-        kernel of width `KINK_WIDTH`. There, the density is down to
-        :math:`e^{-R^2 / 8}`.
+        kernel of width `rounding`. There, the density is down to :math:`e^{-R^2 / 8}`.
         """
         share = np.minimum(
             _SHARE * self.tol * np.exp(_LEAST_EXPONENT * distances**2 / 8), 0.5
         )
-        frequency = np.sqrt(2 * gammainccinv(KINK_ORDER, share))
-        steps = 2 * pi * 2 * KINK_WIDTH / (distances * frequency)
+        frequency = np.sqrt(2 * gammainccinv(self.kink_kernel[0], share))
+        steps = 2 * pi * 2 * rounding / (distances * frequency)
         return float(steps.min(initial=_LARGEST_STEP))
 
     def coarse_step(self, degree: int, width: float, next_scale: float) -> float:
@@ -227,8 +243,9 @@ def _margin(degree: int, share: float, softness: float) -> float:
     margin = sqrt(2 / q * gammainccinv((3 + degree * q) / 2, share))
     if softness > 0:
         # Where the field is small, q / 2 eps^(q - 2) U^2 is left of U^q. Among the
-        # atoms, where fields cancel, the squares are smaller than around them.
-        share *= _SQUARES / max(q / 2 * softness ** (q - 2), 1.0)
+        # atoms, where fields cancel, the squares are smaller than around them. In order
+        # 2, a smooth modulus has little of a high degree, and the edge of a box more.
+        share *= _SQUARES / max(q / 2 * softness ** (q - 2), 1.0) * _DECAY**degree
         margin = min(margin, sqrt(gammainccinv(1.5 + degree, share)))
     return margin
 
@@ -306,17 +323,20 @@ def weight_classes(
     -------
     list of (float, bool, ndarray of int)
         The softness of a class, whether there are weights of both signs, and indices
-        of the channels in it.
+        of the channels in it. Those with weights of both signs are alone.
     """
-    groups: dict[tuple[float, bool], list[int]] = {}
+    groups: dict[tuple[float, int], list[int]] = {}
     for channel, row in enumerate(weights):
         softness, largest = 0.0, np.abs(row).max()
         if softening > 0:
             halvings = ceil(log2(max(_SOFTNESS * largest / softening, 1.0)))
             softness = _SOFTNESS / 2**halvings
-        signed = bool(row.min() < 0 < row.max())
-        groups.setdefault((softness, signed), []).append(channel)
-    return [(*key, np.array(channels)) for key, channels in groups.items()]
+        alone = channel if row.min() < 0 < row.max() else -1
+        groups.setdefault((softness, alone), []).append(channel)
+    return [
+        (softness, alone >= 0, np.array(channels))
+        for (softness, alone), channels in groups.items()
+    ]
 
 
 def check_accuracy(transform: Transform) -> None:

@@ -22,8 +22,6 @@ from scipy.fft import next_fast_len
 
 from skscatharm.engine.accuracy import (
     DOUBLE,
-    KINK_ORDER,
-    KINK_WIDTH,
     Accuracy,
     exponent_classes,
     weight_classes,
@@ -108,15 +106,16 @@ class FourierEngine:
     def _jobs(self, weights: Sequence[NDArray[np.float64]]) -> "Iterator[_Job]":
         """Group what can be computed together, whatever else is in the batch."""
         transform = self.transform
-        classes: dict[tuple[float, bool, int], NDArray[np.bool_]] = {}
+        classes: dict[tuple[float, bool, int, int], NDArray[np.bool_]] = {}
         for i, rows in enumerate(weights):
             for softness, signed, channels in weight_classes(rows, transform.softening):
                 # The grid of a density that changes sign depends on the molecule.
-                key = (softness, signed, i if signed else -1)
+                alone = (i, int(channels[0])) if signed else (-1, -1)
+                key = (softness, signed, *alone)
                 none = np.zeros((len(weights), len(rows)), dtype=bool)
                 belongs = classes.setdefault(key, none)
                 belongs[i, channels] = rows[channels].any(axis=1)
-        for (softness, signed, _), belongs in classes.items():
+        for (softness, signed, *_), belongs in classes.items():
             if not belongs.any():
                 continue
             for largest, exponents in exponent_classes(self._exponents):
@@ -304,7 +303,7 @@ class _Batch:
         """
         sigma, softening = self.transform.sigma, self.transform.softening
         paths = self.transform.paths
-        kinks = KinkRounding(Q, KINK_ORDER, KINK_WIDTH)
+        rounding = KinkRounding(Q, self.accuracy.kink_kernel[0])
 
         def epsilon(path: Path, constant: float) -> NDArray[np.float64] | None:
             if softening == 0 or path.degree == 0:
@@ -316,7 +315,7 @@ class _Batch:
             width = _width(first, sigma)
             ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
             constant = ratio**first.degree * width**-3
-            field = self.atoms(first, epsilon(first, constant), kinks)
+            field = self.atoms(first, epsilon(first, constant), rounding)
             for path in paths:
                 if (path.scales[:1], path.degree) == first:
                     last = field
@@ -327,7 +326,7 @@ class _Batch:
         return np.stack([found[path] for path in paths], axis=1)
 
     def atoms(
-        self, path: Path, epsilon: NDArray[np.float64] | None, kinks: KinkRounding
+        self, path: Path, epsilon: NDArray[np.float64] | None, rounding: KinkRounding
     ) -> _Field:
         """Compute the fields of the atoms, of order 0 or 1.
 
@@ -356,7 +355,11 @@ class _Batch:
                 * self._near(path, lattice)
                 for w in (self.weights, np.abs(self.weights))
             )
-            modulus, powers = kinks.powers(values, self.xp.abs(envelope))
+            # Signed channels of a molecule are computed alone.
+            kinks = self.accuracy.kink_width(
+                self.positions[0], self.weights[0, 0], width
+            )
+            modulus, powers = rounding.powers(values, self.xp.abs(envelope), kinks)
             return _Field(values * values, modulus, modulus, 0.0, powers, lattice)
         return self._modulus(spectrum(self.weights), path, width, lattice, epsilon)
 
@@ -471,11 +474,10 @@ class _Batch:
         half_lengths = np.abs(self.positions).max(axis=(0, 1))
         step, reach = _step_and_reach(path, sigma, accuracy)
         if path.degree == 0 and accuracy.signed and len(path.scales) < 2:
-            width = _width(path, sigma)
-            step = min(
-                step,
-                width * kink_step(self.positions[0], self.weights[0], width, accuracy),
-            )
+            width, weights = _width(path, sigma), self.weights[0, 0]
+            kinks = accuracy.kink_width(self.positions[0], weights, width)
+            kinks = kink_step(self.positions[0], weights, width, kinks, accuracy)
+            step = min(step, width * kinks)
         shape = _shape_of(half_lengths, step, reach)
         half = np.array([n // 2 for n in shape])
         return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))

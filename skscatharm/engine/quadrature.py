@@ -80,24 +80,29 @@ def fine_grid(
     )
 
 
-def kink_grid(frame: Frame, weights: _Array, width: float, accuracy: Accuracy) -> Grid:
-    """Make the grid for densities that change sign.
+def kink_grid(
+    frame: Frame, weights: _Array, width: float, rounding: float, accuracy: Accuracy
+) -> Grid:
+    """Make the grid for a density that changes sign.
 
-    `weights`, of shape (n_channels, n_atoms), are those of the channels.
+    `weights`, of shape (n_atoms,), are those of the atoms; `rounding` is the width of
+    the kernel that rounds kinks.
     """
-    step = min(
-        accuracy.step(1, 0), kink_step(frame.positions, weights, width, accuracy)
-    )
+    step = kink_step(frame.positions, weights, width, rounding, accuracy)
     return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, _KNEE)
 
 
 def kink_step(
-    positions: _Array, weights: _Array, width: float, accuracy: Accuracy
+    positions: _Array,
+    weights: _Array,
+    width: float,
+    rounding: float,
+    accuracy: Accuracy,
 ) -> float:
-    """Return the step for the kinks between atoms of opposite signs, in widths."""
-    signs = np.sign(weights)
-    opposite = np.any(signs[:, :, np.newaxis] * signs[:, np.newaxis] < 0, axis=0)
-    return accuracy.kink_step(squareform(pdist(positions))[opposite] / width)
+    """Return the step for a density that changes sign, in widths."""
+    opposite = np.sign(weights)[:, np.newaxis] * np.sign(weights) < 0
+    distances = squareform(pdist(positions))[opposite] / width
+    return min(accuracy.step(1, 0), accuracy.kink_step(rounding, distances))
 
 
 def coarse_grid(

@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from skscatharm.engine import compiled, portable
 from skscatharm.engine.accuracy import (
     DOUBLE,
-    KINK_ORDER,
-    KINK_WIDTH,
     SMOOTHING,
     Accuracy,
     exponent_classes,
@@ -118,7 +116,9 @@ class SeparableEngine:
             if len(channels) == 0:
                 continue
             for largest, exponents in exponent_classes(Q):
-                dtype = "float64" if largest > DOUBLE else transform.dtype
+                # Densities of both signs may cancel.
+                double = largest > DOUBLE or signed
+                dtype = "float64" if double else transform.dtype
                 molecule = _Molecule(
                     frame,
                     atoms.weights[channels],
@@ -142,14 +142,14 @@ class _Block(NamedTuple):
         The sum of the squares of the components.
     weights : array of shape (n_columns,)
         Weights of the columns as a quadrature rule.
-    kinks : tuple of array or None
-        For a density that changes sign, its values and those of the sum of the moduli
-        of the atoms.
+    kinks : tuple or None
+        For a density that changes sign, its values, those of the sum of the moduli of
+        the atoms, and the width of the kernel that rounds kinks.
     """
 
     squared: Array
     weights: Array
-    kinks: tuple[Array, Array] | None = None
+    kinks: tuple[Array, Array, float] | None = None
 
 
 class _Molecule:
@@ -180,7 +180,7 @@ class _Molecule:
         self.xp = xp
         self.dtype = getattr(xp, dtype)
         self.kernels = compiled if is_numpy_namespace(xp) else portable
-        self.kinks = KinkRounding(Q, KINK_ORDER, KINK_WIDTH)
+        self.rounding = KinkRounding(Q, accuracy.kink_kernel[0])
 
     def coefficients(
         self, paths: Sequence[Path], sigma: float, softening: float
@@ -273,12 +273,13 @@ class _Molecule:
             The moduli convolved with a Gaussian that those wavelets contain.
         """
         xp, n_channels = self.xp, len(self.weights)
-        kinks = degree == 0 and self.accuracy.signed
-        grid = (
-            kink_grid(self.frame, self.weights, width, self.accuracy)
-            if kinks
-            else fine_grid(self.frame, width, 1, degree, self.accuracy)
-        )
+        kinks = None
+        if degree == 0 and self.accuracy.signed:
+            (weights,) = self.weights
+            kinks = self.accuracy.kink_width(self.frame.positions, weights, width)
+            grid = kink_grid(self.frame, weights, width, kinks, self.accuracy)
+        else:
+            grid = fine_grid(self.frame, width, 1, degree, self.accuracy)
         smooth = (
             None if next_scale is None else _Smooth(self, width, next_scale, degree)
         )
@@ -301,7 +302,7 @@ class _Molecule:
         return moments, smooth
 
     def _atom_blocks(
-        self, tile: "_Tile", degree: int, width: float, kinks: bool
+        self, tile: "_Tile", degree: int, width: float, kinks: float | None
     ) -> Iterator[_Block]:
         """Compute the fields of the atoms on a tile: rows are channels and points in z,
         columns are points in x and y.
@@ -336,11 +337,12 @@ class _Molecule:
         wx, wy, _ = (axis.weights for axis in tile.axes)
         weights = self.array(wx[tile.rows] * wy[tile.columns])
         for part in _cut(weights.shape[0], _BLOCK // fields[0][0].shape[0]):
-            if envelope is not None:
+            if envelope is not None and kinks is not None:
                 ((first, second),) = fields
                 values = first @ second[:, part]
                 around = envelope[0] @ envelope[1][:, part]
-                yield _Block(values * values, weights[part], (values, around))
+                kink = (values, around, kinks)
+                yield _Block(values * values, weights[part], kink)
             else:
                 yield _Block(
                     self.kernels.sum_of_squares(
@@ -452,7 +454,7 @@ class _Molecule:
         `epsilon`, of shape (n_rows,), softens the modulus.
         """
         if block.kinks is not None:
-            modulus, powers = self.kinks.powers(*block.kinks, self.scales)
+            modulus, powers = self.rounding.powers(*block.kinks, self.scales)
             return modulus, self.xp.stack([p @ block.weights for p in powers])
         return self.kernels.integrate_powers(
             block.squared, block.weights, self.Q, self.scales, epsilon

@@ -132,20 +132,21 @@ class KinkRounding:
     exponents : sequence of float
     order : int
         The order p.
-    width : float
-        The width :math:`\delta`.
     """
 
     _LARGEST = 14.0  # beyond, the power is not rounded
     _N = 2**16
 
-    def __init__(self, exponents: NDArray[np.float64], order: int, width: float):
+    def __init__(self, exponents: NDArray[np.float64], order: int) -> None:
         self.exponents = exponents
         self.order = order
-        self.width = width
 
     def powers(
-        self, field: Array, envelope: Array, scales: NDArray[np.float64] | None = None
+        self,
+        field: Array,
+        envelope: Array,
+        width: float,
+        scales: NDArray[np.float64] | None = None,
     ) -> tuple[Array, list[Array]]:
         r"""Return the rounded modulus, and the rounded powers.
 
@@ -153,12 +154,14 @@ class KinkRounding:
         ----------
         field, envelope : array
             The densities :math:`\rho` and E.
+        width : float
+            The width :math:`\delta`.
         scales : ndarray of shape (n_exponents,) or None
             The powers are those of the modulus times the scale.
         """
         xp = array_namespace(field)
         scales = np.ones(len(self.exponents)) if scales is None else scales
-        unit = self.width * envelope + TINY
+        unit = width * envelope + TINY
         t = xp.abs(field) / unit
         modulus = self._power(t, unit, 1.0, xp)
         return modulus, [
