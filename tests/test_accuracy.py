@@ -103,4 +103,4 @@ def test_qm9(setting, engine, n_molecules, dtype, molecules) -> None:
     worst = errors.max(axis=1)
     name = scattering.get_feature_names_out()[errors.max(axis=0).argmax()]
     assert np.median(worst) <= scattering.tol, name
-    assert worst.max() <= 4 * scattering.tol, name
+    assert worst.max() <= 5 * scattering.tol, name

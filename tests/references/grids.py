@@ -14,7 +14,7 @@ from references.formulas import (
     width,
 )
 
-_SLAB = 2**21  # numbers at a time
+_SLAB = 2**18  # numbers at a time, which stay in the cache
 
 
 def resolution(degree, q, softening, weight=10.0, share=1e-10):
