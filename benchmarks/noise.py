@@ -9,7 +9,7 @@ random orientations. Values are medians over molecules. The script writes into
 ``doc/measured``:
 
 ``noise.csv``, ``noise.svg``
-    errors of ``SETTINGS["soft"]``, of the worst channel, as a table and a picture;
+    errors of the default setting, of the worst channel, as a table and a picture;
 ``tolerances.csv``
     errors and time by softening and tolerance, and the error of atomization energies
     predicted by ridge regression from the coefficients of the sample, in 5 folds.
@@ -54,7 +54,7 @@ CASES = (
     ("soft", 1e-6, "float64", False),
 )
 REPEATS = 3  # of which the fastest counts
-DEFAULT = SolidHarmonicScattering(**SETTINGS["soft"])
+DEFAULT = SolidHarmonicScattering(names="readable")
 PATHS = scattering_paths(DEFAULT.J, DEFAULT.L, DEFAULT.max_order)
 
 
@@ -95,7 +95,7 @@ def write_table(name: str, rows: list[list[Any]]) -> None:
 
 
 def tabulate(noise: np.ndarray) -> None:
-    """Write the table of the errors (paths, exponents) of the soft setting."""
+    """Write the table of the errors (paths, exponents) of the default setting."""
     rows = [["order", "scales", "degree", *(f"q = {q:g}" for q in DEFAULT.Q)]]
     for (scales, degree), row in zip(PATHS, noise, strict=True):
         rows.append(
@@ -174,7 +174,7 @@ def main() -> None:
     ]
     for setting, tol, dtype, predicts in CASES:
         parameters = SETTINGS[setting] | {"tol": tol, "dtype": dtype}
-        scattering = SolidHarmonicScattering(**parameters)
+        scattering = SolidHarmonicScattering(**parameters, names="readable")
         expected = np.load(ROOT / "tests" / "data" / f"qm9_{setting}.npz")["values"]
         X = turned(sample[: len(expected)])
         seconds = []

@@ -77,6 +77,7 @@ def worst_errors(entry, rows, engine, dtype, tol):
         tol=tol,
         dtype=dtype,
         engine=engine,
+        names="readable",
     )
     values = scattering.transform([np.array(entry["atoms"], float)])[0]
     found = dict(zip(scattering.get_feature_names_out(), values, strict=True))
