@@ -1,19 +1,20 @@
-"""The noise of the coefficients of QM9 molecules: by path, degree and exponent.
+"""Errors of the coefficients of QM9 molecules, by path, degree, exponent and tolerance.
 
     python benchmarks/noise.py
 
-runs in an environment with the package and Matplotlib, on one core but for the ridge
-regressions. Noise is the relative error against the coefficients of the same softening
-with the smallest tolerance, in double precision; molecules of the sample stand in
-random orientations, and the medians over the molecules count. Into ``doc/measured`` go
+runs in an environment with the package and Matplotlib, on one core except for the
+ridge regressions. Errors are relative to the references in ``tests/data``, which share
+no code with the package (see ``reference_values.py``). The molecules are turned to
+random orientations. Values are medians over molecules. The script writes into
+``doc/measured``:
 
 ``noise.csv``, ``noise.svg``
-    the noise at the default tolerance, of the worst channel, as a table and a picture;
+    errors of the default setting, of the worst channel, as a table and a picture;
 ``tolerances.csv``
-    noise, time, and the error of atomization energies predicted by ridge regression
-    from the coefficients of the sample, in 5 folds, by softening and tolerance.
+    errors and time by softening and tolerance, and the error of atomization energies
+    predicted by ridge regression from the coefficients of the sample, in 5 folds.
 
-``--no-ridge`` leaves the predictions out, which take most of the time.
+``--no-ridge`` leaves out the predictions, which take most of the time.
 """
 
 import argparse
@@ -32,30 +33,29 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm import SolidHarmonicScattering
+from skscatharm import SETTINGS, SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
+from skscatharm.transform.columns import list_columns
 from skscatharm.transform.paths import scattering_paths
 
-MEASURED = Path(__file__).resolve().parents[1] / "doc" / "measured"
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "doc" / "measured"
 
-N_MOLECULES = 24
-# Softening, tolerance, precision, and whether to predict.
+# Setting, tolerance, precision, and whether to predict.
 CASES = (
-    (0.0, 1e-3, "float32", True),
-    (0.0, SolidHarmonicScattering().tol, "float32", True),
-    (0.0, 1e-4, "float32", True),
-    (0.0, 5e-5, "float32", False),
-    (0.0, 2e-5, "float32", False),
-    (0.0, 2e-5, "float64", False),
-    (0.0, 1e-5, "float64", False),  # what is left says how exact the reference is
-    (4.0, 2e-4, "float32", True),
-    (4.0, 5e-5, "float32", True),
-    (4.0, 1e-5, "float32", True),
-    (4.0, 3e-6, "float32", False),
-    (4.0, 1e-6, "float64", False),
+    ("published", 1e-3, "float32", True),
+    ("published", 2e-4, "float32", True),
+    ("published", 1e-4, "float32", True),
+    ("published", 1e-5, "float64", False),
+    ("published", 1e-6, "float64", False),
+    ("soft", 1e-3, "float32", True),
+    ("soft", 1e-4, "float32", True),
+    ("soft", 1e-5, "float32", True),
+    ("soft", 1e-6, "float64", False),
 )
 REPEATS = 3  # of which the fastest counts
-EXACT = {0.0: 4e-6, 4.0: 1e-7}  # tolerances of the references, by softening
+DEFAULT = SolidHarmonicScattering(names="readable")
+PATHS = scattering_paths(DEFAULT.J, DEFAULT.L, DEFAULT.max_order)
 
 
 def turned(molecules: np.ndarray) -> np.ndarray:
@@ -66,17 +66,12 @@ def turned(molecules: np.ndarray) -> np.ndarray:
 
 
 def by_path(errors: np.ndarray) -> np.ndarray:
-    """Bring errors (molecules, coefficients) to (molecules, paths, channels, Q)."""
-    scattering = SolidHarmonicScattering()
-    K, Q = len(scattering.channels), len(scattering.Q)
-    paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
-    # Columns of an order go by channel, path and exponent.
-    sizes = np.bincount([len(path.scales) for path in paths]) * K * Q
-    orders = np.split(errors, np.cumsum(sizes)[:-1], axis=1)
-    return np.concatenate(
-        [order.reshape(len(errors), K, -1, Q).swapaxes(1, 2) for order in orders],
-        axis=1,
-    )
+    """Bring errors (molecules, columns) to (molecules, paths, channels, exponents)."""
+    shape = len(PATHS), len(DEFAULT.channels), len(DEFAULT.Q)
+    path, channel, exponent = np.array(list_columns(PATHS, *shape[1:])).T
+    arranged = np.empty((len(errors), *shape))
+    arranged[:, path, channel, exponent] = errors
+    return arranged
 
 
 def ridge_error(molecules: np.ndarray, y: np.ndarray, **parameters: Any) -> float:
@@ -99,12 +94,10 @@ def write_table(name: str, rows: list[list[Any]]) -> None:
         print(*(f"{cell!s:>14}" for cell in row))
 
 
-def tabulate_paths(noise: np.ndarray) -> None:
-    """Write the table of the noise (paths, Q) at the default tolerance."""
-    scattering = SolidHarmonicScattering()
-    paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
-    rows = [["order", "scales", "degree", *(f"q = {q:g}" for q in scattering.Q)]]
-    for (scales, degree), row in zip(paths, noise, strict=True):
+def tabulate(noise: np.ndarray) -> None:
+    """Write the table of the errors (paths, exponents) of the default setting."""
+    rows = [["order", "scales", "degree", *(f"q = {q:g}" for q in DEFAULT.Q)]]
+    for (scales, degree), row in zip(PATHS, noise, strict=True):
         rows.append(
             [
                 len(scales),
@@ -117,12 +110,10 @@ def tabulate_paths(noise: np.ndarray) -> None:
 
 
 def draw(noise: np.ndarray) -> None:
-    """Draw the noise (paths, Q): a row for each choice of scales."""
-    scattering = SolidHarmonicScattering()
-    degrees, Q = range(scattering.L + 1), scattering.Q
-    # Order 0 has no degrees, and no modulus to make noise.
-    paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)[1:]
-    rows = [scales for scales, degree in paths if degree == 0]
+    """Draw the errors (paths, exponents): a row for each choice of scales."""
+    degrees, Q = range(DEFAULT.L + 1), DEFAULT.Q
+    # Order 0 has no degrees.
+    rows = [scales for scales, degree in PATHS[1:] if degree == 0]
     table = noise[1:].reshape(len(rows), -1)
 
     plt.rcParams["svg.hashsalt"] = "skscatharm"
@@ -168,15 +159,6 @@ def main() -> None:
     ridge = parser.parse_args().ridge
     MEASURED.mkdir(exist_ok=True)
     sample, y = load_qm9_sample(return_X_y=True)
-    X = turned(sample[:N_MOLECULES])
-    expected = {
-        softening: SolidHarmonicScattering(
-            softening=softening, tol=tol, dtype="float64"
-        ).transform(X)
-        for softening, tol in EXACT.items()
-    }
-    default = SolidHarmonicScattering()
-    low = np.array(["q=0.5" in name for name in default.get_feature_names_out()])
 
     rows = [
         [
@@ -190,41 +172,42 @@ def main() -> None:
             "ridge, kcal/mol",
         ]
     ]
-    for softening, tol, dtype, predicts in CASES:
-        options = {"softening": softening, "tol": tol, "dtype": dtype}
-        scattering = SolidHarmonicScattering(**options)
+    for setting, tol, dtype, predicts in CASES:
+        parameters = SETTINGS[setting] | {"tol": tol, "dtype": dtype}
+        scattering = SolidHarmonicScattering(**parameters, names="readable")
+        expected = np.load(ROOT / "tests" / "data" / f"qm9_{setting}.npz")["values"]
+        X = turned(sample[: len(expected)])
         seconds = []
         for _ in range(REPEATS):
             start = perf_counter()
             found = scattering.transform(X)
             seconds.append(perf_counter() - start)
-        errors = np.abs(found / expected[softening] - 1)
-        if scattering.get_params() == default.get_params():
+        errors = np.abs(found / expected - 1)
+        names = scattering.get_feature_names_out()
+        low = np.array(["q=0.5" in name for name in names])
+        if scattering.get_params() == DEFAULT.get_params():
             # The worst channel of each molecule, then the median molecule.
             noise = np.median(by_path(errors).max(axis=2), axis=0)
-        predicted = (
-            f"{ridge_error(sample, y, **options):.2f}" if ridge and predicts else "-"
+        worst = (
+            np.median(errors[:, ~low].max(axis=1)),
+            np.median(errors[:, low].max(axis=1)),
+            np.median(errors),
         )
         rows.append(
             [
-                f"{softening:g}",
+                f"{scattering.softening:g}",
                 f"{tol:.0e}",
                 dtype,
-                *(
-                    f"{np.median(error):.1e}"
-                    for error in (
-                        errors[:, ~low].max(axis=1),
-                        errors[:, low].max(axis=1),
-                        np.median(errors, axis=1),
-                    )
-                ),
+                *(f"{error:.1e}" for error in worst),
                 f"{1e3 * min(seconds) / len(X):.0f}",
-                predicted,
+                f"{ridge_error(sample, y, **parameters):.2f}"
+                if ridge and predicts
+                else "-",
             ]
         )
         print(*rows[-1], flush=True)
     write_table("tolerances.csv", rows)
-    tabulate_paths(noise)
+    tabulate(noise)
     draw(noise)
 
 

@@ -1,5 +1,6 @@
 """One and two atoms: integrals in one and two dimensions."""
 
+from functools import cache
 from math import pi, sqrt
 
 import numpy as np
@@ -23,7 +24,7 @@ def one_atom(weight, path, degree, q, sigma, softening=0.0):
     Order 0, order 1 without softening and degree 0 are closed forms. Other
     coefficients of order 1 are integrals over the distance from the atom. For order 2,
     U1 is a function of the distance, and its convolution with a wavelet is a function
-    g of the distance times Y_lm.
+    g of the distance times Y_lm. Exponents are 1/2 or more.
     """
     t, size = width(path, sigma), abs(weight) * amplitude(path, degree, sigma)
     eps = epsilon(path, degree, sigma, softening)
@@ -37,23 +38,39 @@ def one_atom(weight, path, degree, q, sigma, softening=0.0):
         squared = size**2 * x ** (2 * degree) * np.exp(-(x**2))
         return 4 * pi * t**3 * 0.002 * (x**3 * power(squared, q, eps)).sum()
 
-    reach = t * sqrt(2 / min(q, 2) * (40 + 2 * degree))
+    r, r_weights, squared = _second_squares(weight, path, degree, sigma, softening)
+    return 4 * pi * r_weights @ (r**2 * power(squared, q, eps))
 
-    def squared(r):
-        g = _second_field(r, weight, path, degree, sigma, softening)
-        return g**2 * (2 * degree + 1) / (4 * pi)
 
-    def field(r):
-        return _second_field(np.array([r]), weight, path, degree, sigma, softening)[0]
-
+@cache
+def _second_squares(weight, path, degree, sigma, softening):
+    """Distances, weights of a rule for exponents from 1/2, and squared fields there."""
+    options = {
+        "weight": weight,
+        "path": path,
+        "degree": degree,
+        "sigma": sigma,
+        "softening": softening,
+    }
+    t = width(path, sigma)
+    reach = t * sqrt(4 * (40 + 2 * degree))
     # The field may change sign, where its modulus has a kink.
     r = np.linspace(0, reach, 300)[1:]
-    g = _second_field(r, weight, path, degree, sigma, softening)
+    g = _second_field(r, **options)
     seen = np.abs(g) > 1e-14 * np.abs(g).max()
-    change = np.flatnonzero((g[:-1] * g[1:] < 0) & seen[:-1])
-    roots = [brentq(field, r[i], r[i + 1], xtol=1e-15, rtol=1e-15) for i in change]
-    nodes, weights = tanh_sinh(panels([0, *roots, reach], 4 * t), 100)
-    return 4 * pi * weights @ (nodes**2 * power(squared(nodes), q, eps))
+    roots = [
+        brentq(
+            lambda x: _second_field(np.array([x]), **options)[0],
+            r[i],
+            r[i + 1],
+            xtol=1e-15,
+            rtol=1e-15,
+        )
+        for i in np.flatnonzero((g[:-1] * g[1:] < 0) & seen[:-1])
+    ]
+    r, weights = tanh_sinh(panels([0, *roots, reach], 4 * t), 100)
+    g = _second_field(r, **options)
+    return r, weights, g**2 * (2 * degree + 1) / (4 * pi)
 
 
 def _second_field(r, weight, path, degree, sigma, softening):

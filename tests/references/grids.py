@@ -14,7 +14,7 @@ from references.formulas import (
     width,
 )
 
-_SLAB = 2**21  # numbers at a time
+_SLAB = 2**18  # numbers at a time, which stay in the cache
 
 
 def resolution(degree, q, softening, weight=10.0, share=1e-10):
@@ -68,9 +68,12 @@ def dense(
     degree : int
     Q : sequence of float
     sigma, softening : float
-    step, margin : float, optional
-        Step of the grid and reach beyond the atoms, in widths of each field. The
-        default is that of `resolution`.
+    step : float or dict of tuple to float, optional
+        Step of the grid in widths of each field, for all paths or by path. The default
+        is that of `resolution`. Where fields of many atoms add up, softening does
+        less, and wide fields need smaller steps.
+    margin : float, optional
+        Reach beyond the atoms, in widths of each field.
     shift : sequence of three floats
         Shift of the grid, in steps. Averages over shifts bring down errors at zeros
         of a field.
@@ -86,11 +89,12 @@ def dense(
 
     def grid_of(path):
         t, reach = width(path, sigma), margin * width(path, sigma)
+        h = t * (step[path] if isinstance(step, dict) else step)
         if len(path) == 2:
             # U1 of an atom is a ring.
             reach += sqrt(degree) * width(path[:1], sigma)
         return [
-            _axis(low - reach, high + reach, step * t, offset)
+            _axis(low - reach, high + reach, h, offset)
             for low, high, offset in zip(
                 positions.min(axis=0), positions.max(axis=0), shift, strict=True
             )

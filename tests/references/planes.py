@@ -26,29 +26,39 @@ def planar(positions, weights, path, q, sigma, n=80):
         squares = (x - r[:, 0, None]) ** 2 + (y - r[:, 1, None]) ** 2
         return weights @ np.exp(-squares / 2)
 
-    def zeros(x):
-        """Zeros along a line; what the Gaussians have in common is left out."""
+    def sign_changes(x):
+        """The field along a line, up to a positive factor, and where it changes sign.
+
+        What the Gaussians have in common is left out.
+        """
         logs = -((x - r[:, 0]) ** 2) / 2 - r[:, 1] ** 2 / 2
         sizes = weights * np.exp(logs - logs.max())
 
         def signed(y):
-            exponents = np.outer(r[:, 1], np.atleast_1d(y))
+            exponents = r[:, 1, None] * y
             return sizes @ np.exp(exponents - exponents.max(axis=0))
 
         y = np.linspace(y_low, y_high, 600)
         values = signed(y)
-        found = np.flatnonzero(values[:-1] * values[1:] < 0)
-        low, high = y[found], y[found + 1]
-        for _ in range(50):
+        changes = np.flatnonzero(values[:-1] * values[1:] < 0)
+        return signed, values[0] > 0, y[changes], y[changes + 1]
+
+    def zeros(x):
+        """Zeros along a line, by bisection."""
+        signed, _, low, high = sign_changes(x)
+        if len(low) == 0:
+            return low
+        above = signed(low) > 0
+        for _ in range(45):
             middle = (low + high) / 2
-            below = signed(middle) * values[found] > 0
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return values[0] > 0, low
+            before = (signed(middle) > 0) == above
+            low, high = np.where(before, middle, low), np.where(before, high, middle)
+        return low
 
     def kind(x):
         """The sign at one end of a line, and the number of changes."""
-        sign, found = zeros(x)
-        return sign, len(found)
+        _, positive, found, _ = sign_changes(x)
+        return positive, len(found)
 
     # Where zeros appear, meet, or all of a line changes its sign.
     xs = np.linspace(x_low, x_high, 200)
@@ -69,7 +79,7 @@ def planar(positions, weights, path, q, sigma, n=80):
 
     lines = []
     for xi in x:
-        breaks = [y_low, y_high, *zeros(xi)[1]]
+        breaks = [y_low, y_high, *zeros(xi)]
         y, y_weights = tanh_sinh(panels(breaks, 4.0), n)
         lines.append((y, y_weights, np.abs(field(xi, y))))
 
