@@ -110,7 +110,7 @@ class Accuracy:
     exponent: float = 4.0
     signed: bool = False
 
-    def step(self, order: int, degree: int, crowding: float = 0.0) -> float:
+    def step(self, order: int, degree: int, crowding: float) -> float:
         """Return the step among the atoms, in widths of the field.
 
         `crowding` is the distance of neighbouring atoms in widths.
@@ -129,7 +129,7 @@ class Accuracy:
         """
         return pi / _tail(degree, exp(-(self.margin(degree) ** 2) / 2))
 
-    def outer_step(self, order: int, degree: int, crowding: float = 0.0) -> float:
+    def outer_step(self, order: int, degree: int, crowding: float) -> float:
         """Return the step far from the atoms, in widths."""
         step = self.step(order, degree, crowding)
         if degree > 0 and step <= self._soft(order, degree):

@@ -13,7 +13,7 @@ and some more, and so the results do not depend on the batch.
 """
 
 from collections.abc import Iterator, Sequence
-from math import ceil, exp, prod, sqrt
+from math import ceil, exp, floor, log, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,10 +62,10 @@ class FourierEngine:
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs."""
-        half_lengths = Frame(atoms.positions, atoms.charges).half_lengths
+        frame = Frame(atoms.positions, atoms.charges)
+        jobs = self._jobs([frame], [atoms.weights])
         return max(
-            (self._memory(job, half_lengths, 1) for job in self._jobs([atoms.weights])),
-            default=0.0,
+            (self._memory(job, frame.half_lengths, 1) for job in jobs), default=0.0
         )
 
     def coefficients(self, batch: Sequence[Atoms]) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ class FourierEngine:
         weights = [atoms.weights for atoms in batch]
         n_paths, n_exponents = len(self.transform.paths), len(self._exponents)
         found = np.zeros((len(batch), n_paths, len(weights[0]), n_exponents))
-        for job in self._jobs(weights):
+        for job in self._jobs(frames, weights):
             pending = [job.molecules]
             while pending:
                 part = pending.pop()
@@ -103,24 +103,29 @@ class FourierEngine:
                 pending += np.array_split(part[extents[:, axis].argsort()], 2)
         return found
 
-    def _jobs(self, weights: Sequence[NDArray[np.float64]]) -> "Iterator[_Job]":
+    def _jobs(
+        self, frames: Sequence[Frame], weights: Sequence[NDArray[np.float64]]
+    ) -> "Iterator[_Job]":
         """Group what can be computed together, whatever else is in the batch."""
         transform = self.transform
-        classes: dict[tuple[float, bool, int, int], NDArray[np.bool_]] = {}
-        for i, rows in enumerate(weights):
+        classes: dict[tuple[float, bool, float, int, int], NDArray[np.bool_]] = {}
+        for i, (frame, rows) in enumerate(zip(frames, weights, strict=True)):
+            # In steps of a tenth, so that molecules can share their grids.
+            spacing = 1.1 ** floor(log(min(frame.spacing, 1e3)) / log(1.1))
             for softness, signed, channels in weight_classes(rows, transform.softening):
                 # The grid of a density that changes sign depends on the molecule.
                 alone = (i, int(channels[0])) if signed else (-1, -1)
-                key = (softness, signed, *alone)
+                key = (softness, signed, spacing, *alone)
                 none = np.zeros((len(weights), len(rows)), dtype=bool)
                 belongs = classes.setdefault(key, none)
                 belongs[i, channels] = rows[channels].any(axis=1)
-        for (softness, signed, *_), belongs in classes.items():
+        for (softness, signed, spacing, *_), belongs in classes.items():
             if not belongs.any():
                 continue
             for largest, exponents in exponent_classes(self._exponents):
                 yield _Job(
                     Accuracy(transform.tol, softness, largest, signed),
+                    spacing,
                     np.flatnonzero(belongs.any(axis=1)),
                     np.flatnonzero(belongs.any(axis=0)),
                     exponents,
@@ -138,6 +143,7 @@ class FourierEngine:
             [frames[i].positions for i in part],
             [weights[i][job.channels] for i in part],
             job.accuracy,
+            job.spacing,
             self.transform,
             self.library.namespace(),
             self._dtype(job),
@@ -157,8 +163,9 @@ class FourierEngine:
     def _memory(
         self, job: "_Job", half_lengths: NDArray[np.float64], n_molecules: int
     ) -> float:
+        sigma = self.transform.sigma
         n_points = max(
-            prod(_shape(half_lengths, path, self.transform.sigma, job.accuracy))
+            prod(_shape(half_lengths, path, sigma, job.accuracy, job.spacing))
             for path in self.transform.paths
         )
         itemsize = np.dtype(self._dtype(job)).itemsize
@@ -171,6 +178,8 @@ class _Job(NamedTuple):
     Attributes
     ----------
     accuracy : Accuracy
+    spacing : float
+        Distance of neighbouring atoms, or less.
     molecules, channels, exponents : ndarray of int
         Indices.
     belongs : ndarray of bool of shape (n_molecules, n_channels)
@@ -178,6 +187,7 @@ class _Job(NamedTuple):
     """
 
     accuracy: Accuracy
+    spacing: float
     molecules: NDArray[np.intp]
     channels: NDArray[np.intp]
     exponents: NDArray[np.intp]
@@ -273,6 +283,7 @@ class _Batch:
         positions: Sequence[NDArray[np.float64]],
         weights: Sequence[NDArray[np.float64]],
         accuracy: Accuracy,
+        spacing: float,
         transform: Transform,
         xp: Any,
         dtype: str,
@@ -290,6 +301,7 @@ class _Batch:
         self.unit = np.where(unit > 0, unit, 1.0)[:, :, np.newaxis]
         self.weights /= self.unit
         self.accuracy = accuracy
+        self.spacing = spacing
         self.transform = transform
         self.xp = xp
         self.dtype = getattr(xp, dtype)
@@ -472,7 +484,7 @@ class _Batch:
         """Make the box for a field of the molecules, centred on the origin."""
         sigma, accuracy = self.transform.sigma, self.accuracy
         half_lengths = np.abs(self.positions).max(axis=(0, 1))
-        step, reach = _step_and_reach(path, sigma, accuracy)
+        step, reach = _step_and_reach(path, sigma, accuracy, self.spacing)
         if path.degree == 0 and accuracy.signed and len(path.scales) < 2:
             width, weights = _width(path, sigma), self.weights[0, 0]
             kinks = accuracy.kink_width(self.positions[0], weights, width)
@@ -493,10 +505,14 @@ def _width(path: Path, sigma: float) -> float:
 
 
 def _shape(
-    half_lengths: NDArray[np.float64], path: Path, sigma: float, accuracy: Accuracy
+    half_lengths: NDArray[np.float64],
+    path: Path,
+    sigma: float,
+    accuracy: Accuracy,
+    spacing: float,
 ) -> tuple[int, int, int]:
     """Count the points of the grid of a box along its axes."""
-    return _shape_of(half_lengths, *_step_and_reach(path, sigma, accuracy))
+    return _shape_of(half_lengths, *_step_and_reach(path, sigma, accuracy, spacing))
 
 
 def _shape_of(
@@ -510,12 +526,13 @@ def _shape_of(
 
 
 def _step_and_reach(
-    path: Path, sigma: float, accuracy: Accuracy
+    path: Path, sigma: float, accuracy: Accuracy, spacing: float
 ) -> tuple[float, float]:
     """Step of the grid of a field, and how far the field reaches beyond the atoms."""
     width = _width(path, sigma)
     order, degree = max(1, len(path.scales)), path.degree
-    step = min(accuracy.step(order, degree), accuracy.spectral_step(degree))
+    step = accuracy.step(order, degree, spacing / width)
+    step = min(step, accuracy.spectral_step(degree))
     return step * width, accuracy.margin(degree) * width
 
 

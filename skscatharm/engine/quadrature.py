@@ -9,7 +9,7 @@ which keeps the exponential convergence, and one-dimensional, which keeps the fi
 separable.
 """
 
-from math import ceil, hypot, sqrt
+from math import ceil, hypot, inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ def kink_step(
     """Return the step for a density that changes sign, in widths."""
     opposite = np.sign(weights)[:, np.newaxis] * np.sign(weights) < 0
     distances = squareform(pdist(positions))[opposite] / width
-    return min(accuracy.step(1, 0), accuracy.kink_step(rounding, distances))
+    return min(accuracy.step(1, 0, inf), accuracy.kink_step(rounding, distances))
 
 
 def coarse_grid(

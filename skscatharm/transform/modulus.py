@@ -65,7 +65,11 @@ def soften(squared: Array, epsilon: Array | float) -> tuple[Array, Array]:
     epsilon : array or float
         Softening; 0 for none.
     """
-    root = array_namespace(squared).sqrt(squared + epsilon * epsilon)
+    xp = array_namespace(squared)
+    if _is_zero(epsilon):
+        root = xp.sqrt(squared)
+        return root, root
+    root = xp.sqrt(squared + epsilon * epsilon)
     # Written so that nothing cancels.
     return root, squared / (root + epsilon + TINY)
 
@@ -79,14 +83,14 @@ def power(
         return modulus
     if q == 2:
         return squared
+    if _is_zero(epsilon):
+        return xp.sqrt(root) if q == 0.5 else squared * root if q == 3 else root**q
     if q == 0.5:
         return modulus / (xp.sqrt(root) + _scalar_sqrt(epsilon, xp) + TINY)
     if q == 3:
         return modulus * (root * (root + epsilon) + epsilon * epsilon)
     if q == 4:
         return squared * (squared + 2 * epsilon * epsilon)
-    if isinstance(epsilon, float | int) and epsilon == 0:
-        return root ** float(q)
     # The power of the root times a factor from 0 to 1: nothing overflows.
     ratio = squared / (epsilon * epsilon + TINY)
     return -(root ** float(q)) * xp.expm1(-q / 2 * xp.log1p(ratio))
@@ -106,6 +110,11 @@ def power_derivative(root: Array, q: float) -> Array:
     True
     """
     return q / 2 * root ** float(q - 2)
+
+
+def _is_zero(epsilon: Array | float) -> bool:
+    """Whether there is no softening at all; of arrays, this is not looked up."""
+    return isinstance(epsilon, float | int) and epsilon == 0
 
 
 def _scalar_sqrt(value: Array | float, xp: Any) -> Any:
