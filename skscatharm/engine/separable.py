@@ -31,9 +31,10 @@ from skscatharm.engine.accuracy import (
     exponent_classes,
     weight_classes,
 )
-from skscatharm.engine.arrays import Library, to_numpy
+from skscatharm.engine.arrays import Library
 from skscatharm.engine.compiled import gaussian_factors, near_columns
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.pooling import Block, PowerIntegrals
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
     Axis,
@@ -131,25 +132,6 @@ class SeparableEngine:
                     transform.paths, transform.sigma, transform.softening
                 )
         return found
-
-
-class _Block(NamedTuple):
-    """Some columns of the squares of a field on a tile.
-
-    Attributes
-    ----------
-    squared : array of shape (n_rows, n_columns)
-        The sum of the squares of the components.
-    weights : array of shape (n_columns,)
-        Weights of the columns as a quadrature rule.
-    kinks : tuple or None
-        For a density that changes sign, its values, those of the sum of the moduli of
-        the atoms, and the width of the kernel that rounds kinks.
-    """
-
-    squared: Array
-    weights: Array
-    kinks: tuple[Array, Array, float] | None = None
 
 
 class _Molecule:
@@ -272,7 +254,7 @@ class _Molecule:
         smooth : _Smooth or None
             The moduli convolved with a Gaussian that those wavelets contain.
         """
-        xp, n_channels = self.xp, len(self.weights)
+        n_channels = len(self.weights)
         kinks = None
         if degree == 0 and self.accuracy.signed:
             (weights,) = self.weights
@@ -287,23 +269,19 @@ class _Molecule:
         reach = self.accuracy.margin(degree) * width
         for tile in _tiles(grid, self.frame.positions, reach):
             part = None if smooth is None else _SmoothTile(smooth, tile)
-            n_z = len(tile.axes[2].points)
-            integrals = 0.0
+            integrals = self._integrals(np.repeat(epsilon, len(tile.axes[2].points)))
             for block in self._atom_blocks(tile, degree, width, kinks):
-                moduli, integral = self._integrate(block, np.repeat(epsilon, n_z))
-                integrals += integral
+                modulus = integrals.add(block)
                 if part is not None:
-                    part.add(moduli)
-            integrals = xp.reshape(integrals, (len(self.Q), n_channels, -1))
-            z_weights = self.array(tile.axes[2].weights)
-            moments += to_numpy(xp.matmul(integrals, z_weights)).T
+                    part.add(modulus)
+            moments += integrals.total(self.array(tile.axes[2].weights), n_channels)
             if part is not None:
                 part.finish()
         return moments, smooth
 
     def _atom_blocks(
         self, tile: "_Tile", degree: int, width: float, kinks: float | None
-    ) -> Iterator[_Block]:
+    ) -> Iterator[Block]:
         """Compute the fields of the atoms on a tile: rows are channels and points in z,
         columns are points in x and y.
         """
@@ -342,9 +320,9 @@ class _Molecule:
                 values = first @ second[:, part]
                 around = envelope[0] @ envelope[1][:, part]
                 kink = (values, around, kinks)
-                yield _Block(values * values, weights[part], kink)
+                yield Block(values * values, weights[part], kink)
             else:
-                yield _Block(
+                yield Block(
                     self.kernels.sum_of_squares(
                         [(a, p[:, part]) for a, p in fields], _FLOOR**2
                     ),
@@ -381,16 +359,17 @@ class _Molecule:
         grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
         reach = self.accuracy.margin(degree) * width
         for tile in _tiles(grid, self.frame.positions, reach):
-            wx = tile.axes[0].weights
-            for channel, block in self._convolved_blocks(smooth, tile, degree, scale):
-                low = np.repeat(epsilon[channel], len(wx))
-                _, integrals = self._integrate(block, low)
-                moments[channel] += to_numpy(self.xp.matmul(integrals, self.array(wx)))
+            wx = self.array(tile.axes[0].weights)
+            for channel, blocks in self._convolved_blocks(smooth, tile, degree, scale):
+                integrals = self._integrals(np.full(len(wx), epsilon[channel]))
+                for block in blocks:
+                    integrals.add(block)
+                moments[channel] += integrals.total(wx, 1)[0]
         return moments
 
     def _convolved_blocks(
         self, smooth: "_Smooth", tile: "_Tile", degree: int, scale: float
-    ) -> Iterator[tuple[int, _Block]]:
+    ) -> Iterator[tuple[int, Iterator[Block]]]:
         """Convolve smooth fields on a tile, channel by channel: rows are points in x,
         columns are points in y and z.
         """
@@ -432,32 +411,22 @@ class _Molecule:
         _, wy, wz = (axis.weights for axis in tile.axes)
         weights = self.array(np.outer(wy, wz).ravel())
         n_columns = t_y * t_z
-        for channel in range(len(self.weights)):
-            start = channel * n_columns
-            for part in _cut(n_columns, _BLOCK // components[0][0].shape[0]):
+
+        def blocks(start: int) -> Iterator[Block]:
+            for part in _cut(n_columns, _BLOCK // n_rows):
                 columns = slice(start + part.start, start + part.stop)
-                yield (
-                    channel,
-                    _Block(
-                        self.kernels.sum_of_squares(
-                            [(a, p[:, columns]) for a, p in components], _FLOOR**2
-                        ),
-                        weights[part],
-                    ),
-                )
+                factors = [(a, p[:, columns]) for a, p in components]
+                squared = self.kernels.sum_of_squares(factors, _FLOOR**2)
+                yield Block(squared, weights[part])
 
-    def _integrate(
-        self, block: _Block, epsilon: NDArray[np.float64]
-    ) -> tuple[Array, Array]:
-        """Return the modulus on a block, and the integrals of its powers over columns.
+        n_rows = components[0][0].shape[0]
+        for channel in range(len(self.weights)):
+            yield channel, blocks(channel * n_columns)
 
-        `epsilon`, of shape (n_rows,), softens the modulus.
-        """
-        if block.kinks is not None:
-            modulus, powers = self.rounding.powers(*block.kinks, self.scales)
-            return modulus, self.xp.stack([p @ block.weights for p in powers])
-        return self.kernels.integrate_powers(
-            block.squared, block.weights, self.Q, self.scales, epsilon
+    def _integrals(self, epsilon: NDArray[np.float64]) -> PowerIntegrals:
+        """Make what integrates powers; `epsilon` is the softening of each row."""
+        return PowerIntegrals(
+            self.Q, self.scales, epsilon, self.rounding, self.kernels, self.xp
         )
 
     def array(self, values: NDArray[np.float64]) -> Array:
