@@ -10,6 +10,7 @@ from skscatharm.engine.accuracy import check_accuracy
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.protocol import Atoms, Engine
+from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
 from skscatharm.transform.transform import Transform
@@ -100,7 +101,17 @@ def scattering_batch(
     # The matrices are small: more threads would only wait for each other. Fields end
     # in tails that are rounded to zero, whatever the user's settings make of that.
     with one_blas_thread(), library.scope(), np.errstate(all="ignore"):
-        return make_engine(transform, library).coefficients(batch)
+        single = np.array([len(atoms.positions) == 1 for atoms in batch])
+        n_paths, n_exponents = len(transform.paths), len(transform.exponents)
+        shape = (len(batch), n_paths, len(weights[0]), n_exponents)
+        coefficients = np.empty(shape)
+        for engine, chosen in (
+            (RadialEngine(transform), np.flatnonzero(single)),
+            (make_engine(transform, library), np.flatnonzero(~single)),
+        ):
+            if len(chosen):
+                coefficients[chosen] = engine.coefficients([batch[i] for i in chosen])
+        return coefficients
 
 
 def _atoms(structure: Structure, weights: NDArray[np.float64]) -> Atoms:
