@@ -63,13 +63,14 @@ _CROWDED = {1: 2.7, 2: 1.55}  # distance of neighbours in widths
 # Softened moduli: errors are A exp(-c / h), with A and c by order and degree.
 _SOFT = {
     1: ((0.03, 2.9), (0.02, 2.8), (0.0031, 2.06), (0.008, 2.06)),
-    2: ((0.06, 5.0), (0.15, 5.0), (0.15, 5.0), (0.6, 5.0)),
+    2: ((0.1, 5.0), (0.15, 5.0), (0.15, 5.0), (0.9, 5.0)),
 }
+_SOFT_GROWTH = 0.5  # of A in order 2, for each degree beyond 4
 _SOFT_SHARE = 0.3  # of the tolerance
 # Softening divided by the largest weight, from which this is true. Steps shrink with
 # this power of less.
 _SOFTNESS, _SOFTNESS_POWER = 0.4, 0.25
-_HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.9  # the latter in inner steps
+_HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
 
 #: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
 #: scales of the wavelets of order 2.
@@ -149,6 +150,8 @@ class Accuracy:
 
     def _soft(self, order: int, degree: int) -> float:
         amplitude, rate = _SOFT[order][min(degree, 4) - 1]
+        if order == 2:
+            amplitude *= exp(_SOFT_GROWTH * max(degree - 4, 0))
         step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
         return step * min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER
 
