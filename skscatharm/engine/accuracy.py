@@ -234,10 +234,16 @@ class Accuracy:
         """How much larger the step of the coarse grid is outside of the molecule."""
         return 1.15 if self.tol >= 1e-4 else 1.0
 
-    def coarse_margin(self, degree: int) -> float:
-        """Return how far the coarse grid reaches beyond the atoms, in widths."""
+    def coarse_margin(self, degree: int, ratio: float) -> float:
+        """Return how far the coarse grid reaches beyond the atoms, in widths.
+
+        `ratio` is the width of the fields before they are smoothed, in scales of the
+        wavelets that they meet. Of fields much smaller than the wavelets, all that is
+        left is their integral.
+        """
         far = 0.8 * self.margin(degree) + 1.0
-        return max(_tail(degree, min(sqrt(self.tol), 1e-2) / 3), far)
+        share = min(sqrt(self.tol), 1e-2) / 3 if ratio > 0.25 else _SHARE * self.tol
+        return max(_tail(degree, share), far)
 
 
 @cache

@@ -109,28 +109,26 @@ def coarse_grid(
     frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> Grid:
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
-    step, width = _coarse(width, next_scale, degree, accuracy)
+    step, margin, width = _coarse(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return tensor_grid(
-        frame.positions, width, step, accuracy.coarse_margin(degree), outer, _KNEE
-    )
+    return tensor_grid(frame.positions, width, step, margin, outer, _KNEE)
 
 
 def coarse_points(
     frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> float:
     """Estimate the number of points of a coarse grid without making it."""
-    step, width = _coarse(width, next_scale, degree, accuracy)
-    half_lengths = frame.half_lengths / width
-    return float(np.prod(2 * (half_lengths + accuracy.coarse_margin(degree)) / step))
+    step, margin, width = _coarse(width, next_scale, degree, accuracy)
+    return float(np.prod(2 * (frame.half_lengths / width + margin) / step))
 
 
 def _coarse(
     width: float, next_scale: float, degree: int, accuracy: Accuracy
-) -> tuple[float, float]:
-    """Step of smoothed fields, in their width, and their width."""
+) -> tuple[float, float, float]:
+    """Step and margin for smoothed fields, in their width, and their width."""
     smoothed = hypot(width, SMOOTHING * next_scale)
-    return accuracy.coarse_step(degree, width, next_scale) / smoothed, smoothed
+    step = accuracy.coarse_step(degree, width, next_scale) / smoothed
+    return step, accuracy.coarse_margin(degree, width / next_scale), smoothed
 
 
 def tensor_grid(
