@@ -32,10 +32,10 @@ degrees = range(scattering.L + 1)
 
 fig, ax = plt.subplots(layout="constrained")
 for j in range(scattering.J + 1):
-    names = [f"S1[nuclear,j={j},l={degree},q=1]" for degree in degrees]
+    names = [f"S1_nuclear_j{j}_l{degree}_q1" for degree in degrees]
     ax.plot(degrees, coefficients[names], "o-", label=f"j = {j}")
 ax.axhline(charges, color="gray", linestyle=":", label="Sum of the charges")
-ax.set(xlabel="Degree l", ylabel="S1[nuclear,j,l,q=1]", xticks=degrees)
+ax.set(xlabel="Degree l", ylabel="S1, channel nuclear, q = 1", xticks=degrees)
 ax.legend()
 plt.show()
 
