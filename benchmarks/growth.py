@@ -4,9 +4,9 @@
 
 runs in an environment with the package and Matplotlib, on Linux and one core. There are
 straight alkanes, droplets of water, and the residues around the middle of a protein,
-HIV-1 protease. Each molecule gets a process of its own, and ten minutes at most. The
-memory is the largest that the process held, with Python and its libraries. Into
-``doc/measured`` go
+HIV-1 protease. The coefficients are those of ``SETTINGS["published"]``. Each molecule
+gets a process of its own, and ten minutes at most. The memory is the largest that the
+process held, with Python and its libraries. Into ``doc/measured`` go
 
 ``growth.csv``
     time and memory of each molecule;
@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from skscatharm import SolidHarmonicScattering
+from skscatharm import SETTINGS, SolidHarmonicScattering
 
 HERE = Path(__file__).resolve().parent
 MEASURED = HERE.parent / "doc" / "measured"
@@ -122,7 +122,7 @@ def measure(kind: str, n_atoms: int) -> dict[str, Any]:
         "protein": protein,
     }
     molecule = build[kind](n_atoms)
-    scattering = SolidHarmonicScattering()
+    scattering = SolidHarmonicScattering(**SETTINGS["published"])
     scattering.transform([alkane(5)])  # what is computed once for all
     seconds: list[float] = []
     while not seconds or sum(seconds) < ENOUGH:
@@ -164,7 +164,7 @@ def exponent(points: list[dict[str, Any]]) -> str:
         if p["atoms"] >= EXPONENT_FROM * 0.9 and "seconds" in p
     ]
     if len(large) < 2:
-        return "-"
+        return ""
     return f"{np.polyfit(*np.log(large).T, 1)[0]:.2f}"
 
 
@@ -206,7 +206,7 @@ def main() -> None:
                 continue  # the smallest parts of the protein are one residue
             measured[kind].append(found)
             if "failure" in found:
-                rows.append([kind, found["atoms"], found["failure"], "-", "-"])
+                rows.append([kind, found["atoms"], found["failure"], "", ""])
             else:
                 seconds = found["seconds"]
                 rows.append(

@@ -101,8 +101,8 @@ def tabulate(noise: np.ndarray) -> None:
         rows.append(
             [
                 len(scales),
-                ", ".join(map(str, scales)) or "-",
-                degree if scales else "-",
+                ", ".join(map(str, scales)),
+                degree if scales else "",
                 *(f"{error:.1e}" for error in row),
             ]
         )
@@ -202,7 +202,7 @@ def main() -> None:
                 f"{1e3 * min(seconds) / len(X):.0f}",
                 f"{ridge_error(sample, y, **parameters):.2f}"
                 if ridge and predicts
-                else "-",
+                else "",
             ]
         )
         print(*rows[-1], flush=True)

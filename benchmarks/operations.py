@@ -9,21 +9,32 @@ that of its arithmetic for the operations, whichever is longer, step by step.
 
 from collections import defaultdict
 from math import log2, prod
-from unittest import mock
 
 import numpy as np
 
+from skscatharm import SETTINGS
 from skscatharm.datasets import load_qm9_sample
-from skscatharm.engine import fourier, scattering_batch
+from skscatharm.engine import fourier
 from skscatharm.engine.arrays import Library
+from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.paths import Path, scattering_paths
+from skscatharm.transform.transform import Transform
 
 N_MOLECULES = 512
-CHANNELS = ("nuclear", "valence", "core", "bonding")
-PATHS = scattering_paths(J=2, L=3, max_order=2)
-SIGMA, TOL, SOFTENING = 0.22, 2e-4, 0.0
+PUBLISHED = SETTINGS["published"]
+SIGMA, CHANNELS = PUBLISHED["sigma"], PUBLISHED["channels"]
+PATHS = scattering_paths(PUBLISHED["J"], PUBLISHED["L"], PUBLISHED["max_order"])
+TRANSFORM = Transform(
+    paths=tuple(PATHS),
+    exponents=PUBLISHED["Q"],
+    sigma=SIGMA,
+    tol=PUBLISHED["tol"],
+    softening=PUBLISHED["softening"],
+    dtype="float32",
+    engine="fourier",
+)
 # Published by the vendor: bytes/s, operations/s in double and in single precision.
 DEVICES = {
     "NVIDIA A100 80 GB": (2.04e12, 9.7e12, 19.5e12),
@@ -32,26 +43,66 @@ DEVICES = {
 }
 
 
-def count(extent, n_atoms: int, itemsize: int) -> dict[str, np.ndarray]:
+class Device(Library):
+    """A device with much memory, on which nothing is computed."""
+
+    def free_memory(self) -> int:
+        return 2**40
+
+
+class BoxesOnly(fourier.FourierEngine):
+    """The engine with a list of the boxes that it makes, in place of fields.
+
+    Attributes
+    ----------
+    boxes : list of (job, half_lengths, n_molecules)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TRANSFORM, Device("numpy", "a device"))
+        self.boxes = []
+
+    def _compute(self, job, frames, weights, part):
+        half_lengths = np.max([frames[i].half_lengths for i in part], axis=0)
+        self.boxes.append((job, half_lengths, len(part)))
+        return np.zeros((len(part), len(PATHS), len(job.channels), len(job.exponents)))
+
+
+def boxes(batch: list[Atoms]) -> list:
+    """List the boxes of molecules that are computed together."""
+    engine = BoxesOnly()
+    engine.coefficients(batch)
+    return engine.boxes
+
+
+def shape(job, half_lengths, path) -> tuple[int, int, int]:
+    """Return the number of points along each axis of a box."""
+    return fourier._shape(half_lengths, path, SIGMA, job.accuracy, job.spacing)
+
+
+def n_points(job, half_lengths) -> int:
+    """Add up the points of all components of all fields."""
+    return sum(
+        (2 * path.degree + 1) * prod(shape(job, half_lengths, path)) for path in PATHS
+    )
+
+
+def count(job, half_lengths, n_atoms: int, itemsize: int) -> dict[str, np.ndarray]:
     """Count operations and bytes of each step for a molecule."""
     steps = defaultdict(lambda: np.zeros(2))
-    n_channels = len(CHANNELS)
 
     def add(step, operations, values):
-        steps[step] += n_channels * np.array([operations, values * itemsize])
-
-    def shape(path):
-        return fourier._shape(extent, path, SIGMA, TOL, SOFTENING)
+        steps[step] += len(CHANNELS) * np.array([operations, values * itemsize])
 
     for path in PATHS:
-        x, y, z = shape(path)
+        x, y, z = shape(job, half_lengths, path)
         k = z // 2 + 1
-        n_points, n_complex = x * y * z, x * y * k
+        n_real, n_complex = x * y * z, x * y * k
         if len(path.scales) < 2:
             # A complex product and a sum for each atom; the result is written.
             add("spectra of the atoms", 8 * n_atoms * n_complex, 2 * n_complex)
         else:
-            a, b, c = shape(Path(path.scales[:1], path.degree))
+            a, b, c = shape(job, half_lengths, Path(path.scales[:1], path.degree))
             # One axis after another: real times complex, and twice complex.
             operations = 4 * a * b * c * k + 8 * a * b * k * y + 8 * a * k * y * x
             values = a * b * c + 4 * a * b * k + 4 * a * k * y + 2 * n_complex
@@ -59,63 +110,32 @@ def count(extent, n_atoms: int, itemsize: int) -> dict[str, np.ndarray]:
         orders = 2 * path.degree + 1
         add("times the wavelets", orders * 2 * n_complex, orders * 4 * n_complex)
         # An inverse FFT is a pass along each axis, over about as many values.
-        operations = 2.5 * n_points * log2(n_points)
-        add("FFTs", orders * operations, orders * 6 * n_points)
-        add("moduli", orders * 2 * n_points, orders * 5 * n_points)
+        operations = 2.5 * n_real * log2(n_real)
+        add("FFTs", orders * operations, orders * 6 * n_real)
+        add("moduli", orders * 2 * n_real, orders * 5 * n_real)
         # The mask and the root; three powers that are to be made, and four sums.
-        add("integrals", 9 * n_points, 4 * n_points + (2 + 3 + 4) * n_points)
+        add("integrals", 9 * n_real, 4 * n_real + (2 + 3 + 4) * n_real)
     return steps
-
-
-def padding(structures, weights) -> float:
-    """Compare the points of boxes that molecules share with those of their own."""
-    extents = np.stack([fourier.extent(s.positions) for s in structures])
-
-    def n_points(extent):
-        return sum(
-            (2 * path.degree + 1)
-            * prod(fourier._shape(extent, path, SIGMA, TOL, SOFTENING))
-            for path in PATHS
-        )
-
-    shared = 0
-
-    def scattering(positions, *args, **options):
-        nonlocal shared
-        batch = np.stack([fourier.extent(r) for r in positions])
-        shared += len(batch) * n_points(batch.max(axis=0))
-        return 0
-
-    with (
-        mock.patch.object(fourier, "scattering", scattering),
-        mock.patch.object(Library, "free_memory", return_value=2**40),
-    ):
-        scattering_batch(
-            structures,
-            weights,
-            PATHS,
-            engine="fourier",
-            library=Library("numpy", "a device"),
-            dtype="float32",
-            Q=(0.5, 1, 2, 3),
-            sigma=SIGMA,
-            tol=TOL,
-            softening=SOFTENING,
-        )
-    return shared / sum(map(n_points, extents))
 
 
 def main() -> None:
     structures = check_structures(load_qm9_sample().data[:N_MOLECULES])
     weights = channel_weights(resolve_channels(CHANNELS), structures)
-    shared = padding(structures, weights)
+    batch = [
+        Atoms(s.positions, s.charges, w)
+        for s, w in zip(structures, weights, strict=True)
+    ]
+    alone = [boxes([atoms])[0] for atoms in batch]
+    n_alone = sum(n_points(job, half_lengths) for job, half_lengths, _ in alone)
+    n_shared = sum(n * n_points(job, lengths) for job, lengths, n in boxes(batch))
+    shared = n_shared / n_alone
     print(f"Points in shared boxes: {shared:.2f} times those in boxes of their own")
 
     for column, (name, itemsize) in enumerate({"double": 8, "single": 4}.items()):
         total = defaultdict(lambda: np.zeros(2))
-        for structure in structures:
-            extent = fourier.extent(structure.positions)
-            for step, counts in count(extent, len(structure.charges), itemsize).items():
+        for (job, half_lengths, _), atoms in zip(alone, batch, strict=True):
+            steps = count(job, half_lengths, len(atoms.charges), itemsize)
+            for step, counts in steps.items():
                 total[step] += shared * counts / N_MOLECULES
         print(f"\n{name} precision      10^9 operations  10^9 bytes")
         for step, (operations, n_bytes) in total.items():

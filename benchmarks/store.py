@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from skscatharm import CoefficientStore, paths, store
+from skscatharm import CoefficientStore
+from skscatharm.store import contents
+from skscatharm.transform.paths import scattering_paths
 
 N_CHANNELS = 4
 N_EXPONENTS = 4
-PATHS = paths.scattering_paths(J=4, L=3, max_order=2)  # 61, so 976 columns
+PATHS = scattering_paths(J=4, L=3, max_order=2)  # 61, so 976 columns
 BATCH = 32
 
 
@@ -40,7 +42,7 @@ class Npz:
         self.store.write(keys, PATHS, range(N_EXPONENTS), values, {})
 
     def close(self) -> None:
-        store._opened.cache_clear()
+        contents._contents.clear()
 
     def read(self, keys):
         return self.store.read(keys, PATHS, range(N_EXPONENTS))

@@ -29,7 +29,7 @@ if hasattr(os, "register_at_fork"):
 def _libraries(n_modules: int) -> Any:
     """Find the BLAS libraries, again only if modules were imported meanwhile.
 
-    The search takes 1.7 ms, a limit of the libraries it found 0.02 ms.
+    The search needs 1.7 ms, a limit of the libraries it found 0.02 ms.
     """
     return threadpoolctl.ThreadpoolController()
 
@@ -53,8 +53,8 @@ def one_blas_thread() -> Iterator[None]:
     """Limit BLAS to one thread, since more would wait for each other.
 
     The number of threads belongs to the process. The first to enter saves and limits
-    it, and the last to leave restores it, in whatever order the others come and go. To
-    enter again, in the same or in another thread, takes a microsecond.
+    it, and the last to leave restores it. The order of the others does not matter.
+    Entering again, in the same or in another thread, needs a microsecond.
 
     Examples
     --------

@@ -43,10 +43,10 @@ def in_batches(
     """
     n_molecules = len(columns[0])
     if on_device:
-        # One process fills a device, and the engine divides what it gets.
+        # One process fills a device, and the engine divides the batch.
         n_jobs, size = 1, _DEVICE_BATCH
     else:
-        # Some batches for each worker, that none waits long for the last.
+        # Several batches for each worker, so that none waits long for the last.
         size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
     # The backends of clusters have no generators.
     backend, _ = get_active_backend()
@@ -58,7 +58,7 @@ def in_batches(
         for batch in gen_batches(n_molecules, size)
     )
     collected = []
-    # Of this process, whose threads share the limit; other processes set their own.
+    # The limit is for this process and its threads; other processes set their own.
     with one_blas_thread(), progress_bar(verbose, "molecule", n_molecules) as update:
         for result in results:
             collected.append(result)

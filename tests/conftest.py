@@ -42,7 +42,13 @@ def molecules(qm9: Bunch) -> NDArray[np.float64]:
     return qm9.data[:20]
 
 
-@pytest.fixture(params=["array_api_strict", "torch", "cupy"])
+@pytest.fixture(
+    params=[
+        "array_api_strict",
+        "torch",
+        pytest.param("cupy", marks=pytest.mark.device),
+    ]
+)
 def xp(request: pytest.FixtureRequest) -> Any:
     """Each array library other than NumPy."""
     if request.param == "array_api_strict":

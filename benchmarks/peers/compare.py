@@ -49,6 +49,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from skscatharm import (
+    SETTINGS,
     STANDARD_CHANNELS,
     MultilinearRegressor,
     SolidHarmonicScattering,
@@ -61,6 +62,7 @@ MEASURED = HERE.parents[1] / "doc" / "measured"
 
 N_KYMATIO = 6
 REPEATS = 3  # of our transform of a molecule, of which the median counts
+PUBLISHED = SETTINGS["published"]
 EXACT = 4e-6
 # In widths of an atom. The gap changes no coefficient of q >= 1 by more than 1.5e-5.
 KYMATIO = {"step": 0.65, "gap": 11.5 * 21**0.5, "dtype": "float32", "threads": 1}
@@ -113,11 +115,11 @@ def seconds(function: Callable[[], Any], repeats: int = 1) -> float:
 
 def compare_kymatio(molecules: np.ndarray) -> dict[str, np.ndarray]:
     """Times of each molecule, and relative errors of the coefficients, by package."""
-    scattering = SolidHarmonicScattering()
-    exact = SolidHarmonicScattering(tol=EXACT, dtype="float64")
+    scattering = SolidHarmonicScattering(**PUBLISHED)
+    exact = SolidHarmonicScattering(**PUBLISHED | {"tol": EXACT, "dtype": "float64"})
     names = scattering.get_feature_names_out()
     comparable = np.array(
-        [not name.startswith("S0") and "q=0.5" not in name for name in names]
+        [not name.startswith("S0") and not name.endswith("q0p5") for name in names]
     )
     weights = np.array(
         [[table.get(z, 0) for z in range(10)] for table in STANDARD_CHANNELS.values()]
@@ -199,9 +201,8 @@ def compare_soap(molecules: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     """Times of each molecule, numbers of features, and errors of predictions."""
     soap = run("dscribe", "dscribe", molecules=molecules, zeta=np.array(ZETA), **SOAP)
     coefficients = []
-    time = seconds(
-        lambda: coefficients.append(SolidHarmonicScattering().transform(molecules))
-    )
+    scattering = SolidHarmonicScattering(**PUBLISHED)
+    time = seconds(lambda: coefficients.append(scattering.transform(molecules)))
     (ours,) = coefficients
     composition = np.array(
         [

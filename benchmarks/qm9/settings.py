@@ -35,20 +35,19 @@ ELEMENTS = {
     name: {z: float(z == element) for z in (1, 6, 7, 8, 9)}
     for name, element in {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}.items()
 }
-SOFT = SETTINGS["soft"]
+SOFT, PUBLISHED = SETTINGS["soft"], SETTINGS["published"]
 TABLE: dict[str, dict[str, Any]] = {
-    "published": {},
-    "published, tol=1e-4": {"tol": 1e-4},
-    "published, L=4, tol=1e-4": {"L": 4, "tol": 1e-4},
-    "published, J=3": {"J": 3},
-    "published, a channel for each element": {
-        "channels": dict(STANDARD_CHANNELS) | ELEMENTS
-    },
+    "published": PUBLISHED,
+    "published, tol=1e-4": PUBLISHED | {"tol": 1e-4},
+    "published, L=4, tol=1e-4": PUBLISHED | {"L": 4, "tol": 1e-4},
+    "published, J=3": PUBLISHED | {"J": 3},
+    "published, a channel for each element": PUBLISHED
+    | {"channels": dict(STANDARD_CHANNELS) | ELEMENTS},
     "soft": SOFT,
     "soft, tol=5e-5": SOFT | {"tol": 5e-5},
     "soft, softening=2": SOFT | {"softening": 2.0},
     "soft, softening=8": SOFT | {"softening": 8.0},
-    "soft, Q of published": SOFT | {"Q": SETTINGS["published"]["Q"]},
+    "soft, Q of published": SOFT | {"Q": PUBLISHED["Q"]},
     "soft, L=2": SOFT | {"L": 2},
     "soft, L=4": SOFT | {"L": 4},
     "soft, J=1": SOFT | {"J": 1},

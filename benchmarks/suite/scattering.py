@@ -21,12 +21,12 @@ class Transform:
         {"L": 1},
         {"L": 5},
         {"Q": (1.0, 2.0)},
-        {"Q": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)},
+        {"Q": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)},
         {"max_order": 1},
         {"tol": 1e-3},
-        {"tol": 5e-5},
-        SETTINGS["soft"],
+        {"tol": 1e-4},
         {"dtype": "float64"},
+        SETTINGS["published"],
     )
     param_names = ("parameters",)
 

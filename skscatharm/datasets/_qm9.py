@@ -340,7 +340,7 @@ def _dataset(
     target: str | Sequence[str],
 ) -> Any:
     """Convert the molecules that `read` returns to a dataset as in scikit-learn."""
-    # Reading can take long, so arguments are checked before.
+    # Reading can be slow, so arguments are checked first.
     names = _choose(target)
     pd = _import_pandas("as_frame=True") if as_frame else None
     records = read()

@@ -78,8 +78,8 @@ def label_values(values: Sequence[Any]) -> list[str]:
     Returns
     -------
     labels : list of str
-        With the least detail that tells the values apart. Values that no detail tells
-        apart are numbered.
+        With the least detail that distinguishes the values. Values that no detail
+        distinguishes are numbered.
     """
     for detail in range(4):
         labels = [_shorten(_describe(value, detail)) for value in values]

@@ -57,7 +57,7 @@ class Training(NamedTuple):
 
 
 class Stopped(Exception):
-    """Training was told to stop."""
+    """Training was stopped by another thread."""
 
 
 def train_products(
@@ -119,7 +119,7 @@ def train_products(
     order = random_state.permutation(len(white))
     n_apart = min(int(np.ceil(validation_fraction * len(white))), len(white) - 1)
     apart, used = order[:n_apart], order[n_apart:]
-    # Whitening of which few samples tell little are trained little.
+    # Axes that few samples determine are damped.
     known = len(used) / (_SAMPLES_PER_AXIS * np.arange(1, len(deviations) + 1))
     columns = decayed(deviations, _DECAY) * np.minimum(known, 1.0) ** _FADING
     scales = _Scales(columns, errors)

@@ -251,7 +251,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    # Products of small numbers may vanish, whatever numpy.seterr says.
+    # Products of small numbers may underflow, whatever numpy.seterr is set to.
     @np.errstate(under="ignore")
     def fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | float | None = None
@@ -285,7 +285,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If the conjugate gradients of the quadratic form do not converge.
         """
-        # Its attributes are taken at the end: until then, the last fit is untouched.
+        # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
         fitted = copy(self)
         X, y = validate_data(
             fitted,
@@ -468,7 +468,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         return y[:, 0] if self.coef_.ndim == 1 else y
 
     def _polynomial(self) -> Polynomial:
-        """Return what was fitted, with an axis for the targets."""
+        """Return the fitted polynomial, with an axis for the targets."""
         single = self.coef_.ndim == 1
         intercept = [self.intercept_] if single else self.intercept_
         return Polynomial(

@@ -1,4 +1,4 @@
-"""Coefficients kept between calls, in a folder."""
+"""Coefficients saved in a folder."""
 
 from skscatharm.store.files import CoefficientStore, StoredCoefficients, open_store
 from skscatharm.store.problems import StoreWarning

@@ -44,12 +44,12 @@ SUFFIX = f".coefficients-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
 _TEMPORARY = ".coefficients.tmp"
 _NAME = re.compile(r"[0-9a-f]{32}\.coefficients(-[0-9.]+\.npz|\.tmp)")
 DIGEST_SIZE = 16  # bytes
-_LARGEST = 2**30  # bytes; 512 molecules, 20 channels and 6,000 columns take half of it
-_ABANDONED = 3600  # seconds that no writer takes for a temporary file
+_LARGEST = 2**30  # bytes; 512 molecules, 20 channels and 6,000 columns need half of it
+_ABANDONED = 3600  # seconds; writers of temporary files are faster
 
 
 class UnusableFileError(Exception):
-    """A file of a store has a content that no store writes, or is no regular file."""
+    """A file does not have the content of a store, or is not a regular file."""
 
 
 class Block(NamedTuple):
@@ -128,7 +128,7 @@ def remove(path: str) -> bool:
 def list_files(folder: str) -> list[str]:
     """List the names of the files of a store, and of temporary ones.
 
-    Other files in the folder are none of the store's business.
+    Other files in the folder are ignored.
     """
     try:
         return [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
@@ -159,7 +159,7 @@ def load_block(path: str) -> Block:
     Raises
     ------
     UnusableFileError
-        If it has another content than its name says, or one that no store writes.
+        If its content does not match the digest in its name, or is not that of a store.
     OSError
         If it cannot be read.
     """
@@ -169,7 +169,7 @@ def load_block(path: str) -> Block:
         raise UnusableFileError("its content does not match the digest in its name")
     try:
         return _decode(data)
-    except MemoryError:  # which says nothing about the file
+    except MemoryError:  # the file may be intact
         raise
     except Exception as error:
         raise UnusableFileError(str(error) or type(error).__name__) from error
@@ -188,7 +188,7 @@ def load_keys(path: str) -> list[bytes]:
             return _read_keys(archive)
     except MemoryError:
         raise
-    except Exception:  # damage to a zip file has many faces
+    except Exception:  # damage to a zip file raises errors of many types
         return load_block(path).keys
 
 
@@ -226,7 +226,7 @@ def _read_keys(archive: ZipFile) -> list[bytes]:
 
 
 def _read_array(archive: ZipFile, name: str) -> NDArray[Any]:
-    """Read an array, whose header may claim anything, in no more than its bytes."""
+    """Read an array, and no more than its bytes: its header may be wrong."""
     info = archive.getinfo(f"{name}.npy")
     if info.file_size != info.compress_size:
         raise ValueError("it is compressed")

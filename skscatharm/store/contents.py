@@ -81,7 +81,7 @@ class FolderContents:
         Size of the coefficients in memory.
     allowances : dict
         For each limit of the size, the bytes that this process may still write before
-        it looks at the sizes of all files again.
+        it lists the sizes of all files again.
     """
 
     def __init__(self, folder: str) -> None:
@@ -106,7 +106,7 @@ class FolderContents:
                 self._add_unread(name, keys)
 
     def changed(self) -> None:
-        """List the folder at the next reading, whatever its time says."""
+        """List the folder at the next reading, even if its time has not changed."""
         self._time = None
 
     def read(

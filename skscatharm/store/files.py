@@ -1,14 +1,13 @@
-"""Coefficients kept between calls, in a folder.
+"""Coefficients saved in a folder.
 
-Each batch of molecules becomes one file, which appears in the folder as a whole or not
-at all, is never written to again, and is named after a digest of its content. So there
-are no locks, which the file systems that the nodes of a cluster share often lack. A
-process that is killed leaves nothing half done. A damaged file is known by its name,
-and costs its batch only.
+Each batch of molecules becomes one file. A file appears in the folder when it is
+complete, never changes, and has a digest of its content as its name. So the store needs
+no locks, which shared file systems often lack. A killed process leaves no incomplete
+file. The name of a damaged file does not match its content, and only its batch is lost.
 
-``benchmarks/store.py`` compares. A database in one file, SQLite, takes a fifth more
-space and writes ten times slower; it needs locks that work, and one damaged page can
-cost all of it. Parquet files are as fast as these, for a large dependency.
+``benchmarks/store.py`` compares other designs. SQLite, a database in one file, needs a
+fifth more space and writes ten times slower. It needs locks, and one damaged page can
+destroy all of it. Parquet files are as fast, but require a large package.
 """
 
 import os
@@ -149,7 +148,7 @@ class CoefficientStore:
 
     @property
     def size(self) -> int:
-        """Bytes that the files take."""
+        """Size of all files, in bytes."""
         return sum(size for _, size, _ in self._files(again=True))
 
     def contents(self) -> list[StoredCoefficients]:
@@ -266,9 +265,9 @@ class CoefficientStore:
     def _limit_size(self, written: int) -> None:
         """Delete the least recently used files beyond the limit.
 
-        To list the files and their sizes takes long on network file systems. It is done
-        again when this process has written an eighth of the room that was left, as
-        other processes write as well.
+        Listing the files and their sizes is slow on network file systems. It is repeated
+        when this process has written an eighth of the remaining space, since other
+        processes write too.
         """
         allowances = open_contents(self.folder).allowances
         left = allowances.get(self.size_limit, 0) - written

@@ -13,7 +13,7 @@ _reported: set[tuple[str, str]] = set()
 
 
 class StoreWarning(UserWarning):
-    """A store has a problem. Coefficients are computed where it cannot help."""
+    """A store has a problem. Coefficients that it cannot read are computed."""
 
 
 def report(message: str) -> None:

@@ -132,9 +132,9 @@ def known_keys(
 ) -> _Keys:
     """Check molecules and return their keys.
 
-    A search comes with the same arrays over and over. The keys of an array are
-    remembered by its content, the weights of the channels and the settings, and
-    it is not checked again.
+    A search passes the same arrays many times. The keys of an array are remembered by
+    its content, the weights of the channels and the settings, and it is not checked
+    again.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def fill_gaps(
         for path in wider.paths
         if path not in paths and (path.scales[:1], path.degree) in first_order
     ]
-    # In this order always, so that rounding does not depend on what came first.
+    # Always in this order, so that rounding does not depend on earlier calls.
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents)
@@ -278,7 +278,7 @@ def _allowed(values: _Array, paths: Sequence[Path], n_asked: int) -> NDArray[np.
     Parameters
     ----------
     values : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
-        What is stored, and NaN.
+        The stored coefficients, and NaN.
     paths : sequence of Path
     n_asked : int
         Number of paths, the first ones, that are needed now.
@@ -301,7 +301,7 @@ def _alike(
     n_asked: int,
     asked_exponents: Sequence[int],
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]]:
-    """Group the molecules and channels that lack the same.
+    """Group the molecules and channels that lack the same coefficients.
 
     Fields of order 1 of which nothing is needed now are left alone.
 
@@ -317,8 +317,8 @@ def _alike(
     Returns
     -------
     list of tuple
-        What is lacking, of shape (n_paths, n_exponents), and indices of molecules and
-        of channels.
+        A mask of missing coefficients, of shape (n_paths, n_exponents), and indices of
+        molecules and of channels.
     """
     fields: dict[Any, list[int]] = defaultdict(list)
     for i, path in enumerate(paths):

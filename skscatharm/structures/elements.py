@@ -5,7 +5,7 @@ import numpy as np
 __all__ = ["COVALENT_RADII", "NOBLE_GASES", "N_ELEMENTS", "SYMBOLS"]
 
 #: The symbol of each element, by nuclear charge; 0 is no element.
-SYMBOLS = (  # noqa: SIM905 (a list would take 118 lines)
+SYMBOLS = (  # noqa: SIM905 (a list would need 118 lines)
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu "
     "Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba "
     "La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi "

@@ -112,7 +112,7 @@ def as_numbers(array: Any, name: str, expected: str = FORMS) -> NDArray[np.float
     name : str
         Name of the argument, for messages.
     expected : str, default=FORMS
-        What to pass, for messages.
+        The accepted forms, for messages.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def _is_atom(entry: Any) -> bool:
 
 
 def _whole_atoms(array: NDArray[Any]) -> list[Any]:
-    """Find the `ase.Atoms` that NumPy has taken apart.
+    """Find the `ase.Atoms` that NumPy has split into atoms.
 
     An `ase.Atoms` is a sequence, so ``np.array([atoms, atoms], dtype=object)`` is an
     array of `ase.Atom`. Each of them refers to the molecule that it comes from.

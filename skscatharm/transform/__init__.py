@@ -1,1 +1,1 @@
-"""The transform: what is computed, and no word of how."""
+"""The transform: the definition of the coefficients, independent of engines."""

@@ -51,8 +51,8 @@ def column_names(
     paths : sequence of Path
     exponents : sequence of float
     style : {"plain", "readable"}
-        Plain names hold letters, digits and underscores only: every library takes
-        them.
+        Plain names consist of letters, digits and underscores, which every library
+        accepts.
 
     Examples
     --------

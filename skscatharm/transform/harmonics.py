@@ -1,7 +1,6 @@
 r"""Real solid harmonics as polynomials, and the wavelets made of them.
 
-Everything here is exact, and small but for the wavelets in frequency; the engines turn
-it into fields.
+Everything here is exact up to rounding. The engines compute the fields.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +153,7 @@ def wavelet_constant(degree: int) -> float:
 def wavelet_peak(degree: int) -> float:
     r"""Largest modulus of the wavelets of a degree and scale 1.
 
-    With :math:`\sum_m |Y_{lm}|^2 = (2l + 1) / 4 \pi`, it is found at the distance
+    By :math:`\sum_m |Y_{lm}|^2 = (2l + 1) / 4 \pi`, it is at the distance
     :math:`l^{1/2}`.
 
     Examples
@@ -197,7 +196,7 @@ def wavelets_in_frequency(
         array.
     """
     x, y, z = (scale * k for k in wavevectors)
-    # What is smaller than this cannot matter, but subnormal numbers would be slow.
+    # Smaller values have no effect, but subnormal numbers would be slow.
     exponent = xp.clip((x * x + y * y + z * z) / 2, None, 60.0)
     gaussian = (2 * pi) ** 1.5 * wavelet_constant(degree) * xp.exp(-exponent)
     for harmonic in solid_harmonics(degree):

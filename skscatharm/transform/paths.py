@@ -1,4 +1,4 @@
-"""Paths of the cascade: which wavelets a coefficient has met."""
+"""Paths: the wavelets of each coefficient."""
 
 from itertools import combinations, product
 from typing import NamedTuple
@@ -7,9 +7,9 @@ __all__ = ["Path", "scattering_paths"]
 
 
 class Path(NamedTuple):
-    """The scales and the degree of the wavelets on the way to a coefficient.
+    """The scales and the degree of the wavelets of a coefficient.
 
-    The scales are indices j that increase, as many as the order of the coefficient.
+    The scales are increasing indices j; their number is the order of the coefficient.
     """
 
     scales: tuple[int, ...]

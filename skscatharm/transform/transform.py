@@ -1,4 +1,4 @@
-"""One value that holds all that coefficients depend on, besides the molecules."""
+"""One value with everything that coefficients depend on, except the molecules."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,14 @@ from skscatharm.transform.paths import Path
 
 __all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
 
-# Raise it with every change of the coefficients beyond rounding. Stores then compute
-# what they hold again. tests/test_frozen.py fails if numbers change without it.
+# Raise it if coefficients change by more than rounding. Stores then recompute theirs.
+# tests/test_frozen.py compares coefficients with frozen numbers.
 NUMERICS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """Which coefficients to compute, and how exactly.
+    """The coefficients to compute, and their accuracy.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Transform:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a coefficient depends on besides its density, path and exponent."""
+        """Everything that a coefficient depends on, except density, path and exponent."""
         return {
             "sigma": self.sigma,
             "tol": self.tol,
@@ -59,7 +59,7 @@ def check_exponents(Q: Any) -> tuple[float, ...]:
     Raises
     ------
     ValueError
-        If `Q` is no sequence of numbers from 0.5 to 32, is empty, or holds one twice.
+        If `Q` is not a sequence of numbers from 0.5 to 32, is empty, or repeats one.
 
     Examples
     --------

@@ -354,6 +354,7 @@ for seed in range(10000):
 """
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_nothing_wrong(store) -> None:
     script = WRITER.format(tests=str(Path(__file__).parent), folder=store.folder)
     command = [sys.executable, "-c", script]

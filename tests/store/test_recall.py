@@ -272,6 +272,7 @@ make_search(X[:12], y[:12], {folder!r}, 2)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
 def test_a_killed_search_resumes(qm9, tmp_path) -> None:
     X, y = qm9.data[:12], qm9.target[:12, qm9.target_names.index("U0")]
