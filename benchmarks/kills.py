@@ -46,7 +46,7 @@ def search(folder: str) -> GridSearchCV:
 
 
 def coefficients(folder: Path) -> np.ndarray:
-    """What the store has for the largest candidate; it computes nothing."""
+    """Return the stored coefficients of the largest candidate."""
     X = load_qm9_sample().data[:N_MOLECULES]
     return SolidHarmonicScattering(3, 2, sigma=0.5, memory=folder).transform(X)
 
@@ -92,17 +92,23 @@ def main() -> None:
                 # In this process, which has read the store before, and in new ones.
                 subprocess.run([sys.executable, __file__, str(folder)], check=True)
                 found = search(str(folder))
-            said = sum(issubclass(w.category, StoreWarning) for w in caught)
-            what = "cut by a byte" if cut else "random bytes"
-            compare(f"{what}, said {said} times here", found, expected, folder, name)
+            n_reports = sum(issubclass(w.category, StoreWarning) for w in caught)
+            damaged = "cut by a byte" if cut else "random bytes"
+            compare(
+                f"{damaged}, reported {n_reports} times here",
+                found,
+                expected,
+                folder,
+                name,
+            )
         print(CoefficientStore(folder).contents())
 
 
-def compare(what, found, expected, folder, name) -> None:
+def compare(label, found, expected, folder, name) -> None:
     scores = "mean_test_score"
     same = np.array_equal(found.cv_results_[scores], expected.cv_results_[scores])
     stored = np.array_equal(coefficients(folder), coefficients(f"{name}/undisturbed"))
-    print(f"{what}: scores identical {same}, coefficients identical {stored}")
+    print(f"{label}: scores identical {same}, coefficients identical {stored}")
 
 
 if __name__ == "__main__":

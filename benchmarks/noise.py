@@ -53,7 +53,7 @@ CASES = (
     ("soft", 1e-5, "float32", True),
     ("soft", 1e-6, "float64", False),
 )
-REPEATS = 3  # of which the fastest counts
+REPEATS = 3  # of which the fastest is reported
 DEFAULT = SolidHarmonicScattering(names="readable")
 PATHS = scattering_paths(DEFAULT.J, DEFAULT.L, DEFAULT.max_order)
 

@@ -1,9 +1,9 @@
-"""What other coefficients cost, and what they are worth in predictions.
+"""Time and prediction errors with other coefficients.
 
     python benchmarks/qm9/settings.py FOLDER
 
 runs in an environment with the package. FOLDER keeps the coefficients, so that the same
-command goes on where it was stopped. For each setting, it measures the time for a
+command continues after an interruption. For each setting, it measures the time for a
 molecule on one core, and the errors of ridge regression and of a quadratic form for the
 2,000 molecules of the sample, in 5 folds. The table goes into
 ``doc/measured/settings.csv``.

@@ -265,9 +265,9 @@ class CoefficientStore:
     def _limit_size(self, written: int) -> None:
         """Delete the least recently used files beyond the limit.
 
-        Listing the files and their sizes is slow on network file systems. It is repeated
-        when this process has written an eighth of the remaining space, since other
-        processes write too.
+        Listing the files and their sizes is slow on network file systems. It is done
+        again when this process has written an eighth of the remaining space, since
+        other processes write too.
         """
         allowances = open_contents(self.folder).allowances
         left = allowances.get(self.size_limit, 0) - written

@@ -43,7 +43,7 @@ class Transform:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that a coefficient depends on, except density, path and exponent."""
+        """All that a coefficient depends on, except density, path and exponent."""
         return {
             "sigma": self.sigma,
             "tol": self.tol,
