@@ -32,7 +32,6 @@ from skscatharm import (
     StoreWarning,
     scattering,
 )
-from skscatharm.engine.arrays import find_library
 from skscatharm.store import recall
 from skscatharm.store.recall import density_keys
 from skscatharm.structures import Structure
@@ -90,7 +89,7 @@ def test_less_is_read(less, molecules, kept, computed) -> None:
     computed.clear()
     part = kept.set_params(**less).transform(molecules)
     assert computed == []
-    names = [name.replace("[Z,", "[nuclear,") for name in part.columns]
+    names = [name.replace("_Z_", "_nuclear_") for name in part.columns]
     assert_array_equal(part, whole[names][::-1])
 
 
@@ -110,7 +109,7 @@ def test_more_takes_what_is_missing(molecules, kept, computed) -> None:
     def paths_of(found):
         return {(key[-len(Q) - 1].scales, key[-len(Q) - 1].degree) for key in found}
 
-    Q = (1, 2, 0.5, 3)
+    Q = (1, 2, 0.5, 3, 4)
     found = new(Q=(1, 2), channels=["nuclear", "valence"])
     scales = [(), (0,), (0, 1), (0, 2), (0, 3), (1,), (1, 2), (1, 3)]
     assert paths_of(found) == {((), 0)} | set(product(scales[1:], [0, 1]))
@@ -581,21 +580,12 @@ def test_any_store_will_do(molecules, kept) -> None:
 
 def transform_with(store, transformer, X, calls):
     """Transform with a store that is not a folder."""
-    library = find_library("numpy", X)
-    transform = transformer._transform(library)
+    task = scattering._Task(transformer, X)
 
     def in_batches(function, *columns):
         calls.append(len(columns[0]))
         return function(*columns)
 
-    coefficients = recall.recall(
-        store,
-        X,
-        lambda: transformer._check(X, library),
-        scattering.resolve_channels(transformer.channels),
-        transform,
-        transform,
-        library,
-        in_batches,
-    )
-    return arrange(coefficients, transform.paths)
+    options = task.recalled | {"wider": task.transform}
+    coefficients = recall.recall(store, **options, in_batches=in_batches)
+    return arrange(coefficients, task.transform.paths)
