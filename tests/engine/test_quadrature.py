@@ -108,28 +108,26 @@ def test_points_of_a_coarse_grid_are_estimated(tol, degree, frame) -> None:
 class TestKinks:
     def test_atoms_of_the_same_sign_have_none(self, frame) -> None:
         accuracy = Accuracy(1e-5, signed=True)
-        weights = np.ones((2, 12)) * [[1.0], [-2.0]]
-        weights[:, 3] = 0
-        step = kink_step(frame.positions, weights, WIDTH, accuracy)
-        assert step == accuracy.kink_step(np.array([]))
+        weights = -np.ones(12)
+        weights[3] = 0
+        step = kink_step(frame.positions, weights, WIDTH, 0.16, accuracy)
+        assert step == accuracy.step(1, 0, np.inf)
 
     def test_the_pair_that_needs_the_smallest_step_decides(self, frame) -> None:
         accuracy = Accuracy(1e-5, signed=True)
-        weights = np.zeros((2, 12))
-        weights[0, [1, 5]] = 1, -1
-        weights[1, [2, 7]] = 1, -1
-        pairs = [(1, 5), (2, 7)]
+        weights = np.zeros(12)
+        weights[[1, 5, 7]] = 1, -1, -1
         r = frame.positions
-        distances = np.array([np.linalg.norm(r[i] - r[j]) / WIDTH for i, j in pairs])
-        step = kink_step(r, weights, WIDTH, accuracy)
-        assert step == accuracy.kink_step(distances)
+        distances = np.linalg.norm(r[[5, 7]] - r[1], axis=1) / WIDTH
+        step = kink_step(r, weights, WIDTH, 0.02, accuracy)
+        assert step == accuracy.kink_step(0.02, distances)
+        assert step < accuracy.step(1, 0, np.inf)
 
     def test_the_grid_is_uniform(self) -> None:
         frame = Frame(np.array([[0, 0, 0], [0, 0, 0.8]]), np.array([1, 2]))
-        weights = np.array([[1.0, -1.0]])
+        weights = np.array([1.0, -1.0])
         accuracy = Accuracy(1e-5, signed=True)
-        step = kink_step(frame.positions, weights, WIDTH, accuracy)
-        assert step < accuracy.step(1, 0)
-        for axis in kink_grid(frame, weights, WIDTH, accuracy):
+        step = kink_step(frame.positions, weights, WIDTH, 0.16, accuracy)
+        for axis in kink_grid(frame, weights, WIDTH, 0.16, accuracy):
             assert_allclose(np.diff(axis.points), step * WIDTH)
             assert_allclose(axis.weights, step * WIDTH)

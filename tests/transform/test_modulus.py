@@ -8,7 +8,7 @@ from references import two_atoms
 from scipy.integrate import quad
 from scipy.special import eval_hermitenorm
 
-from skscatharm.engine.accuracy import KINK_ORDER, KINK_WIDTH, Accuracy
+from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.quadrature import kink_grid
 from skscatharm.transform.harmonics import wavelet_constant
@@ -99,6 +99,9 @@ def test_derivatives_of_powers(epsilon, q) -> None:
         assert_allclose(power_derivative(root, q), expected, rtol=1e-13)
 
 
+KINK_ORDER, KINK_WIDTH = 6, 0.16
+
+
 class TestKinkRounding:
     def test_moments_of_the_kernel_vanish(self) -> None:
         def kernel(t):
@@ -119,7 +122,7 @@ class TestKinkRounding:
         envelope = np.ones(3)
         field = np.array([0.0, 0.1, 0.35])
         Q = np.array([0.5, 1, 3, 7])
-        _, rounded = KinkRounding(Q, KINK_ORDER, KINK_WIDTH).powers(field, envelope)
+        _, rounded = KinkRounding(Q, KINK_ORDER).powers(field, envelope, KINK_WIDTH)
         for q, found in zip(Q, rounded, strict=True):
             for phi, value in zip(field, found, strict=True):
                 expected, _ = quad(
@@ -135,8 +138,8 @@ class TestKinkRounding:
     def test_polynomials_of_an_even_power_stay(self, order, rng) -> None:
         field = rng.normal(size=20)
         envelope = np.abs(field) + rng.uniform(size=20)
-        modulus, (second, fourth) = KinkRounding(np.array([2.0, 4]), order, 0.1).powers(
-            field, envelope
+        modulus, (second, fourth) = KinkRounding(np.array([2.0, 4]), order).powers(
+            field, envelope, 0.1
         )
         assert_allclose(second, field**2, rtol=1e-12)
         assert_allclose(fourth, field**4, rtol=1e-12)
@@ -146,8 +149,8 @@ class TestKinkRounding:
         Q = np.array([0.5, 1, 2, 3, 8.5])
         envelope = np.array([1e-3, 1.0, 1e3])
         field = np.array([0.9, -2.5, 3.0]) * envelope
-        modulus, powers = KinkRounding(Q, KINK_ORDER, KINK_WIDTH).powers(
-            field, envelope
+        modulus, powers = KinkRounding(Q, KINK_ORDER).powers(
+            field, envelope, KINK_WIDTH
         )
         assert_allclose(modulus, np.abs(field), rtol=1e-4)
         for q, found in zip(Q, powers, strict=True):
@@ -156,29 +159,30 @@ class TestKinkRounding:
     def test_scales(self, rng) -> None:
         Q, scales = np.array([0.5, 2, 3]), np.array([1.0, 0.1, 1e-3])
         field, envelope = rng.normal(size=9), np.full(9, 3.0)
-        rounding = KinkRounding(Q, KINK_ORDER, KINK_WIDTH)
-        modulus, plain = rounding.powers(field, envelope)
-        same, scaled = rounding.powers(field, envelope, scales)
+        rounding = KinkRounding(Q, KINK_ORDER)
+        modulus, plain = rounding.powers(field, envelope, KINK_WIDTH)
+        same, scaled = rounding.powers(field, envelope, KINK_WIDTH, scales)
         assert_array_equal(same, modulus)
         for a, b, factor in zip(scaled, plain, scales**Q, strict=True):
             assert_allclose(a, factor * b, rtol=1e-12)
 
     def test_nothing_has_no_power(self) -> None:
         zero = np.zeros(3)
-        modulus, powers = KinkRounding(
-            np.array([0.5, 3]), KINK_ORDER, KINK_WIDTH
-        ).powers(zero, zero)
+        modulus, powers = KinkRounding(np.array([0.5, 3]), KINK_ORDER).powers(
+            zero, zero, KINK_WIDTH
+        )
         assert_allclose(modulus, 0, atol=1e-30)
         assert_allclose(powers, 0, atol=1e-15)
 
-    @pytest.mark.parametrize("distance", [0.5, 1.0, 2.5])
+    @pytest.mark.parametrize("distance", [0.1, 0.5, 1.0, 2.5])
     @pytest.mark.parametrize("ratio", [-1.0, -0.7, -0.2])
     @pytest.mark.parametrize("tol", [1e-4, 1e-6])
     def test_two_gaussians_of_opposite_signs(self, tol, ratio, distance) -> None:
         Q, weights = (0.5, 1.0, 1.5, 3.0), np.array([1.0, ratio])
         frame = Frame(np.array([[0, 0, 0], [0, 0, distance]]), np.array([1, 2]))
         accuracy = Accuracy(tol, signed=True)
-        grid = kink_grid(frame, weights[np.newaxis], 1.0, accuracy)
+        width = accuracy.kink_width(frame.positions, weights, 1.0)
+        grid = kink_grid(frame, weights, 1.0, width, accuracy)
         x, y, z = (
             np.exp(-((axis.points - r[:, np.newaxis]) ** 2) / 2)
             for axis, r in zip(grid, frame.positions.T, strict=True)
@@ -186,9 +190,8 @@ class TestKinkRounding:
         field, envelope = (
             np.einsum("n,nx,ny,nz->xyz", w, x, y, z) for w in (weights, abs(weights))
         )
-        _, powers = KinkRounding(np.array(Q), KINK_ORDER, KINK_WIDTH).powers(
-            field, envelope
-        )
+        order, _ = accuracy.kink_kernel
+        _, powers = KinkRounding(np.array(Q), order).powers(field, envelope, width)
         volume = np.prod([axis.weights[0] for axis in grid])
         for q, values in zip(Q, powers, strict=True):
             # It has Gaussians that are normalised.

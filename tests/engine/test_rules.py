@@ -82,7 +82,7 @@ class TestOtherArguments:
     @pytest.mark.parametrize(("order", "degree"), [*product(ORDERS, DEGREES)])
     def test_softness(self, tol, order, degree) -> None:
         rules = [Accuracy(tol, softness) for softness in SOFTNESSES]
-        steps = [r.step(order, degree) for r in rules]
+        steps = [r.step(order, degree, np.inf) for r in rules]
         margins = [r.margin(degree) for r in rules]
         if degree == 0:
             assert len(set(steps)) == len(set(margins)) == 1
@@ -93,11 +93,11 @@ class TestOtherArguments:
     @pytest.mark.parametrize(("order", "degree"), [*product(ORDERS, DEGREES)])
     def test_exponent(self, tol, order, degree) -> None:
         rules = [Accuracy(tol, 0.4, exponent) for exponent in (4.0, 8.0, 16.0, 32.0)]
-        steps = np.array([r.step(order, degree) for r in rules])
+        steps = np.array([r.step(order, degree, np.inf) for r in rules])
         # Powers of a Gaussian are narrower Gaussians.
         assert_allclose(steps, steps[0] / np.sqrt([1, 2, 4, 8]))
         low = Accuracy(tol, 0.4, 1.0)
-        assert low.step(order, degree) == steps[0]
+        assert low.step(order, degree, np.inf) == steps[0]
 
     @pytest.mark.parametrize(("order", "degree"), [*product(ORDERS, DEGREES)])
     def test_crowding(self, tol, order, degree) -> None:
@@ -106,24 +106,41 @@ class TestOtherArguments:
 
     def test_kinks(self, tol) -> None:
         r = Accuracy(tol, signed=True)
-        near, far = r.kink_step(np.array([0.5])), r.kink_step(np.array([3.0]))
+        near, far = (r.kink_step(0.16, np.array([d])) for d in (0.5, 3.0))
         assert far < near
-        # The closest to the worst decides; without opposite signs there are no kinks.
-        assert r.kink_step(np.array([0.5, 3.0])) == far
-        assert r.kink_step(np.array([])) == r.kink_step(np.array([1e-3]))
+        # The worst decides; without opposite signs there are no kinks.
+        assert r.kink_step(0.16, np.array([0.5, 3.0])) == far
+        assert r.kink_step(0.16, np.array([])) == r.kink_step(0.16, np.array([1e-3]))
+        # What is rounded less asks for more points.
+        assert_allclose(r.kink_step(0.04, np.array([3.0])), far / 4)
+
+    def test_width_of_kinks(self, tol) -> None:
+        r = Accuracy(tol, signed=True)
+        order, largest = r.kink_kernel
+        assert order >= 3
+        far, near = np.array([[0, 0, 0], [0, 0, 60.0]]), np.diag([0, 0, 0.5])[1:]
+        # Where one sign rules, it is that of the kernel.
+        assert_allclose(r.kink_width(far, np.array([1.0, -1]), 1.0), largest)
+        weights = np.array([1.0, -1.0])
+        widths = [r.kink_width(near, weights, width) for width in (0.2, 1, 2, 4, 100)]
+        assert falls(widths)
+        assert widths[-1] == 0.05 * largest
+        assert r.kink_width(near, -3 * weights, 1.0) == widths[1]
 
 
-def test_kink_steps_shrink_with_the_tolerance() -> None:
-    for distance in (0.5, 2.0, 4.0):
-        steps = [Accuracy(tol).kink_step(np.array([distance])) for tol in TOLS]
-        assert np.all(np.diff(steps) >= 0)
-    assert steps[0] < steps[-1]
+@pytest.mark.parametrize("distance", [0.5, 2.0, 4.0])
+def test_kink_steps_shrink_with_the_tolerance(distance) -> None:
+    steps = [
+        Accuracy(tol).kink_step(0.16, np.array([distance]))
+        for tol in (1e-8, 1e-6, 1e-5)
+    ]
+    assert rises(steps)
 
 
 def test_softening_allows_larger_steps() -> None:
     for order, degree in product(ORDERS, (1, 2, 3, 4)):
-        hard, soft = (Accuracy(1e-5, s).step(order, degree) for s in (0.0, 0.4))
-        assert soft > 1.5 * hard
+        hard, soft = (Accuracy(1e-5, s).step(order, degree, np.inf) for s in (0.0, 0.4))
+        assert soft > 1.3 * hard
 
 
 @pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-7])
@@ -171,7 +188,8 @@ class TestWeightClasses:
         groups = weight_classes(weights, 0.0)
         assert [(*key, channels.tolist()) for *key, channels in groups] == [
             (0.0, False, [0, 2, 3]),
-            (0.0, True, [1, 4]),
+            (0.0, True, [1]),  # each alone
+            (0.0, True, [4]),
         ]
 
     def test_softness_is_that_of_the_largest_weight(self) -> None:
