@@ -14,7 +14,7 @@ ENGINES = ("separable", "fourier")
 def engine_of(
     paths,
     Q=(0.5, 1, 2, 3),
-    sigma=0.5,
+    sigma=0.6,
     tol=1e-5,
     softening=4.0,
     dtype="float64",
