@@ -57,7 +57,7 @@ def test_cupy_does_not_work(name, tmp_path, monkeypatch) -> None:
         with pytest.warns(UserWarning, match="does not work .* NumPy computes now"):
             assert find_library("auto", X) == Library("numpy", "cpu")
         assert find_library("numpy", X) == Library("numpy", "cpu")
-        with pytest.raises(RuntimeError, match="nvidia-smi.*numpy") as caught:
+        with pytest.raises(RuntimeError, match=r"nvidia-smi.*numpy") as caught:
             find_library("cupy", X)
         assert caught.value.__cause__ is not None
         assert to_host(X) is X
