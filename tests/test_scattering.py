@@ -270,6 +270,7 @@ class TestInvariance:
         assert_allclose(found, expected, rtol=transformer.tol)
 
 
+@pytest.mark.filterwarnings("ignore::skscatharm.StructureWarning")
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

@@ -55,7 +55,7 @@ class TestTolerance:
         assert falls([r.cut(degree) for r in rules])
         assert falls([r.wavelet_cut(degree) for r in rules])
         assert falls([r.smoothing_cut(degree) for r in rules])
-        assert falls([r.coarse_margin(degree) for r in rules])
+        assert falls([r.coarse_margin(degree, 0.5) for r in rules])
 
     def test_coarse_and_spectral_steps(self, degree, softness) -> None:
         rules = self.rules(softness)
@@ -73,7 +73,7 @@ class TestOtherArguments:
         assert rises([r.margin(degree) for degree in degrees])
         assert rises([r.cut(degree) for degree in degrees])
         assert rises([r.wavelet_cut(degree) for degree in degrees])
-        assert rises([r.coarse_margin(degree) for degree in degrees])
+        assert rises([r.coarse_margin(degree, 0.5) for degree in degrees])
         assert falls([r.spectral_step(degree) for degree in degrees])
         assert falls([r.coarse_step(degree, 0.5, 0.44) for degree in degrees])
         assert r.cut(3) > r.margin(3)
