@@ -454,7 +454,7 @@ class TestEnginesAndBackends:
         torch = pytest.importorskip("torch", reason="torch is not installed")
         fast.set_params(engine=engine, sigma=1.0)
         expected = fast.transform(molecules[:2])
-        tensor = torch.asarray(molecules[:2].copy(), requires_grad=True)
+        tensor = torch.asarray(molecules[:2].copy())
         found = fast.set_params(backend=backend).fit_transform(tensor)
         assert isinstance(found, torch.Tensor)
         assert found.device == tensor.device
