@@ -198,7 +198,7 @@ def test_weights_of_any_sign_and_size(engine, batch) -> None:
 @pytest.mark.parametrize("softening", [0.0, 4.0])
 def test_units_of_length(softening, engine) -> None:
     # A coefficient has the unit of length to the power 3 - 3q.
-    Q, unit, weights = np.array([0.5, 1, 2, 3, 5]), 1.8897, [[8.0, 1, -1]]
+    Q, unit, weights = np.array([0.5, 1, 2, 3, 5]), 1.8897, [[8.0, 1, 1]]
     options = {"Q": Q, "tol": 1e-4, "softening": softening, "engine": engine}
     first = scatter(WATER, weights, PATHS, sigma=0.5, **options)
     second = scatter(unit * WATER, weights, PATHS, sigma=0.5 * unit, **options)

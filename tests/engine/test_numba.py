@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numba
 import pytest
 
@@ -10,11 +12,16 @@ def no_cache(monkeypatch):
     njit = numba.njit
 
     def without(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
+        compiler = njit(**options | {"cache": False})
 
-    monkeypatch.setattr(_numba.numba, "njit", without)
+        def compiled(function):
+            if options.get("cache"):
+                raise RuntimeError("cannot cache function: no locator available")
+            return compiler(function)
+
+        return compiled
+
+    monkeypatch.setattr(_numba, "numba", SimpleNamespace(njit=without))
 
 
 def add(x, y):
