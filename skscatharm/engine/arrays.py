@@ -1,5 +1,7 @@
 """Array libraries: the one place that tells them apart."""
 
+import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -9,7 +11,6 @@ import scipy.fft
 from array_api_compat import (
     array_namespace,
     device,
-    is_cupy_array,
     is_numpy_namespace,
     is_torch_array,
 )
@@ -101,18 +102,19 @@ def find_library(backend: str, X: Any) -> Library:
     ImportError
         If the library is not installed.
     RuntimeError
-        If CuPy finds no device.
+        If CuPy finds no device or does not work.
+
+    Warns
+    -----
+    UserWarning
+        If "auto" finds a CuPy that does not work.
     """
     if backend == "auto":
-        if is_torch_array(X) and X.is_cuda:
-            backend = "torch"
-        else:
-            backend = "numpy" if _cupy_is_missing() else "cupy"
+        backend = "torch" if is_torch_array(X) and X.is_cuda else _cupy_or_numpy()
     if backend == "cupy":
-        if error := _cupy_is_missing():
-            raise error
+        _check_cupy()
         current = _compatible("cupy").cuda.Device()
-        return Library("cupy", (X.device if is_cupy_array(X) else current).id)
+        return Library("cupy", (X.device if _is_cupy_array(X) else current).id)
     if backend == "torch":
         try:
             torch = import_module("torch")
@@ -126,22 +128,49 @@ def find_library(backend: str, X: Any) -> Library:
     return Library("numpy", "cpu")
 
 
-def _cupy_is_missing() -> Exception | None:
-    """Say why CuPy cannot compute, or None if it can."""
+def _cupy_or_numpy() -> str:
+    """Choose CuPy if it can compute; warn if it is there but does not work."""
+    try:
+        _check_cupy()
+    except ImportError:
+        return "numpy"
+    except RuntimeError as error:
+        if error.__cause__ is not None:
+            # The line that calls fit or transform, which scikit-learn wraps.
+            warnings.warn(f"{error} NumPy computes now.", stacklevel=6)
+        return "numpy"
+    return "cupy"
+
+
+def _check_cupy() -> None:
+    """Raise if CuPy cannot compute."""
+    extras = "`pip install '.[cuda12]'` or `'.[cuda13]'`"
     otherwise = "or choose backend='numpy'."
     try:
-        cupy = import_module("cupy")
-    except ImportError:
-        return ImportError(
-            "backend='cupy' needs CuPy: install it with `pip install "
-            f"'skscatharm[cuda12]'` or `[cuda13]`, after the CUDA driver, {otherwise}"
+        found = import_module("cupy").cuda.is_available()
+        if found:
+            _compatible("cupy")  # fails with versions that lack functions
+    except Exception as error:  # drivers and libraries that do not fit raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise ImportError(
+                f"backend='cupy' needs CuPy: install it with {extras}, after the CUDA "
+                f"driver, {otherwise}"
+            ) from error
+        raise RuntimeError(
+            f"CuPy is installed but does not work ({error!r}): check the driver with "
+            f"`nvidia-smi`, install CuPy again with {extras}, {otherwise}"
+        ) from error
+    if not found:
+        raise RuntimeError(
+            "backend='cupy' needs a CUDA device, and CuPy finds none: check the driver "
+            f"with `nvidia-smi`, and CUDA_VISIBLE_DEVICES, {otherwise}"
         )
-    if cupy.cuda.is_available():
-        return None
-    return RuntimeError(
-        "backend='cupy' needs a CUDA device, and CuPy finds none: check the driver "
-        f"with `nvidia-smi`, and CUDA_VISIBLE_DEVICES, {otherwise}"
-    )
+
+
+def _is_cupy_array(array: Any) -> bool:
+    # A CuPy that does not work may lack even its type of arrays.
+    cupy_array = getattr(sys.modules.get("cupy"), "ndarray", None)
+    return isinstance(cupy_array, type) and isinstance(array, cupy_array)
 
 
 def fft_namespace(xp: Any) -> Any:
@@ -157,7 +186,7 @@ def to_host(array: Any) -> Any:
     ValueError
         If PyTorch would expect a gradient.
     """
-    if is_cupy_array(array):
+    if _is_cupy_array(array):
         return array.get()
     if is_torch_array(array):
         if array.requires_grad and import_module("torch").is_grad_enabled():
@@ -178,7 +207,7 @@ def to_numpy(array: Any) -> NDArray[np.float64]:
 
 def to_library_of(X: Any, array: NDArray[np.float64]) -> Any:
     """Turn an array into one of the library of `X`, on its device."""
-    if is_cupy_array(X) or is_torch_array(X):
+    if _is_cupy_array(X) or is_torch_array(X):
         return array_namespace(X).asarray(array, device=device(X))
     return array
 

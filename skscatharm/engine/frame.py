@@ -71,7 +71,7 @@ class Frame:
 
 def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:
     axes = np.stack(list(_possible_axes(centred)))
-    size = max(float(np.abs(centred).max()), 1e-12)
+    size = max(float(np.linalg.norm(centred, axis=1).max()), 1e-12)
     phases = np.einsum("ni,fik,k->fn", centred / size, axes, _DIRECTION)
     scores: _Array = np.asarray(np.sin(phases + 0.4) @ charges)
     best = scores.max()

@@ -16,7 +16,7 @@ def no_cupy(request, monkeypatch):
     """A computer where CuPy cannot compute, and what is raised there."""
     if request.param == "missing":
         monkeypatch.setitem(sys.modules, "cupy", None)
-        return ImportError, r"pip install 'skscatharm\[cuda12\]'"
+        return ImportError, r"pip install '\.\[cuda12\]'"
     cuda = SimpleNamespace(is_available=lambda: False)
     cupy = SimpleNamespace(cuda=cuda, ndarray=type(None))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -28,6 +28,42 @@ def test_cupy_cannot_compute(no_cupy) -> None:
     assert find_library("auto", X) == Library("numpy", "cpu")
     with pytest.raises(error, match=message):
         find_library("cupy", X)
+
+
+BROKEN = {
+    "AttributeError at import": "raise AttributeError('_ARRAY_API not found')",
+    "RuntimeError at import": "raise RuntimeError('no libnvrtc')",
+    "ImportError at import": "raise ImportError('libcuda.so.1: cannot open')",
+    "dependency": "import fastrlock_that_is_missing",
+    "driver": (
+        "ndarray = type('ndarray', (), {})\n"
+        "class cuda:\n"
+        "    def is_available():\n"
+        "        raise RuntimeError('cudaErrorInsufficientDriver')\n"
+    ),
+    "too old": "class cuda: pass",
+    "too old to compute": "class cuda:\n    def is_available(): return True\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_cupy_does_not_work(name, tmp_path, monkeypatch) -> None:
+    (tmp_path / "cupy.py").write_text(BROKEN[name])
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [m for m in sys.modules if m.partition(".")[0] == "cupy"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "array_api_compat.cupy", raising=False)
+    try:
+        with pytest.warns(UserWarning, match="does not work .* NumPy computes now"):
+            assert find_library("auto", X) == Library("numpy", "cpu")
+        assert find_library("numpy", X) == Library("numpy", "cpu")
+        with pytest.raises(RuntimeError, match=r"nvidia-smi.*numpy") as caught:
+            find_library("cupy", X)
+        assert caught.value.__cause__ is not None
+        assert to_host(X) is X
+        assert to_library_of(X, X) is X
+    finally:
+        sys.modules.pop("cupy", None)
 
 
 def test_torch_is_missing(monkeypatch) -> None:

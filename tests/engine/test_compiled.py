@@ -48,27 +48,68 @@ def test_atom_terms(degree, rng) -> None:
         assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("low", [0.0, 0.8])
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 3e-6), ("float64", 1e-12)])
-def test_pool(dtype, rtol, low, rng) -> None:
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_sum_of_squares(dtype, rtol, rng) -> None:
     components = [
         (rng.normal(size=(7, k)).astype(dtype), rng.normal(size=(k, 50)).astype(dtype))
         for k in (3, 6, 3)
     ]
-    weights = rng.uniform(size=50).astype(dtype)
-    exponents = np.array([0.5, 1, 1.5, 2, 3, 4])
     field = np.stack([a.astype(float) @ b.astype(float) for a, b in components])
-    epsilon = low * np.arange(1.0, 8)
-    root = np.sqrt((field**2).sum(axis=0) + epsilon[:, None] ** 2)
-    modulus = root - epsilon[:, None]
-    powers = exponents[:, None, None]
-    expected = (root**powers - epsilon[:, None] ** powers) @ weights
-    expected[[2, 5]] *= 4.0 ** -exponents[[2, 5], None]  # amplitude
+    expected = (field**2).sum(axis=0) + 0.25
     for module in (compiled, portable):
-        found, integrals = module.pool(components, weights, exponents, 4.0, epsilon)
-        assert found.dtype == integrals.dtype == dtype
-        assert_allclose(found, modulus, rtol=10 * rtol)
-        assert_allclose(integrals, expected, rtol=rtol)
+        found = module.sum_of_squares(components, 0.25)
+        assert found.dtype == dtype
+        assert_allclose(found, expected, rtol=rtol)
+
+
+EXPONENTS = np.array([0.5, 1, 1.5, 2, 2.5, 3, 4, 7, 32])
+
+
+class TestIntegratePowers:
+    """Of moduli over many orders of magnitude."""
+
+    @staticmethod
+    def expected(squared, weights, scales, epsilon):
+        root = np.sqrt(squared + epsilon[:, None] ** 2)
+        with np.errstate(divide="ignore"):  # log1p(infinity) where nothing is soft
+            ratio = np.log1p(squared / epsilon[:, None] ** 2)
+        powers = [
+            (root * s) ** q * -np.expm1(-q / 2 * ratio) @ weights
+            for q, s in zip(EXPONENTS, scales, strict=True)
+        ]
+        return squared / (root + epsilon[:, None]), np.stack(powers)
+
+    @pytest.mark.parametrize("low", [0.0, 1e-4, 0.8, 1e3])
+    @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])
+    def test_compiled_and_portable(self, dtype, rtol, low, rng) -> None:
+        squared = (10 ** rng.uniform(-6, 2, size=(7, 50))).astype(dtype)
+        weights = rng.uniform(size=50).astype(dtype)
+        epsilon = low * np.arange(1.0, 8)
+        scales = np.where(EXPONENTS > 3, 0.1, 1.0)
+        modulus, integrals = self.expected(
+            squared.astype(float), weights.astype(float), scales, epsilon
+        )
+        largest = np.finfo(dtype).max
+        held = np.isfinite(integrals) & (integrals < largest) & (integrals > 1e-30)
+        assert held.sum() > 50
+        for module in (compiled, portable):
+            with np.errstate(over="ignore"):
+                found, sums = module.integrate_powers(
+                    squared, weights, EXPONENTS, scales, epsilon
+                )
+            assert found.dtype == sums.dtype == dtype
+            assert_allclose(found, modulus, rtol=rtol)
+            assert_allclose(sums[held], integrals[held], rtol=5 * rtol)
+
+    def test_zeros(self) -> None:
+        squared, weights = np.zeros((2, 5)), np.ones(5)
+        for epsilon in (np.zeros(2), np.ones(2)):
+            for module in (compiled, portable):
+                found, sums = module.integrate_powers(
+                    squared, weights, EXPONENTS, np.ones(len(EXPONENTS)), epsilon
+                )
+                assert_array_equal(found, 0)
+                assert_allclose(sums, 0, atol=1e-16)
 
 
 def test_spread(rng) -> None:

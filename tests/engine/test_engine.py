@@ -1,5 +1,6 @@
+import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from skscatharm.engine import find_engine, fourier, scattering_batch
 from skscatharm.engine.arrays import Library
@@ -27,82 +28,81 @@ def test_find_engine(engine, library, expected) -> None:
     assert find_engine(engine, library) == expected
 
 
+@pytest.fixture(scope="module")
+def batch(molecules):
+    structures = check_structures(molecules)
+    weights = channel_weights(resolve_channels(["nuclear"]), structures)
+    return structures, weights
+
+
+def compute(batch, library, engine="fourier"):
+    paths = tuple(scattering_paths(1, 1, 2))
+    transform = Transform(paths, (1.0, 2.0), 0.8, 1e-3, 0.0, "float64", engine)
+    return scattering_batch(*batch, transform, library)
+
+
+@pytest.mark.parametrize("engine", ["separable", "fourier"])
+def test_settings_of_numpy_for_errors_do_not_matter(engine, batch) -> None:
+    part = batch[0][:2], batch[1][:2]
+    expected = compute(part, CPU, engine)
+    with np.errstate(all="raise"):
+        assert_array_equal(compute(part, CPU, engine), expected)
+
+
 class TestBatches:
     """On a device, as many molecules at a time as there is memory for."""
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def batch(molecules):
-        structures = check_structures(molecules)
-        weights = channel_weights(resolve_channels(["nuclear"]), structures)
-        return structures, weights
-
-    @pytest.fixture(scope="class")
-    @staticmethod
     def expected(batch):
-        return TestBatches.compute(batch, CPU)
-
-    @staticmethod
-    def compute(batch, library):
-        transform = Transform(
-            tuple(scattering_paths(1, 1, 2)),
-            (1, 2),
-            0.8,
-            1e-3,
-            0.0,
-            "float64",
-            "fourier",
-        )
-        return scattering_batch(*batch, transform, library)
+        return compute(batch, CPU)
 
     @pytest.fixture
     def sizes(self, monkeypatch):
         """Sizes of the batches that are computed from now on."""
+        return self.limit(monkeypatch, np.inf)
+
+    @staticmethod
+    def limit(monkeypatch, largest):
+        """Let memory run out for batches larger than this; return sizes of batches."""
         sizes = []
-        compute = fourier.scattering
+        original = fourier.FourierEngine._compute
 
-        def scattering(positions, *args, **options):
-            sizes.append(len(positions))
-            return compute(positions, *args, **options)
+        def record(engine, job, frames, weights, part):
+            sizes.append(len(part))
+            if len(part) > largest:
+                raise MemoryError
+            return original(engine, job, frames, weights, part)
 
-        monkeypatch.setattr(fourier, "scattering", scattering)
+        monkeypatch.setattr(fourier.FourierEngine, "_compute", record)
         return sizes
 
     def test_cpu_takes_one_after_another(self, batch, sizes) -> None:
-        self.compute(batch, CPU)
+        compute(batch, CPU)
         assert sizes == [1] * 20
 
-    @pytest.mark.parametrize(
-        ("free", "largest"), [(2**36, 20), (2**24, 10), (2**22, 2), (0, 1)]
-    )
-    def test_memory_decides(
-        self, free, largest, batch, expected, sizes, monkeypatch
-    ) -> None:
+    @pytest.mark.parametrize("free", [2**36, 2**24, 2**22, 0])
+    def test_memory_decides(self, free, batch, expected, sizes, monkeypatch) -> None:
         monkeypatch.setattr(Library, "free_memory", lambda library: free)
-        assert_allclose(self.compute(batch, DEVICE), expected, rtol=1e-6)
-        assert max(sizes) <= largest
+        assert_allclose(compute(batch, DEVICE), expected, rtol=1e-9)
         assert sum(sizes) == 20
+        if free == 0:
+            assert sizes == [1] * 20
+        elif free == 2**36:
+            # Molecules of like spacing.
+            assert max(sizes) > 5
+        else:
+            assert 1 < max(sizes) <= free / 2**20
 
     def test_running_out_of_memory(self, batch, expected, monkeypatch) -> None:
-        sizes = []
-        compute = fourier.scattering
-
-        def scattering(positions, *args, **options):
-            sizes.append(len(positions))
-            if len(positions) > 3:
-                raise MemoryError
-            return compute(positions, *args, **options)
-
-        monkeypatch.setattr(fourier, "scattering", scattering)
+        sizes = self.limit(monkeypatch, 3)
         monkeypatch.setattr(Library, "free_memory", lambda library: 2**36)
-        assert_allclose(self.compute(batch, DEVICE), expected, rtol=1e-6)
-        assert sizes[:4] == [20, 10, 5, 2]
+        assert_allclose(compute(batch, DEVICE), expected, rtol=1e-9)
+        assert sum(size for size in sizes if size <= 3) == 20
+        assert max(sizes) > 3
 
     def test_molecule_too_large_for_the_memory(self, batch, monkeypatch) -> None:
-        def scattering(*args, **options):
-            raise MemoryError
-
-        monkeypatch.setattr(fourier, "scattering", scattering)
+        self.limit(monkeypatch, 0)
         monkeypatch.setattr(Library, "free_memory", lambda library: 2**36)
         with pytest.raises(MemoryError):
-            self.compute(batch, DEVICE)
+            compute(batch, DEVICE)

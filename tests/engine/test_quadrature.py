@@ -1,16 +1,16 @@
-from itertools import product
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.spatial.transform import Rotation
 
+from skscatharm.engine.accuracy import Accuracy
+from skscatharm.engine.frame import Frame
 from skscatharm.engine.quadrature import (
+    SHIFT,
     coarse_grid,
+    coarse_points,
     fine_grid,
-    fine_step,
-    margin,
-    principal_axes,
+    kink_grid,
+    kink_step,
     tensor_grid,
 )
 
@@ -18,99 +18,116 @@ WIDTH = 0.31
 
 
 @pytest.fixture
-def positions() -> np.ndarray:
-    return principal_axes(np.random.default_rng(0).uniform(-3, 3, size=(12, 3)))
+def frame() -> Frame:
+    positions = np.random.default_rng(0).uniform(-3, 3, size=(12, 3))
+    return Frame(positions, np.ones(12))
 
 
 def integrate(values: np.ndarray, grid) -> float:
     return np.einsum("xyz,x,y,z->", values, *(axis.weights for axis in grid))
 
 
+def gaussian(grid, centre, q: float, width: float = WIDTH) -> np.ndarray:
+    x, y, z = (
+        np.exp(-q * ((axis.points - r) / width) ** 2 / 2)
+        for axis, r in zip(grid, centre, strict=True)
+    )
+    return np.einsum("x,y,z->xyz", x, y, z)
+
+
 @pytest.mark.parametrize("step", [0.3, 0.65])
 @pytest.mark.parametrize("q", [0.5, 1, 2, 3])
-def test_gaussians_anywhere_are_integrated_exactly(q, step, positions) -> None:
-    grid = tensor_grid(positions, WIDTH, step, margin(0, 2e-4, 0.0), 0.85, 1.5)
-    for centre in positions:
-        x, y, z = (
-            np.exp(-q * ((axis.points - r) / WIDTH) ** 2 / 2)
-            for axis, r in zip(grid, centre, strict=True)
-        )
-        integral = integrate(np.einsum("x,y,z->xyz", x, y, z), grid)
+def test_gaussians_anywhere_are_integrated_exactly(q, step, frame) -> None:
+    margin = Accuracy(2e-4).margin(0)
+    grid = tensor_grid(frame.positions, WIDTH, step, margin, 0.85, 1.5)
+    for centre in frame.positions:
+        integral = integrate(gaussian(grid, centre, q), grid)
         assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=1e-5)
 
 
-def test_step_among_the_atoms_and_beyond(positions) -> None:
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize(("largest", "q"), [(4, 0.5), (4, 4), (32, 17), (32, 32)])
+def test_tolerance_is_kept_for_gaussians(largest, q, tol, frame) -> None:
+    grid = fine_grid(frame, WIDTH, 1, 0, Accuracy(tol, exponent=largest))
+    for centre in frame.positions[:4]:
+        integral = integrate(gaussian(grid, centre, q), grid)
+        assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=tol)
+
+
+def test_step_among_the_atoms_and_beyond(frame) -> None:
     for axis, extent in zip(
-        tensor_grid(positions, WIDTH, 0.4, 7, 0.85, 1.5),
-        np.abs(positions).max(axis=0),
+        tensor_grid(frame.positions, WIDTH, 0.4, 7, 0.85, 1.5),
+        frame.half_lengths,
         strict=True,
     ):
         steps = np.diff(axis.points) / WIDTH
         middle = np.abs(axis.points[:-1]) < extent
         assert_allclose(steps[middle], 0.4, rtol=0.05)
         assert_allclose(steps[[0, -1]], 0.85, rtol=0.05)
-        assert np.abs(axis.points).max() > extent + 6 * WIDTH
+        assert extent + 6 * WIDTH < np.abs(axis.points).max() <= extent + 7 * WIDTH
 
 
-def test_coarse_grid_is_coarser_than_a_fine_one(positions) -> None:
-    fine = fine_grid(positions, 1, 3, WIDTH, 2e-4, 0.0)
-    coarse = coarse_grid(positions, 1.3 * WIDTH, 1.1 * WIDTH)
-    for f, c in zip(fine, coarse, strict=True):
-        assert len(c.points) < 0.75 * len(f.points)
+def test_a_sharper_turn_of_the_step(frame) -> None:
+    slow, sharp = (
+        tensor_grid(frame.positions, WIDTH, 0.4, 7, 0.85, 1.5, sharpness)
+        for sharpness in (2.0, 0.5)
+    )
+    for a, b in zip(slow, sharp, strict=True):
+        steps = [np.diff(axis.points) / WIDTH for axis in (a, b)]
+        between = [np.count_nonzero((s > 0.45) & (s < 0.8)) for s in steps]
+        assert between[0] > 2 * between[1]
 
 
-def test_steps_shrink_with_the_tolerance() -> None:
-    for order in (1, 2):
-        for degree in (1, 2, 3, 4):
-            assert_allclose(
-                fine_step(order, degree, WIDTH, 2e-4, 0.0),
-                fine_step(order, degree, WIDTH, 2e-5, 0.0) * 10**0.27,
-            )
-            assert_allclose(
-                fine_step(order, degree, WIDTH, 5e-5, 4.0),
-                fine_step(order, degree, WIDTH, 5e-6, 4.0) * 10**0.15,
-            )
+def test_no_point_comes_near_the_centre() -> None:
+    frame = Frame(np.zeros((1, 3)), np.ones(1))
+    for axis in fine_grid(frame, WIDTH, 1, 2, Accuracy(1e-4)):
+        step = np.diff(axis.points).min()
+        assert_allclose(np.abs(axis.points).min(), SHIFT * step, rtol=1e-2)
 
 
-def test_softening_allows_larger_steps() -> None:
-    for order, degree in product((1, 2), (1, 2, 3, 4)):
-        softenings = (0.0, 0.1, 0.5, 1.0, 4.0, 20.0)
-        steps = [fine_step(order, degree, WIDTH, 1e-5, s) for s in softenings]
-        assert steps == sorted(steps)
-        assert steps[-1] == steps[-2] > 1.2 * steps[0]
-        assert steps[1] == steps[0]
-    assert fine_step(1, 0, WIDTH, 1e-5, 4.0) == fine_step(1, 0, WIDTH, 1e-5, 0.0)
+def test_coarse_grid_is_coarser_than_a_fine_one(frame) -> None:
+    accuracy = Accuracy(1e-5, 0.4)
+    fine = fine_grid(frame, WIDTH, 1, 3, accuracy)
+    coarse = coarse_grid(frame, WIDTH, 2 * WIDTH, 3, accuracy)
+    coarser = coarse_grid(frame, WIDTH, 4 * WIDTH, 3, accuracy)
+    for f, c, cc in zip(fine, coarse, coarser, strict=True):
+        assert len(cc.points) < len(c.points) < len(f.points)
+        assert np.diff(cc.points).max() > 1.5 * np.diff(c.points).max()
 
 
-@pytest.mark.parametrize("softening", [1e-3, 0.5, 4.0])
-def test_margin_leaves_nothing_of_softened_moduli(softening) -> None:
-    # In units of the largest modulus of an atom of weight 1; this atom has 4.
-    r = np.linspace(0, 12, 120_001)
-    for degree in (1, 3, 6):
-        field = r**degree * np.exp(-(r**2) / 2)
-        squared = (4 * field / field.max()) ** 2
-        ratio = squared / softening**2
-        for q in (0.5, 1, 3):
-            powers = r * np.expm1(q / 2 * np.log1p(ratio))
-            outside = powers[r > margin(degree, 1e-5, softening)].sum() / powers.sum()
-            assert outside < 1e-5
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_points_of_a_coarse_grid_are_estimated(tol, degree, frame) -> None:
+    accuracy = Accuracy(tol)
+    grid = coarse_grid(frame, WIDTH, 2 * WIDTH, degree, accuracy)
+    n = np.prod([float(len(axis.points)) for axis in grid])
+    estimate = coarse_points(frame, WIDTH, 2 * WIDTH, degree, accuracy)
+    assert 0.7 * estimate < n < 1.1 * estimate
 
 
-def test_margin_leaves_nothing_outside() -> None:
-    r = np.linspace(0, 40, 400_001)
-    for degree in (0, 1, 3, 6):
-        field = r ** (1 + degree / 2) * np.exp(-(r**2) / 4)
-        outside = field[r > margin(degree, 2e-4, 0.0)].sum() / field.sum()
-        assert outside == pytest.approx(1.5e-5, rel=1e-2)
+class TestKinks:
+    def test_atoms_of_the_same_sign_have_none(self, frame) -> None:
+        accuracy = Accuracy(1e-5, signed=True)
+        weights = -np.ones(12)
+        weights[3] = 0
+        step = kink_step(frame.positions, weights, WIDTH, 0.16, accuracy)
+        assert step == accuracy.step(1, 0, np.inf)
 
+    def test_the_pair_that_needs_the_smallest_step_decides(self, frame) -> None:
+        accuracy = Accuracy(1e-5, signed=True)
+        weights = np.zeros(12)
+        weights[[1, 5, 7]] = 1, -1, -1
+        r = frame.positions
+        distances = np.linalg.norm(r[[5, 7]] - r[1], axis=1) / WIDTH
+        step = kink_step(r, weights, WIDTH, 0.02, accuracy)
+        assert step == accuracy.kink_step(0.02, distances)
+        assert step < accuracy.step(1, 0, np.inf)
 
-@pytest.mark.parametrize("mirror", [1, -1])
-def test_principal_axes_do_not_depend_on_orientation(mirror, positions) -> None:
-    turned = mirror * Rotation.random(None, 0).apply(positions) + [1, 2, 3]
-    assert_allclose(principal_axes(turned), positions, atol=1e-9)
-
-
-def test_principal_axes_make_the_box_small() -> None:
-    rod = np.outer(np.linspace(-5, 5, 11), [1, 1, 1])
-    extent = np.ptp(principal_axes(rod), axis=0)
-    assert_allclose(extent, [10 * np.sqrt(3), 0, 0], atol=1e-9)
+    def test_the_grid_is_uniform(self) -> None:
+        frame = Frame(np.array([[0, 0, 0], [0, 0, 0.8]]), np.array([1, 2]))
+        weights = np.array([1.0, -1.0])
+        accuracy = Accuracy(1e-5, signed=True)
+        step = kink_step(frame.positions, weights, WIDTH, 0.16, accuracy)
+        for axis in kink_grid(frame, weights, WIDTH, 0.16, accuracy):
+            assert_allclose(np.diff(axis.points), step * WIDTH)
+            assert_allclose(axis.weights, step * WIDTH)

@@ -134,6 +134,7 @@ def two_atoms(distance, weights, path, degree, q, sigma, softening=0.0, n=90):
         for start, stop in ((-reach, 0), (0, d), (d, d + reach)):
             z = np.linspace(start + tiny, stop - tiny, 1001)
             values = ratio(z)
+            roots += z[values == 0].tolist()
             roots += [
                 brentq(ratio, z[i], z[i + 1], xtol=1e-15)
                 for i in np.flatnonzero(values[:-1] * values[1:] < 0)
