@@ -16,7 +16,7 @@ from skscatharm._compat import Interval, Options, StrOptions, _fit_context
 from skscatharm.batches import in_batches
 from skscatharm.engine import (
     check_accuracy,
-    check_memory,
+    check_molecules,
     find_engine,
     scattering_batch,
 )
@@ -340,7 +340,7 @@ class _Task:
         check_accuracy(self.transform)
         structures = check_structures(self.X)
         weights = channel_weights(self.tables, structures)
-        check_memory(structures, weights, self.wider, self.library)
+        check_molecules(structures, weights, self.wider, self.library)
         return structures, weights
 
     @property

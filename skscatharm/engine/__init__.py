@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm._threads import one_blas_thread
-from skscatharm.engine.accuracy import check_accuracy
+from skscatharm.engine.accuracy import check_accuracy, check_signs
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.protocol import Atoms, Engine
@@ -17,7 +17,7 @@ from skscatharm.transform.transform import Transform
 
 __all__ = [
     "check_accuracy",
-    "check_memory",
+    "check_molecules",
     "find_engine",
     "make_engine",
     "scattering_batch",
@@ -44,19 +44,22 @@ def make_engine(transform: Transform, library: Library) -> Engine:
     return _ENGINES[transform.engine](transform, library)
 
 
-def check_memory(
+def check_molecules(
     structures: Sequence[Structure],
     weights: Sequence[NDArray[np.float64]],
     transform: Transform,
     library: Library,
 ) -> None:
-    """Raise if a molecule is too large for the memory.
+    """Raise if a molecule is too large, or its densities cancel.
 
     Raises
     ------
     ValueError
         The message names the molecule, and says what to change.
     """
+    for i, (structure, rows) in enumerate(zip(structures, weights, strict=True)):
+        if np.any(rows < 0):
+            check_signs(i, structure.positions, rows, transform)
     engine = make_engine(transform, library)
     sizes = np.array([np.ptp(s.positions, axis=0).max() for s in structures])
     # Few molecules, if any, are so large that it takes a closer look.

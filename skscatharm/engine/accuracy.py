@@ -23,7 +23,7 @@ Rounding
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, e, exp, log, log2, log10, pi, sqrt
+from math import ceil, e, exp, hypot, log, log2, log10, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ __all__ = [
     "SMOOTHING",
     "Accuracy",
     "check_accuracy",
+    "check_signs",
     "exponent_classes",
     "weight_classes",
 ]
@@ -62,14 +63,16 @@ _HARD_CROWDED = {1: (0.31, 0.40, 0.32, 0.33), 2: (0.40, 0.46, 0.44, 0.37)}
 _CROWDED = {1: 2.7, 2: 1.55}  # distance of neighbours in widths
 # Softened moduli: errors are A exp(-c / h), with A and c by order and degree.
 _SOFT = {
-    1: ((0.03, 2.9), (0.02, 2.8), (0.0031, 2.06), (0.008, 2.06)),
-    2: ((0.1, 5.0), (0.15, 5.0), (0.15, 5.0), (0.9, 5.0)),
+    1: ((0.0075, 2.08), (0.02, 2.8), (0.0031, 2.06), (0.008, 2.06)),
+    2: ((0.013, 3.1), (0.15, 5.0), (0.15, 5.0), (0.9, 5.0)),
 }
 _SOFT_GROWTH = 0.5  # of A in order 2, for each degree beyond 4
-_SOFT_SHARE = 0.3  # of the tolerance
+_SOFT_SHARE = 0.5  # of the tolerance
 # Softening divided by the largest weight, from which this is true. Steps shrink with
 # this power of less.
-_SOFTNESS, _SOFTNESS_POWER = 0.4, 0.25
+_SOFTNESS, _SOFTNESS_POWER = 0.4, {1: 0.25, 2: 0.5}
+# Fields of neighbouring atoms add up, and are softened the less.
+_OVERLAP = 1.7
 _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
 
 #: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
@@ -78,9 +81,9 @@ SMOOTHING = sqrt(3 / 8)
 
 # The kernel that rounds kinks on surfaces: its order and width, for small and large
 # tolerances, where a density is as large as the sum of its moduli. It is smaller where
-# there is cancellation, down to a part.
+# there is cancellation; more than this is refused.
 _FINE_KERNEL, _ROUGH_KERNEL, _ROUGH_TOL = (6, 0.16), (3, 0.2), 1e-4
-_LEAST_KINK_RATIO = 0.05
+_LEAST_BALANCE = 0.05
 
 #: Exponents above this are computed in double precision.
 DOUBLE = 4.0
@@ -119,7 +122,8 @@ class Accuracy:
         amplitude, rate = _DEGREE_0
         step = rate / max(log(amplitude / self.tol), 0.1)
         if degree > 0:
-            step = max(self._hard(order, degree, crowding), self._soft(order, degree))
+            soft = self._soft(order, degree, crowding)
+            step = max(self._hard(order, degree, crowding), soft)
         # The field to the power q is narrower than the field.
         return min(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
 
@@ -133,7 +137,7 @@ class Accuracy:
     def outer_step(self, order: int, degree: int, crowding: float) -> float:
         """Return the step far from the atoms, in widths."""
         step = self.step(order, degree, crowding)
-        if degree > 0 and step <= self._soft(order, degree):
+        if degree > 0 and step <= self._soft(order, degree, crowding):
             return min(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
         loose = _HARD_OUTER_STEP * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
         return max(step, min(loose, _HARD_OUTER_STEP if degree else step))
@@ -148,12 +152,13 @@ class Accuracy:
         step = table[order][min(degree, 4) - 1]
         return step * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
 
-    def _soft(self, order: int, degree: int) -> float:
+    def _soft(self, order: int, degree: int, crowding: float) -> float:
         amplitude, rate = _SOFT[order][min(degree, 4) - 1]
         if order == 2:
             amplitude *= exp(_SOFT_GROWTH * max(degree - 4, 0))
         step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
-        return step * min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER
+        softness = self.softness / (1 + _OVERLAP / crowding**3)
+        return step * min(softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER[order]
 
     def margin(self, degree: int) -> float:
         r"""Return how far the grid reaches beyond the atoms, in widths.
@@ -197,10 +202,7 @@ class Accuracy:
 
         Where densities nearly cancel, it has to be small.
         """
-        squares = squareform(pdist(positions, "sqeuclidean"))
-        gaussians = np.exp(-squares / (2 * width**2))
-        ratio = np.abs(gaussians @ weights) / (gaussians @ np.abs(weights))
-        return self.kink_kernel[1] * max(float(ratio.max()), _LEAST_KINK_RATIO)
+        return self.kink_kernel[1] * _balance(positions, weights, width)
 
     def kink_step(self, rounding: float, distances: _Array) -> float:
         r"""Return the step that samples the rounded kinks of a density, in widths.
@@ -224,7 +226,8 @@ class Accuracy:
         decay = 0.0
         if degree > 0:
             _, decay = _SOFT[1][min(degree, 4) - 1]
-            decay *= min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER / (2 * pi)
+            decay *= min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER[1]
+            decay /= 2 * pi
         share = _ALIAS_SHARE * self.tol
         step = _coarse_step(degree, width / next_scale, decay, share)
         return step * next_scale
@@ -244,6 +247,47 @@ class Accuracy:
         far = 0.8 * self.margin(degree) + 1.0
         share = min(sqrt(self.tol), 1e-2) / 3 if ratio > 0.25 else _SHARE * self.tol
         return max(_tail(degree, share), far)
+
+
+def _balance(positions: _Array, weights: _Array, width: float) -> float:
+    """What is left of a density, relative to the sum of its moduli, at the atoms."""
+    squares = squareform(pdist(positions, "sqeuclidean"))
+    gaussians = np.exp(-squares / (2 * width**2))
+    ratio = np.abs(gaussians @ weights) / (gaussians @ np.abs(weights))
+    return float(ratio.max())
+
+
+def check_signs(
+    molecule: int, positions: _Array, weights: _Array, transform: Transform
+) -> None:
+    """Raise if densities of both signs cancel too well to be integrated.
+
+    Parameters
+    ----------
+    molecule : int
+        Index, for the message.
+    positions : ndarray of shape (n_atoms, 3)
+    weights : ndarray of shape (n_channels, n_atoms)
+    transform : Transform
+
+    Raises
+    ------
+    ValueError
+        The message names the molecule, and says what to change.
+    """
+    scales = [path.scales[0] for path in transform.paths if path.scales]
+    width = transform.sigma * (hypot(1, 2 ** max(scales)) if scales else 1)
+    for channel in np.flatnonzero(
+        (weights.min(axis=1) < 0) & (weights.max(axis=1) > 0)
+    ):
+        left = _balance(positions, weights[channel], width)
+        if left < _LEAST_BALANCE:
+            raise ValueError(
+                f"Molecule {molecule}: in channel {channel}, weights of both signs "
+                f"nearly cancel at the largest scale ({left:.1g} of their sum is left; "
+                f"the least is {_LEAST_BALANCE:g}). Choose a smaller J or sigma, or "
+                "other weights."
+            )
 
 
 @cache

@@ -48,6 +48,7 @@ class Frame:
     """
 
     def __init__(self, positions: _Array, charges: NDArray[Any]) -> None:
+        self._charges = np.abs(charges)
         mean = positions.mean(axis=0)
         self.rotation = _best_axes(positions - mean, charges)
         turned = (positions - mean) @ self.rotation
@@ -67,6 +68,15 @@ class Frame:
             return inf
         distances, _ = KDTree(self.positions).query(self.positions, k=2)
         return float(np.median(np.asarray(distances)[:, 1]))
+
+    def crowding(self, width: float) -> float:
+        """Return the distance of neighbouring atoms in widths of their fields.
+
+        It is bounded from below: fields of few atoms cannot add up to more than all.
+        """
+        others = self._charges.sum() / self._charges.max() - 1
+        least = others ** (-1 / 3) if others > 0 else inf
+        return max(self.spacing / width, least)
 
 
 def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:

@@ -68,7 +68,7 @@ def fine_grid(
     -------
     Grid
     """
-    crowding = frame.spacing / width
+    crowding = frame.crowding(width)
     return tensor_grid(
         frame.positions,
         width,

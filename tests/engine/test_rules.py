@@ -9,6 +9,7 @@ from skscatharm.engine import check_accuracy
 from skscatharm.engine.accuracy import (
     SMOOTHING,
     Accuracy,
+    check_signs,
     exponent_classes,
     weight_classes,
 )
@@ -274,3 +275,13 @@ class TestCheckAccuracy:
         )
         with pytest.raises(ValueError, match=message):
             self.check(tol=1e-7, dtype="float64", engine="fourier")
+
+
+def test_densities_that_cancel_are_refused() -> None:
+    pair = np.array([[0, 0, 0], [0, 0, 0.8]])
+    weights = np.array([[1.0, 1.0], [1.0, -1.0]])
+    paths = tuple(scattering_paths(1, 0, 1))
+    transform = Transform(paths, (1.0,), 0.5, 1e-4, 0.0, "float64", "separable")
+    check_signs(7, pair, weights, transform)
+    with pytest.raises(ValueError, match=r"Molecule 7: in channel 1, .* smaller J"):
+        check_signs(7, pair / 4, weights, transform)
