@@ -111,7 +111,8 @@ class FourierEngine:
         classes: dict[tuple[float, bool, float, int, int], NDArray[np.bool_]] = {}
         for i, (frame, rows) in enumerate(zip(frames, weights, strict=True)):
             # In steps of a tenth, so that molecules can share their grids.
-            spacing = 1.1 ** floor(log(min(frame.spacing, 1e3)) / log(1.1))
+            spacing = min(frame.spacing / transform.sigma, 1e3)
+            spacing = transform.sigma * 1.1 ** floor(log(spacing) / log(1.1))
             for softness, signed, channels in weight_classes(rows, transform.softening):
                 # The grid of a density that changes sign depends on the molecule.
                 alone = (i, int(channels[0])) if signed else (-1, -1)

@@ -359,12 +359,12 @@ class _Molecule:
         grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
         reach = self.accuracy.margin(degree) * width
         for tile in _tiles(grid, self.frame.positions, reach):
-            wx = self.array(tile.axes[0].weights)
+            wx = tile.axes[0].weights
             for channel, blocks in self._convolved_blocks(smooth, tile, degree, scale):
                 integrals = self._integrals(np.full(len(wx), epsilon[channel]))
                 for block in blocks:
                     integrals.add(block)
-                moments[channel] += integrals.total(wx, 1)[0]
+                moments[channel] += integrals.total(self.array(wx), 1)[0]
         return moments
 
     def _convolved_blocks(

@@ -92,7 +92,7 @@ class TestBatches:
             # Molecules of like spacing.
             assert max(sizes) > 5
         else:
-            assert 1 < max(sizes) <= free / 2**20
+            assert 1 <= max(sizes) <= free / 2**20
 
     def test_running_out_of_memory(self, batch, expected, monkeypatch) -> None:
         sizes = self.limit(monkeypatch, 3)

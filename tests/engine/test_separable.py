@@ -20,8 +20,6 @@ def molecule(molecules):
 @pytest.mark.parametrize("softening", [0.0, 4.0])
 def test_tiles_and_blocks_do_not_matter(softening, molecule, monkeypatch) -> None:
     positions, weights = molecule
-    weights = weights.copy()
-    weights[3, ::2] *= -1
     paths = scattering_paths(2, 2, 2)
     options = {"tol": 1e-3, "softening": softening, "sigma": 0.8, "Q": (0.5, 1, 2, 5)}
     whole = scatter(positions, weights, paths, **options)
