@@ -25,7 +25,7 @@ def column(path, degree, q) -> str:
 
 
 def is_quick(entry, path, degree) -> bool:
-    """Whether a coefficient is tested by default; together they take a minute."""
+    """Whether a coefficient is tested; together they take a minute."""
     atoms = np.array(entry["atoms"])
     if len(atoms) == 2 and not 0.5 < np.linalg.norm(atoms[1, 1:] - atoms[0, 1:]) < 2:
         return False
@@ -35,34 +35,21 @@ def is_quick(entry, path, degree) -> bool:
 
 
 def cases():
-    """Split entries, of few atoms each, into quick and slow tests."""
+    """List entries, of few atoms each, with engines and precisions."""
     result = []
     for i, entry in enumerate(ENTRIES):
-        for quick in (True, False):
-            rows = [
-                row
-                for row in entry["coefficients"]
-                if is_quick(entry, row[0], row[1]) == quick
-            ]
-            kinks = entry["softening"] == 0 and any(
-                degree > 0 for _, degree, *_ in rows
-            )
-            for engine, (dtype, tol) in product(ENGINES, PRECISIONS) if rows else ():
-                # Boxes with the steps that kinks require take minutes.
-                if engine == "fourier" and (kinks or not quick or tol < 1e-5):
-                    continue
-                slow = not quick
-                label = f"{i}-{len(entry['atoms'])}atoms-{entry['softening']:g}"
-                param = pytest.param(
-                    entry,
-                    rows,
-                    engine,
-                    dtype,
-                    tol,
-                    id=f"{label}-{engine}-{dtype}-{'quick' if quick else 'slow'}",
-                    marks=[pytest.mark.slow] if slow else [],
+        rows = [row for row in entry["coefficients"] if is_quick(entry, *row[:2])]
+        kinks = entry["softening"] == 0 and any(degree > 0 for _, degree, *_ in rows)
+        for engine, (dtype, tol) in product(ENGINES, PRECISIONS) if rows else ():
+            # Boxes with the steps that kinks require take minutes.
+            if engine == "fourier" and (kinks or tol < 1e-5):
+                continue
+            label = f"{i}-{len(entry['atoms'])}atoms-{entry['softening']:g}"
+            result.append(
+                pytest.param(
+                    entry, rows, engine, dtype, tol, id=f"{label}-{engine}-{dtype}"
                 )
-                result.append(param)
+            )
     return result
 
 
