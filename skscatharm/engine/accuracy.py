@@ -87,7 +87,7 @@ _LEAST_BALANCE = 0.05
 
 #: Exponents above this are computed in double precision.
 DOUBLE = 4.0
-# What rounding allows.
+# Limits of rounding.
 _LEAST_TOL = {"float32": 2e-6, "float64": 1e-8}
 _ROUNDING = {"float32": 3e-8, "float64": 1e-16}  # times what terms cancel
 _LEAST_FOURIER_TOL = 1e-6
@@ -95,7 +95,7 @@ _LEAST_FOURIER_TOL = 1e-6
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What decides on the accuracy of some coefficients, and the rules.
+    """Accuracy of some coefficients, and the rules that follow from it.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Accuracy:
 
     @property
     def sharpness(self) -> float:
-        """In how many points the step changes from the inner to the outer one."""
+        """Number of points in which the step changes from the inner to the outer."""
         return 0.8 + 0.25 * max(log10(1e-5 / self.tol), 0.0)
 
     def _hard(self, order: int, degree: int, crowding: float) -> float:
@@ -250,7 +250,7 @@ class Accuracy:
 
 
 def _balance(positions: _Array, weights: _Array, width: float) -> float:
-    """What is left of a density, relative to the sum of its moduli, at the atoms."""
+    """Largest ratio of a density and the sum of its moduli, at the atoms."""
     squares = squareform(pdist(positions, "sqeuclidean"))
     gaussians = np.exp(-squares / (2 * width**2))
     ratio = np.abs(gaussians @ weights) / (gaussians @ np.abs(weights))
@@ -404,11 +404,12 @@ def check_accuracy(transform: Transform) -> None:
     degree = max(path.degree for path in transform.paths)
     least = max(_LEAST_TOL[dtype], _ROUNDING[dtype] * cancellation(degree))
     if tol < least:
-        other = " or choose dtype='float64'" if dtype == "float32" else ""
-        lower = " or a smaller L" if least > _LEAST_TOL[dtype] else ""
+        ways = ["a larger tol"]
+        ways += ["a smaller L"] * (least > _LEAST_TOL[dtype])
+        ways += ["dtype='float64'"] * (dtype == "float32")
         raise ValueError(
             f"tol={tol:g} cannot be kept with dtype={dtype!r} and L={degree}: the "
-            f"least is {least:.1g}. Choose a larger tol{lower}{other}."
+            f"least is {least:.1g}. Choose {' or '.join(ways)}."
         )
     if transform.engine == "fourier" and tol < _LEAST_FOURIER_TOL:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What an engine is asked for, and what it is given."""
+"""The protocol of engines, and their input."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +28,7 @@ class Atoms(NamedTuple):
 
 
 class Engine(Protocol):
-    """A way to compute what a :class:`~skscatharm.transform.transform.Transform` asks.
+    """A way to compute a :class:`~skscatharm.transform.transform.Transform`.
 
     An engine is made of a transform and an array library. Fields stay inside of it.
     """

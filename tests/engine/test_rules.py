@@ -248,7 +248,7 @@ class TestCheckAccuracy:
     def test_single_precision(self) -> None:
         message = (
             r"tol=1e-07 cannot be kept with dtype='float32' and L=3: the least is "
-            r"2e-06\. Choose a larger tol or choose dtype='float64'\."
+            r"2e-06\. Choose a larger tol or dtype='float64'\."
         )
         with pytest.raises(ValueError, match=message):
             self.check(tol=1e-7)
@@ -256,7 +256,7 @@ class TestCheckAccuracy:
     def test_high_degrees(self) -> None:
         message = (
             r"tol=2e-06 .* L=12: the least is \de-06\. Choose a larger tol or a "
-            r"smaller L or choose dtype='float64'\."
+            r"smaller L or dtype='float64'\."
         )
         with pytest.raises(ValueError, match=message):
             self.check(tol=2e-6, L=12)
