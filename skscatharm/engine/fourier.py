@@ -368,10 +368,7 @@ class _Batch:
                 * self._near(path, lattice)
                 for w in (self.weights, np.abs(self.weights))
             )
-            # Signed channels of a molecule are computed alone.
-            kinks = self.accuracy.kink_width(
-                self.positions[0], self.weights[0, 0], width
-            )
+            kinks = self._kink_width(width)
             modulus, powers = rounding.powers(values, self.xp.abs(envelope), kinks)
             return _Field(values * values, modulus, modulus, 0.0, powers, lattice)
         return self._modulus(spectrum(self.weights), path, width, lattice, epsilon)
@@ -481,6 +478,10 @@ class _Batch:
         m = xp.asarray(-2j * np.pi * indices, dtype=xp.complex128)
         return xp.asarray(xp.exp(x * m), dtype=xp.result_type(self.dtype, xp.complex64))
 
+    def _kink_width(self, width: float) -> float:
+        """Width of the kernel for a density that changes sign, which is alone here."""
+        return self.accuracy.kink_width(self.positions[0], self.weights[0, 0], width)
+
     def _lattice(self, path: Path) -> _Lattice:
         """Make the box for a field of the molecules, centred on the origin."""
         sigma, accuracy = self.transform.sigma, self.accuracy
@@ -488,9 +489,9 @@ class _Batch:
         step, reach = _step_and_reach(path, sigma, accuracy, self.spacing)
         if path.degree == 0 and accuracy.signed and len(path.scales) < 2:
             width, weights = _width(path, sigma), self.weights[0, 0]
-            kinks = accuracy.kink_width(self.positions[0], weights, width)
-            kinks = kink_step(self.positions[0], weights, width, kinks, accuracy)
-            step = min(step, width * kinks)
+            kinks = self._kink_width(width)
+            fine = kink_step(self.positions[0], weights, width, kinks, accuracy)
+            step = min(step, width * fine)
         shape = _shape_of(half_lengths, step, reach)
         half = np.array([n // 2 for n in shape])
         return _Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
