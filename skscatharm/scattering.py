@@ -308,7 +308,7 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
 
 
 class _Task:
-    """What a transformer asks for, with parameters resolved and nothing computed."""
+    """Parameters and molecules of a call, resolved; nothing is computed yet."""
 
     def __init__(self, parameters: SolidHarmonicScattering, X: Any) -> None:
         self.library: Library = find_library(parameters.backend, X)
@@ -345,7 +345,7 @@ class _Task:
 
     @property
     def recalled(self) -> dict[str, Any]:
-        """What a store recalls."""
+        """Arguments of :func:`~skscatharm.store.recall.recall`, but for the store."""
         names = ("X", "check", "tables", "transform", "wider", "library")
         return {name: getattr(self, name) for name in names}
 
