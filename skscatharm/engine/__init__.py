@@ -1,6 +1,7 @@
 """The engines: everything that computes with arrays of fields."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.protocol import Atoms, Engine
 from skscatharm.engine.radial import RadialEngine
+from skscatharm.engine.rigid import remove_rigid_motions
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
 from skscatharm.transform.transform import Transform
@@ -19,10 +21,13 @@ __all__ = [
     "check_accuracy",
     "check_molecules",
     "find_engine",
+    "gradient_batch",
+    "jacobian_batch",
     "make_engine",
     "scattering_batch",
 ]
 
+_Array = NDArray[np.float64]
 
 _MEMORY = 4 * 2**30  # bytes that a molecule may need
 
@@ -46,7 +51,7 @@ def make_engine(transform: Transform, library: Library) -> Engine:
 
 def check_molecules(
     structures: Sequence[Structure],
-    weights: Sequence[NDArray[np.float64]],
+    weights: Sequence[_Array],
     transform: Transform,
     library: Library,
 ) -> None:
@@ -79,10 +84,10 @@ def check_molecules(
 
 def scattering_batch(
     structures: Sequence[Structure],
-    weights: Sequence[NDArray[np.float64]],
+    weights: Sequence[_Array],
     transform: Transform,
     library: Library,
-) -> NDArray[np.float64]:
+) -> _Array:
     """Compute the coefficients of a batch of molecules.
 
     Parameters
@@ -100,22 +105,102 @@ def scattering_batch(
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
     batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
-    keep_freed_memory()
-    # The matrices are small: more threads would only wait for each other. Fields end
-    # in tails that are rounded to zero, whatever the user's settings make of that.
-    with one_blas_thread(), library.scope(), np.errstate(all="ignore"):
-        single = np.array([len(atoms.positions) == 1 for atoms in batch])
-        n_paths, n_exponents = len(transform.paths), len(transform.exponents)
-        shape = (len(batch), n_paths, len(weights[0]), n_exponents)
-        coefficients = np.empty(shape)
+    shape = (len(transform.paths), len(weights[0]), len(transform.exponents))
+    coefficients = np.empty((len(batch), *shape))
+    single = np.array([len(atoms.positions) == 1 for atoms in batch])
+    with _computing(library):
         for engine, chosen in (
             (RadialEngine(transform), np.flatnonzero(single)),
             (make_engine(transform, library), np.flatnonzero(~single)),
         ):
             if len(chosen):
                 coefficients[chosen] = engine.coefficients([batch[i] for i in chosen])
-        return coefficients
+    return coefficients
 
 
-def _atoms(structure: Structure, weights: NDArray[np.float64]) -> Atoms:
+def jacobian_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    transform: Transform,
+    library: Library,
+) -> list[_Array]:
+    """Differentiate the coefficients of a batch of molecules.
+
+    The parameters are those of :func:`scattering_batch`.
+
+    Returns
+    -------
+    list of ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
+        Derivatives with respect to the positions.
+    """
+    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
+    with _computing(library):
+        found = make_engine(transform, library).jacobian(batch)
+    for atoms, derivatives in zip(batch, found, strict=True):
+        derivatives[_constant(atoms, transform)] = 0
+        remove_rigid_motions(derivatives, atoms.positions)
+    return found
+
+
+def gradient_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    factors: Sequence[_Array],
+    transform: Transform,
+    library: Library,
+) -> list[_Array]:
+    """Differentiate weighted sums of the coefficients of a batch of molecules.
+
+    Parameters
+    ----------
+    structures, weights, transform, library
+        As for :func:`scattering_batch`.
+    factors : sequence of ndarray of shape (n_paths, n_channels, n_exponents)
+        Weights of the coefficients of each molecule.
+
+    Returns
+    -------
+    list of ndarray of shape (n_atoms, 3)
+        Derivatives with respect to the positions.
+    """
+    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
+    of_varying = [
+        np.where(_constant(atoms, transform), 0.0, f)
+        for atoms, f in zip(batch, factors, strict=True)
+    ]
+    with _computing(library):
+        found = make_engine(transform, library).gradient(batch, of_varying)
+    for atoms, derivatives in zip(batch, found, strict=True):
+        remove_rigid_motions(derivatives, atoms.positions)
+    return found
+
+
+@contextmanager
+def _computing(library: Library) -> Iterator[None]:
+    keep_freed_memory()
+    # The matrices are small: more threads would only wait for each other. Fields end
+    # in tails that are rounded to zero, whatever the user's settings make of that.
+    with one_blas_thread(), library.scope(), np.errstate(all="ignore"):
+        yield
+
+
+def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
+    """Find the coefficients that do not change with the positions of the atoms.
+
+    They are integrals of densities, and all of a single atom. Without this, rounding
+    errors would be all there is of their derivatives.
+
+    Returns
+    -------
+    ndarray of shape (n_paths, n_channels, n_exponents)
+    """
+    degrees = np.array([path.degree for path in transform.paths])
+    signed = (atoms.weights.min(axis=1) < 0) & (atoms.weights.max(axis=1) > 0)
+    densities = (degrees[:, np.newaxis] == 0) & ~signed
+    linear = np.array(transform.exponents) == 1
+    found: NDArray[np.bool_] = densities[..., np.newaxis] & linear
+    return found | (len(atoms.positions) == 1)
+
+
+def _atoms(structure: Structure, weights: _Array) -> Atoms:
     return Atoms(structure.positions, structure.charges, weights)

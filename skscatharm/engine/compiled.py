@@ -21,6 +21,8 @@ __all__ = [
     "gaussian_factors",
     "integrate_powers",
     "near_columns",
+    "power_derivatives",
+    "products",
     "spread",
     "sum_of_squares",
 ]
@@ -74,6 +76,69 @@ def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> A
     for a, b in components:
         _add_squares(squared, np.matmul(a, b, out=component))
     return squared
+
+
+def products(components: Sequence[tuple[Array, Array]]) -> Array:
+    """Compute the components of a field, as for `sum_of_squares`.
+
+    Returns
+    -------
+    array of shape (n_components, n_rows, n)
+    """
+    first, second = components[0]
+    shape = (len(components), len(first), second.shape[1])
+    found = np.empty(shape, second.dtype)
+    for out, (a, b) in zip(found, components, strict=True):
+        np.matmul(a, b, out=out)
+    return found
+
+
+def power_derivatives(
+    components: Array,
+    weights: Array,
+    exponents: Array,
+    factors: Array,
+    epsilon: Array,
+    floor: float,
+    peak: float,
+    onto_modulus: Array | None,
+) -> Array:
+    """Differentiate powers of a modulus; times a component, it is the derivative with
+    respect to that component.
+
+    Parameters
+    ----------
+    components : array of shape (n_components, n_rows, n)
+    weights : array of shape (n,)
+        Weights of the points along the last axis as a quadrature rule.
+    exponents : ndarray of shape (n_exponents,)
+    factors : array of shape (n_sweeps, n_exponents, n_rows)
+        Factors of the powers of the modulus in units of `peak`.
+    epsilon : ndarray of shape (n_rows,)
+        Softening of the modulus.
+    floor : float
+        Added to the square of the modulus.
+    peak : float
+    onto_modulus : array of shape (n_sweeps, n_rows, n) or None
+        Factors of the modulus in units of `peak`, which include weights.
+
+    Returns
+    -------
+    array of shape (n_sweeps, n_rows, n)
+    """
+    dtype = components.dtype
+    if onto_modulus is None:
+        onto_modulus = np.zeros((0, 0, 0), dtype)
+    return _power_derivatives(
+        components,
+        weights,
+        exponents,
+        factors,
+        epsilon.astype(dtype),
+        dtype.type(floor),
+        dtype.type(1 / peak),
+        onto_modulus,
+    )
 
 
 def integrate_powers(
@@ -245,7 +310,7 @@ def _integrate_powers(
     n_rows, n = squared.shape
     moduli = np.empty_like(squared)
     root = np.empty(n, squared.dtype)
-    integrals = np.empty((len(exponents), n_rows), squared.dtype)
+    integrals = np.empty((len(exponents), n_rows), np.float64)
     for i in range(n_rows):
         square, modulus, low = squared[i], moduli[i], epsilon[i]
         for k in range(n):
@@ -284,3 +349,68 @@ def _integrate_powers(
                     total += weights[k] * (root[k] * scale) ** q * part
             integrals[e, i] = total
     return moduli, integrals
+
+
+@compile_loops
+def _power_derivatives(
+    components: Any,
+    weights: Any,
+    exponents: Any,
+    factors: Any,
+    epsilon: Any,
+    floor: Any,
+    unit: Any,
+    onto_modulus: Any,
+) -> Any:
+    # The formulas are those of skscatharm.transform.modulus.
+    n_sweeps, n_exponents, n_rows = factors.shape
+    n_components, _, n = components.shape
+    total = np.zeros((n_sweeps, n_rows, n), components.dtype)
+    root = np.empty(n, components.dtype)
+    power = np.empty(n, components.dtype)
+    for i in range(n_rows):
+        low = epsilon[i] * epsilon[i] + floor
+        for k in range(n):
+            root[k] = low
+        for m in range(n_components):
+            component = components[m, i]
+            for k in range(n):
+                root[k] += component[k] * component[k]
+        for k in range(n):
+            root[k] = np.sqrt(root[k]) * unit
+        for e in range(n_exponents):
+            if not np.any(factors[:, e, i] != 0):
+                continue
+            q = exponents[e]
+            if q == 0.5:
+                for k in range(n):
+                    power[k] = weights[k] / (root[k] * np.sqrt(root[k]))
+            elif q == 1:
+                for k in range(n):
+                    power[k] = weights[k] / root[k]
+            elif q == 2:
+                for k in range(n):
+                    power[k] = weights[k]
+            elif q == 3:
+                for k in range(n):
+                    power[k] = weights[k] * root[k]
+            elif q == 4:
+                for k in range(n):
+                    power[k] = weights[k] * (root[k] * root[k])
+            else:
+                for k in range(n):
+                    power[k] = weights[k] * root[k] ** (q - 2)
+            for s in range(n_sweeps):
+                factor, row = factors[s, e, i] * components.dtype.type(q), total[s, i]
+                if factor != 0:
+                    for k in range(n):
+                        row[k] += factor * power[k]
+        for s in range(len(onto_modulus)):
+            row, onto = total[s, i], onto_modulus[s, i]
+            for k in range(n):
+                row[k] += onto[k] / root[k]
+        for s in range(n_sweeps):
+            row = total[s, i]
+            for k in range(n):
+                row[k] *= unit
+    return total

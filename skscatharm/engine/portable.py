@@ -13,9 +13,16 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from skscatharm.transform.harmonics import solid_harmonics
-from skscatharm.transform.modulus import power, soften
+from skscatharm.transform.modulus import power, power_derivative, soften
 
-__all__ = ["atom_terms", "integrate_powers", "spread", "sum_of_squares"]
+__all__ = [
+    "atom_terms",
+    "integrate_powers",
+    "power_derivatives",
+    "products",
+    "spread",
+    "sum_of_squares",
+]
 
 Array = Any
 
@@ -56,6 +63,32 @@ def integrate_powers(
         for q, s in zip(exponents, map(float, scales), strict=True)
     ]
     return modulus, xp.stack([p @ weights for p in powers])
+
+
+def products(components: Sequence[tuple[Array, Array]]) -> list[Array]:
+    return [a @ b for a, b in components]
+
+
+def power_derivatives(
+    components: Sequence[Array],
+    weights: Array,
+    exponents: Sequence[float],
+    factors: Array,
+    epsilon: Any,
+    floor: float,
+    peak: float,
+    onto_modulus: Array | None,
+) -> Array:
+    xp = array_namespace(factors)
+    low = xp.asarray(epsilon[:, np.newaxis], dtype=factors.dtype)
+    squared = reduce(add, (values * values for values in components)) + floor
+    root, _ = soften(squared / peak**2, low / peak)
+    total: Any = 0.0 if onto_modulus is None else onto_modulus / root
+    for e, q in enumerate(exponents):
+        # Twice the derivative, as that of a square is twice a component.
+        power = 2 * power_derivative(root, float(q)) * weights
+        total = total + factors[:, e, :, None] * power
+    return total / peak
 
 
 def spread(field: Array, rows: Array, columns: Array, n_x: int, n_y: int) -> Array:

@@ -45,3 +45,25 @@ class Engine(Protocol):
         ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
         """
         ...
+
+    def jacobian(self, batch: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+        """Differentiate the coefficients with respect to the positions.
+
+        Returns
+        -------
+        list of ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
+        """
+        ...
+
+    def gradient(
+        self, batch: Sequence[Atoms], weights: Sequence[NDArray[np.float64]]
+    ) -> list[NDArray[np.float64]]:
+        """Differentiate a sum of the coefficients with weights.
+
+        The weights are of shape (n_paths, n_channels, n_exponents).
+
+        Returns
+        -------
+        list of ndarray of shape (n_atoms, 3)
+        """
+        ...

@@ -45,6 +45,10 @@ class Axis(NamedTuple):
     points: _Array
     weights: _Array
 
+    def part(self, part: slice) -> "Axis":
+        """Take a part of the axis."""
+        return Axis(self.points[part], self.weights[part])
+
 
 Grid = tuple[Axis, Axis, Axis]
 

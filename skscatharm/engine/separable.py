@@ -15,15 +15,12 @@ which is enough for the convolution.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import product
-from math import ceil, hypot, pi, sqrt
+from math import hypot, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
-from skscatharm.engine import compiled, portable
 from skscatharm.engine.accuracy import (
     DOUBLE,
     SMOOTHING,
@@ -32,25 +29,27 @@ from skscatharm.engine.accuracy import (
     weight_classes,
 )
 from skscatharm.engine.arrays import Library
-from skscatharm.engine.compiled import gaussian_factors, near_columns
-from skscatharm.engine.frame import Frame
-from skscatharm.engine.pooling import Block, PowerIntegrals
-from skscatharm.engine.protocol import Atoms
-from skscatharm.engine.quadrature import (
-    Axis,
-    Grid,
-    coarse_grid,
-    coarse_points,
-    fine_grid,
-    kink_grid,
+from skscatharm.engine.fields import (
+    AtomAdjoint,
+    AtomFields,
+    ConvolutionAdjoint,
+    ConvolvedFields,
+    Densities,
+    Smooth,
+    SmoothTile,
 )
-from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.engine.frame import Frame
+from skscatharm.engine.pooling import PowerDerivatives, PowerIntegrals
+from skscatharm.engine.protocol import Atoms
+from skscatharm.engine.quadrature import Grid, coarse_points, fine_grid, kink_grid
+from skscatharm.engine.tiles import Tile, cut_into_tiles
 from skscatharm.transform.modulus import KinkRounding, path_peak
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
 __all__ = ["SeparableEngine"]
 
+_Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
 
 # Fields are computed times this, from weights that add up to at most 1: their cubes
@@ -58,10 +57,9 @@ Array = Any  # of the array library that computes
 # numbers begin, which processors handle a hundred times slower than others. For larger
 # exponents, the amplitude is lowered.
 _AMPLITUDE = 2.0**36
-# Added to fields, for the same reason; far below any error.
-_FLOOR = 1e-9
-_BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
-_SIDE = 80  # points of a tile along an axis
+# Values of a field, and derivatives, worked on at a time, so that they stay in cache.
+_BLOCK, _SWEEP_BLOCK = 2**15, 2**16
+_ALL = slice(None)
 
 
 class SeparableEngine:
@@ -95,20 +93,59 @@ class SeparableEngine:
         )
         return len(atoms.weights) * n_points * np.dtype(transform.dtype).itemsize
 
-    def coefficients(self, batch: Sequence[Atoms]) -> NDArray[np.float64]:
+    def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.
 
         Returns
         -------
         ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
         """
-        return np.stack([self._coefficients(atoms) for atoms in batch])
+        n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
+        found = np.zeros((len(batch), n_paths, len(batch[0].weights), n_exponents))
+        for i, atoms in enumerate(batch):
+            for where, molecule in self._parts(atoms):
+                found[i][where] = molecule.coefficients()
+        return found
 
-    def _coefficients(self, atoms: Atoms) -> NDArray[np.float64]:
+    def jacobian(self, batch: Sequence[Atoms]) -> list[_Array]:
+        """Differentiate the coefficients of molecules.
+
+        Returns
+        -------
+        list of ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
+        """
+        n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
+        found = []
+        for atoms in batch:
+            n_channels, n_atoms = atoms.weights.shape
+            found.append(np.zeros((n_paths, n_channels, n_exponents, n_atoms, 3)))
+            for where, molecule in self._parts(atoms):
+                found[-1][where] = molecule.jacobian()
+        return found
+
+    def gradient(
+        self, batch: Sequence[Atoms], weights: Sequence[_Array]
+    ) -> list[_Array]:
+        """Differentiate weighted sums of the coefficients of molecules.
+
+        `weights` are of shape (n_paths, n_channels, n_exponents).
+
+        Returns
+        -------
+        list of ndarray of shape (n_atoms, 3)
+        """
+        found = []
+        for atoms, of_molecule in zip(batch, weights, strict=True):
+            found.append(np.zeros_like(atoms.positions))
+            for where, molecule in self._parts(atoms):
+                found[-1] += molecule.gradient(of_molecule[where])
+        return found
+
+    def _parts(self, atoms: Atoms) -> "Iterator[tuple[Any, _Molecule]]":
+        """Yield what shares its grids, and where it stands among the coefficients."""
         transform = self.transform
         Q = np.asarray(transform.exponents)
         frame = Frame(atoms.positions, atoms.charges)
-        found = np.zeros((len(transform.paths), len(atoms.weights), len(Q)))
         for softness, signed, channels in weight_classes(
             atoms.weights, transform.softening
         ):
@@ -119,23 +156,78 @@ class SeparableEngine:
             for largest, exponents in exponent_classes(Q):
                 # Densities of both signs may cancel.
                 double = largest > DOUBLE or signed
-                dtype = "float64" if double else transform.dtype
                 molecule = _Molecule(
                     frame,
                     atoms.weights[channels],
                     Q[exponents],
                     Accuracy(transform.tol, softness, largest, signed),
+                    transform,
                     self.library.namespace(),
-                    dtype,
+                    "float64" if double else transform.dtype,
                 )
-                found[:, channels[:, np.newaxis], exponents] = molecule.coefficients(
-                    transform.paths, transform.sigma, transform.softening
-                )
-        return found
+                where = np.ix_(np.arange(len(transform.paths)), channels, exponents)
+                yield where, molecule
+
+
+class _Second(NamedTuple):
+    """A field of order 2: the modulus of a first field, convolved with wavelets.
+
+    Attributes
+    ----------
+    path : Path
+    width : float
+        Width of the field.
+    constant : float
+        Factor that is common to all of its points, but for the units of the weights.
+    """
+
+    path: Path
+    width: float
+    constant: float
+
+
+class _First(NamedTuple):
+    """A field of atoms, and the fields of order 2 that start from it.
+
+    The attributes are those of :class:`_Second`. Without a change of sign, fields of
+    degree 0 are Gaussians all the way, and there is nothing for the modulus to change:
+    then they are fields of atoms on all paths.
+    """
+
+    path: Path
+    width: float
+    constant: float
+    seconds: tuple[_Second, ...] = ()
+
+
+def _plan(paths: Sequence[Path], sigma: float, signed: bool) -> list[_First]:
+    """List the fields of the paths, each of order 1 once."""
+
+    def width(scales: Sequence[int]) -> float:
+        return hypot(sigma, *(sigma * 2**j for j in scales))
+
+    plan = [
+        _First(path, width(path.scales), width(path.scales) ** -3)
+        for path in paths
+        if path.degree == 0 and (not path.scales or not signed)
+    ]
+    for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
+        if degree == 0 and not signed:
+            continue
+        width1 = width((j1,))
+        constant = (sigma * 2**j1 / width1) ** degree * width1**-3
+        growth = (1 - SMOOTHING**2) ** (-degree / 2)
+        seconds = tuple(
+            _Second(path, width(path.scales), constant * growth)
+            for path in sorted(paths)
+            if path.degree == degree and path.scales[:-1] == (j1,)
+        )
+        plan.append(_First(Path((j1,), degree), width1, constant, seconds))
+    return plan
 
 
 class _Molecule:
-    """A molecule, and the array library that computes its fields.
+    """A molecule whose coefficients share their grids.
 
     Fields come without what is common to all their points: a power of the scales, the
     units of the weights and the amplitude.
@@ -144,438 +236,288 @@ class _Molecule:
     def __init__(
         self,
         frame: Frame,
-        weights: NDArray[np.float64],
-        Q: NDArray[np.float64],
+        weights: _Array,
+        Q: _Array,
         accuracy: Accuracy,
+        transform: Transform,
         xp: Any,
         dtype: str,
     ) -> None:
         unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         self.frame = frame
-        self.weights = weights / unit * _AMPLITUDE
+        self.densities = Densities(
+            frame, weights / unit * _AMPLITUDE, accuracy, xp, dtype
+        )
+        self.accuracy = accuracy
+        self.paths = transform.paths
+        self.sigma = transform.sigma
+        self.softening = transform.softening
+        self.plan = _plan(self.paths, self.sigma, accuracy.signed)
         self.Q = Q
         self.scales = np.minimum(_AMPLITUDE ** (3 / Q - 1), 1.0)
-        # Of fields as they are computed, and of those that are raised to powers.
-        self.field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
+        # Of fields whose largest value is about 1, of fields as they are computed, and
+        # of those that are raised to powers.
+        self.peak_unit = unit * (2 * pi) ** -1.5
+        self.field_unit = self.peak_unit / _AMPLITUDE
         self.power_unit = self.field_unit / self.scales
-        self.accuracy = accuracy
-        self.xp = xp
-        self.dtype = getattr(xp, dtype)
-        self.kernels = compiled if is_numpy_namespace(xp) else portable
         self.rounding = KinkRounding(Q, accuracy.kink_kernel[0])
 
-    def coefficients(
-        self, paths: Sequence[Path], sigma: float, softening: float
-    ) -> NDArray[np.float64]:
-        """Compute all paths, each field of order 1 once.
+    def coefficients(self) -> _Array:
+        """Compute all paths.
 
         Returns
         -------
         ndarray of shape (n_paths, n_channels, n_exponents)
         """
-
-        def epsilon(path: Path, constant: float) -> NDArray[np.float64]:
-            if path.degree == 0:
-                return np.zeros(len(self.weights))
-            peak = path_peak(path, sigma)
-            return softening * peak / (self.field_unit[:, 0] * constant)
-
-        def scaled(moments: NDArray[np.float64], constant: float) -> Any:
-            return (self.power_unit * constant) ** self.Q * moments
-
         found = {}
-        density = Path((), 0)
-        if density in paths:
-            moments, _ = self.atoms(0, sigma, epsilon(density, 1.0))
-            found[density] = scaled(moments, sigma**-3)
-        for j1, degree in sorted({(p.scales[0], p.degree) for p in paths if p.scales}):
-            scale1 = sigma * 2**j1
-            width = hypot(sigma, scale1)
-            second_scales = {
-                p.scales[1]
-                for p in paths
-                if p.degree == degree and p.scales[:-1] == (j1,)
-            }
-            direct = degree == 0 and not self.accuracy.signed
-            constant = (scale1 / width) ** degree * width**-3
-            path = Path((j1,), degree)
-            moments, smooth = self.atoms(
-                degree,
-                width,
-                epsilon(path, constant),
-                2 * scale1 if second_scales and not direct else None,
-            )
-            found[path] = scaled(moments, constant)
-            for j2 in range(j1 + 1, max(second_scales, default=j1) + 1):
-                path = Path((j1, j2), degree)
-                scale2 = sigma * 2**j2
-                width2 = hypot(width, scale2)
-                if direct:
-                    # Gaussians all the way, and nothing for the modulus to change.
-                    if j2 in second_scales:
-                        moments, _ = self.atoms(0, width2, epsilon(path, 1.0))
-                        found[path] = scaled(moments, width2**-3)
-                    continue
-                assert smooth is not None
-                if j2 > j1 + 1:
-                    smooth = smooth.coarser()
-                if j2 in second_scales:
-                    rest = sqrt(scale2**2 - smooth.width**2)
-                    constant2 = constant * (scale2 / rest) ** degree
-                    moments = self.convolution(
-                        smooth, degree, rest, width2, epsilon(path, constant2)
-                    )
-                    found[path] = scaled(moments, constant2)
-        return np.stack([found[path] for path in paths])
+        for first in self.plan:
+            moments, levels = self.atoms(first)
+            found[first.path] = self._scaled(moments, first)
+            for second in first.seconds:
+                moments = self.convolution(levels[second.path.scales[1]], second)
+                found[second.path] = self._scaled(moments, second)
+        return np.stack([found[path] for path in self.paths])
 
-    def atoms(
-        self,
-        degree: int,
-        width: float,
-        epsilon: NDArray[np.float64],
-        next_scale: float | None = None,
-    ) -> "tuple[NDArray[np.float64], _Smooth | None]":
+    def jacobian(self) -> _Array:
+        """Differentiate all paths.
+
+        Returns
+        -------
+        ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
+        """
+        found = {}
+        # One sweep for each exponent.
+        each = np.repeat(np.eye(len(self.Q))[:, np.newaxis], len(self.peak_unit), 1)
+        for first in self.plan:
+            if first.path in self.paths:
+                found[first.path] = self.atoms_back(first, each)
+            levels = self.atoms(first)[1] if first.seconds else {}
+            for second in first.seconds:
+                onto = self.convolutions_back(levels, {second: each})
+                found[second.path] = self.atoms_back(first, np.zeros_like(each), onto)
+        # Sweeps are exponents.
+        return np.stack([found[path].swapaxes(0, 1) for path in self.paths])
+
+    def gradient(self, weights: _Array) -> _Array:
+        """Differentiate the sum of all paths with weights.
+
+        `weights` are of shape (n_paths, n_channels, n_exponents).
+
+        Returns
+        -------
+        ndarray of shape (n_atoms, 3)
+        """
+        total = np.zeros_like(self.frame.positions)
+        of_path = {p: w[np.newaxis] for p, w in zip(self.paths, weights, strict=True)}
+        for first in self.plan:
+            onto = None
+            if first.seconds:
+                levels = self.atoms(first)[1]
+                onto = self.convolutions_back(
+                    levels, {second: of_path[second.path] for second in first.seconds}
+                )
+            # A field of order 1 may be there for others alone.
+            factors = of_path.get(first.path, np.zeros((1, *weights.shape[1:])))
+            total += self.atoms_back(first, factors, onto)[0].sum(axis=0)
+        return total
+
+    def atoms(self, first: _First) -> tuple[_Array, dict[int, Smooth]]:
         """Integrate the moduli of the fields of the atoms, and smooth them for order 2.
-
-        Parameters
-        ----------
-        degree : int
-        width : float
-            Width t of the field of an atom.
-        epsilon : ndarray of shape (n_channels,)
-            Softening of the moduli.
-        next_scale : float or None
-            Smallest scale of the wavelets that the moduli will be convolved with.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
             Integrals of the powers of the moduli.
-        smooth : _Smooth or None
-            The moduli convolved with a Gaussian that those wavelets contain.
+        levels : dict
+            The moduli convolved with Gaussians, by the index of the scale of the
+            wavelets that contain them.
         """
-        n_channels = len(self.weights)
-        kinks = None
-        if degree == 0 and self.accuracy.signed:
-            (weights,) = self.weights
-            kinks = self.accuracy.kink_width(self.frame.positions, weights, width)
-            grid = kink_grid(self.frame, weights, width, kinks, self.accuracy)
-        else:
-            grid = fine_grid(self.frame, width, 1, degree, self.accuracy)
-        smooth = (
-            None if next_scale is None else _Smooth(self, width, next_scale, degree)
-        )
-        moments = np.zeros((n_channels, len(self.Q)))
-        reach = self.accuracy.margin(degree) * width
-        for tile in _tiles(grid, self.frame.positions, reach):
-            part = None if smooth is None else _SmoothTile(smooth, tile)
-            integrals = self._integrals(np.repeat(epsilon, len(tile.axes[2].points)))
-            for block in self._atom_blocks(tile, degree, width, kinks):
+        moments = np.zeros((len(self.densities.weights), len(self.Q)))
+        smooth = self._smooth(first) if first.seconds else None
+        for tile, fields in self._atom_tiles(first):
+            part = None if smooth is None else SmoothTile(smooth, tile)
+            wz = tile.axes[2].weights
+            integrals = self._integrals(first, _ALL, len(wz))
+            for block in fields.blocks(_BLOCK):
                 modulus = integrals.add(block)
                 if part is not None:
                     part.add(modulus)
-            moments += integrals.total(self.array(tile.axes[2].weights), n_channels)
+            moments += integrals.total(wz, len(moments))
             if part is not None:
                 part.finish()
-        return moments, smooth
+        levels = {}
+        if smooth is not None:
+            lowest = first.path.scales[0] + 1
+            levels[lowest] = smooth
+            for j in range(lowest, first.seconds[-1].path.scales[1]):
+                levels[j + 1] = levels[j].coarser()
+        return moments, levels
 
-    def _atom_blocks(
-        self, tile: "_Tile", degree: int, width: float, kinks: float | None
-    ) -> Iterator[Block]:
-        """Compute the fields of the atoms on a tile: rows are channels and points in z,
-        columns are points in x and y.
-        """
-        constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
-        x, y, z = (
-            self.array(
-                gaussian_factors(
-                    r, axis.points, width, degree, self.accuracy.cut(degree)
-                )
-            )
-            for axis, r in zip(
-                tile.axes, self.frame.positions[tile.atoms].T, strict=True
-            )
-        )
-        planar = self.kernels.atom_terms(x, y, tile.rows, tile.columns, degree)
-
-        def components(weights: NDArray[np.float64]) -> list[tuple[Array, Array]]:
-            xp = self.xp
-            w = self.array(constant * weights.T[tile.atoms, :, np.newaxis])
-            axial = [
-                xp.reshape(w * z[c, ...][:, None, :], (len(tile.atoms), -1))
-                for c in range(degree + 1)
-            ]
-            return [
-                (_concat([axial[c] for c in harmonic], 0, xp).T, p)
-                for harmonic, p in zip(solid_harmonics(degree), planar, strict=True)
-            ]
-
-        fields = components(self.weights)
-        (envelope,) = components(np.abs(self.weights)) if kinks else (None,)
-        wx, wy, _ = (axis.weights for axis in tile.axes)
-        weights = self.array(wx[tile.rows] * wy[tile.columns])
-        for part in _cut(weights.shape[0], _BLOCK // fields[0][0].shape[0]):
-            if envelope is not None and kinks is not None:
-                ((first, second),) = fields
-                values = first @ second[:, part]
-                around = envelope[0] @ envelope[1][:, part]
-                kink = (values, around, kinks)
-                yield Block(values * values, weights[part], kink)
-            else:
-                yield Block(
-                    self.kernels.sum_of_squares(
-                        [(a, p[:, part]) for a, p in fields], _FLOOR**2
-                    ),
-                    weights[part],
-                )
-
-    def convolution(
+    def atoms_back(
         self,
-        smooth: "_Smooth",
-        degree: int,
-        scale: float,
-        width: float,
-        epsilon: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Integrate the moduli of smooth fields convolved with the wavelets of a scale.
+        first: _First,
+        factors: _Array,
+        onto: tuple[Smooth, Array] | None = None,
+    ) -> _Array:
+        """Differentiate sums of moments of the fields of the atoms.
 
         Parameters
         ----------
-        smooth : _Smooth
-            The fields, from `atoms`.
-        degree : int
-        scale : float
-            Scale of the wavelets.
-        width : float
-            Width of the results.
-        epsilon : ndarray of shape (n_channels,)
-            Softening of the moduli.
+        first : _First
+        factors : ndarray of shape (n_sweeps, n_channels, n_exponents)
+            Factors of the moments.
+        onto : (Smooth, array of shape (n_sweeps, n_x, n_channels, n_y, n_z)) or None
+            Derivatives with respect to the smooth moduli, which are added.
+
+        Returns
+        -------
+        ndarray of shape (n_sweeps, n_channels, n_atoms, 3)
+        """
+        n_sweeps = len(factors)
+        total = np.zeros((n_sweeps, *self.densities.weights.shape, 3))
+        for tile, fields in self._atom_tiles(first):
+            derivatives = self._derivatives(first, _ALL, tile.axes[2].weights, factors)
+            adjoint = AtomAdjoint(fields, n_sweeps)
+            on = onto and SmoothTile(onto[0], tile).back(onto[1])
+            for block in fields.blocks(_SWEEP_BLOCK // n_sweeps):
+                modulus = on and on(block.part)
+                adjoint.add(block, derivatives.of(block, modulus))
+            total[:, :, tile.atoms] += adjoint.total()
+        return total / _AMPLITUDE @ self.frame.rotation.T
+
+    def convolution(self, smooth: Smooth, second: _Second) -> _Array:
+        """Integrate the moduli of smooth fields convolved with wavelets.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
         """
-        moments = np.zeros((len(self.weights), len(self.Q)))
-        grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
-        reach = self.accuracy.margin(degree) * width
-        for tile in _tiles(grid, self.frame.positions, reach):
+        moments = np.zeros((len(self.densities.weights), len(self.Q)))
+        for tile, fields in self._convolved_tiles(smooth, second):
             wx = tile.axes[0].weights
-            for channel, blocks in self._convolved_blocks(smooth, tile, degree, scale):
-                integrals = self._integrals(np.full(len(wx), epsilon[channel]))
+            for channel, blocks in fields.blocks(_BLOCK):
+                integrals = self._integrals(second, channel, len(wx))
                 for block in blocks:
                     integrals.add(block)
-                moments[channel] += integrals.total(self.array(wx), 1)[0]
+                moments[channel] += integrals.total(wx, 1)
         return moments
 
-    def _convolved_blocks(
-        self, smooth: "_Smooth", tile: "_Tile", degree: int, scale: float
-    ) -> Iterator[tuple[int, Iterator[Block]]]:
-        """Convolve smooth fields on a tile, channel by channel: rows are points in x,
-        columns are points in y and z.
+    def convolutions_back(
+        self, levels: dict[int, Smooth], factors: dict[_Second, _Array]
+    ) -> tuple[Smooth, Array]:
+        """Differentiate sums of moments of order 2 with respect to smooth fields.
+
+        Parameters
+        ----------
+        levels : dict
+            From :meth:`atoms`.
+        factors : dict of ndarray of shape (n_sweeps, n_channels, n_exponents)
+            Factors of the moments of each path.
+
+        Returns
+        -------
+        Smooth
+            The finest of the fields.
+        array of shape (n_sweeps, n_x, n_channels, n_y, n_z)
         """
-        xp = self.xp
-        cut = self.accuracy.wavelet_cut(degree)
-        window = _window(smooth.grid, tile.axes, cut * scale)
-        x, y, z = (
-            self.array(
-                gaussian_factors(to.points, axis.points[part], scale, degree, cut)
-                * (axis.weights[part] / scale)
-            )
-            for to, axis, part in zip(tile.axes, smooth.grid, window, strict=True)
-        )
-        (_, _, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
-        values = smooth.values[window[0], :, window[1], window[2]] + _FLOOR
-        # Even powers first: those of a harmonic then follow each other.
-        powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
-        y = xp.reshape(xp.stack([y[b, ...] for b in powers], axis=1), (-1, n_y))
-        along_y = xp.reshape(xp.matmul(y, values), (-1, (degree + 1) * n_z))
-        # The last and longest matrix products are along x, the axis of the harmonics.
-        components = []
-        for harmonic in solid_harmonics(degree):
-            planar = []
-            for a, polynomial in harmonic.items():
-                # Powers in between that do not occur have the factor zero.
-                found = [powers.index(b) for b, _ in polynomial]
-                first, last = min(found), max(found)
-                terms = [
-                    polynomial.get((b, degree - a - b), 0.0) * z[degree - a - b, ...].T
-                    for b in powers[first : last + 1]
-                ]
-                plane = xp.matmul(
-                    along_y[:, first * n_z : (last + 1) * n_z], _concat(terms, 0, xp)
-                )
-                planar.append(xp.reshape(plane, (n_x, -1)))
-            constant = wavelet_constant(degree)
-            axial = [constant * x[a, ...].T for a in harmonic]
-            components.append((_concat(axial, 0, xp).T, _concat(planar, 0, xp)))
-        _, wy, wz = (axis.weights for axis in tile.axes)
-        weights = self.array(np.outer(wy, wz).ravel())
-        n_columns = t_y * t_z
+        of_level = {s.path.scales[1]: (s, f) for s, f in factors.items()}
+        (n_sweeps,) = {len(f) for f in factors.values()}
+        derivatives: Any = None
+        for j in range(max(of_level), min(levels) - 1, -1):
+            smooth = levels[j]
+            if derivatives is None:
+                derivatives = smooth.zeros(n_sweeps)
+            else:
+                derivatives = smooth.finer(derivatives, levels[j + 1])
+            if j in of_level:
+                self._convolution_back(smooth, *of_level[j], derivatives)
+        return smooth, derivatives
 
-        def blocks(start: int) -> Iterator[Block]:
-            for part in _cut(n_columns, _BLOCK // n_rows):
-                columns = slice(start + part.start, start + part.stop)
-                factors = [(a, p[:, columns]) for a, p in components]
-                squared = self.kernels.sum_of_squares(factors, _FLOOR**2)
-                yield Block(squared, weights[part])
-
-        n_rows = components[0][0].shape[0]
-        for channel in range(len(self.weights)):
-            yield channel, blocks(channel * n_columns)
-
-    def _integrals(self, epsilon: NDArray[np.float64]) -> PowerIntegrals:
-        """Make what integrates powers; `epsilon` is the softening of each row."""
-        return PowerIntegrals(
-            self.Q, self.scales, epsilon, self.rounding, self.kernels, self.xp
-        )
-
-    def array(self, values: NDArray[np.float64]) -> Array:
-        """Move an array to where the fields are computed."""
-        return self.xp.asarray(values, dtype=self.dtype)
-
-
-class _Smooth:
-    """Fields convolved with a Gaussian, on a coarse grid, for wavelets of a scale."""
-
-    def __init__(
-        self, molecule: _Molecule, width: float, scale: float, degree: int
+    def _convolution_back(
+        self, smooth: Smooth, second: _Second, factors: _Array, derivatives: Array
     ) -> None:
-        self.grid = coarse_grid(molecule.frame, width, scale, degree, molecule.accuracy)
-        n_x, n_y, n_z = (len(axis.points) for axis in self.grid)
-        self.values = molecule.xp.zeros(
-            (n_x, len(molecule.weights), n_y, n_z), dtype=molecule.dtype
+        n_sweeps = len(factors)
+        for tile, fields in self._convolved_tiles(smooth, second):
+            wx = tile.axes[0].weights
+            adjoint = ConvolutionAdjoint(fields, derivatives)
+            for channel, blocks in fields.blocks(_SWEEP_BLOCK // n_sweeps):
+                of_channel = self._derivatives(second, channel, wx, factors)
+                for block in blocks:
+                    adjoint.add(of_channel.of(block, None))
+                adjoint.finish(channel)
+
+    def _smooth(self, first: _First) -> Smooth:
+        j, degree = first.path.scales[0], first.path.degree
+        return Smooth(self.densities, first.width, self.sigma * 2 ** (j + 1), degree)
+
+    def _atom_tiles(self, first: _First) -> Iterator[tuple[Tile, AtomFields]]:
+        degree, width, accuracy = first.path.degree, first.width, self.accuracy
+        kinks = None
+        if degree == 0 and accuracy.signed:
+            (weights,) = self.densities.weights
+            kinks = accuracy.kink_width(self.frame.positions, weights, width)
+            grid = kink_grid(self.frame, weights, width, kinks, accuracy)
+        else:
+            grid = fine_grid(self.frame, width, 1, degree, accuracy)
+        for tile in self._tiles(grid, degree, width):
+            yield tile, AtomFields(self.densities, tile, degree, width, kinks)
+
+    def _convolved_tiles(
+        self, smooth: Smooth, second: _Second
+    ) -> Iterator[tuple[Tile, ConvolvedFields]]:
+        degree, width = second.path.degree, second.width
+        # The wavelet without the Gaussian that has smoothed the field.
+        scale = self.sigma * 2 ** second.path.scales[1] * sqrt(1 - SMOOTHING**2)
+        grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
+        for tile in self._tiles(grid, degree, width):
+            yield tile, ConvolvedFields(smooth, tile, degree, scale)
+
+    def _tiles(self, grid: Grid, degree: int, width: float) -> Iterator[Tile]:
+        reach = self.accuracy.margin(degree) * width
+        return cut_into_tiles(grid, self.frame.positions, reach)
+
+    def _epsilon(self, field: _First | _Second) -> _Array:
+        """Softening of the moduli of each channel."""
+        if field.path.degree == 0:
+            return np.zeros(len(self.densities.weights))
+        peak = path_peak(field.path, self.sigma)
+        epsilon: _Array = (
+            self.softening * peak / (self.field_unit[:, 0] * field.constant)
         )
-        self.width = SMOOTHING * scale
-        self._field_width = width
-        self._scale = scale
-        self._degree = degree
-        self.molecule = molecule
+        return epsilon
 
-    @property
-    def cut(self) -> float:
-        """Where Gaussians that smooth are cut, in their width."""
-        return self.molecule.accuracy.smoothing_cut(self._degree)
+    def _scaled(self, moments: _Array, field: _First | _Second) -> _Array:
+        """Give moments their units."""
+        scaled: _Array = (self.power_unit * field.constant) ** self.Q * moments
+        return scaled
 
-    def coarser(self) -> "_Smooth":
-        """Smooth the fields further, for wavelets of twice the scale."""
-        xp = self.molecule.xp
-        result = _Smooth(
-            self.molecule, self._field_width, 2 * self._scale, self._degree
+    def _powers(self, field: _First | _Second, channels: slice, n: int) -> Any:
+        """What all poolings need, for rows that are channels by n points."""
+        epsilon = np.repeat(self._epsilon(field)[channels], n)
+        kernels, xp = self.densities.kernels, self.densities.xp
+        return self.Q, epsilon, self.rounding, kernels, xp
+
+    def _integrals(
+        self, field: _First | _Second, channels: slice, n: int
+    ) -> PowerIntegrals:
+        return PowerIntegrals(*self._powers(field, channels, n), scales=self.scales)
+
+    def _derivatives(
+        self,
+        field: _First | _Second,
+        channels: slice,
+        weights: _Array,
+        factors: _Array,
+    ) -> PowerDerivatives:
+        """Differentiate moments with factors; rows are channels by points of a weight.
+
+        `factors` are of shape (n_sweeps, n_channels, n_exponents).
+        """
+        units = (self.peak_unit * field.constant) ** self.Q
+        of_rows = np.moveaxis((factors * units)[:, channels], 2, 1)[..., np.newaxis]
+        of_rows = (of_rows * weights).reshape(len(factors), len(self.Q), -1)
+        return PowerDerivatives(
+            *self._powers(field, channels, len(weights)),
+            factors=self.densities.array(of_rows),
+            peak=_AMPLITUDE,
         )
-        width = sqrt(result.width**2 - self.width**2)
-        cuts = [_cut(len(axis.points), _SIDE) for axis in result.grid]
-        for parts in product(*cuts):
-            axes = tuple(
-                Axis(axis.points[part], axis.weights[part])
-                for axis, part in zip(result.grid, parts, strict=True)
-            )
-            window = _window(self.grid, axes, self.cut * width)
-            x, y, z = (
-                self.factors(
-                    to.points, Axis(axis.points[part], axis.weights[part]), width
-                )
-                for to, axis, part in zip(axes, self.grid, window, strict=True)
-            )
-            values = self.values[window[0], :, window[1], window[2]]
-            values = xp.matmul(y, xp.matmul(values, z.T))
-            shape = (x.shape[0], *values.shape[1:])
-            values = xp.matmul(x, xp.reshape(values, (x.shape[1], -1)))
-            result.values[parts[0], :, parts[1], parts[2]] = xp.reshape(values, shape)
-        return result
-
-    def factors(self, points: NDArray[np.float64], axis: Axis, width: float) -> Array:
-        """Make the matrix that convolves with a Gaussian along an axis."""
-        factors = gaussian_factors(points, axis.points, width, 0, self.cut)
-        return self.molecule.array(factors[0] * (axis.weights / (sqrt(2 * pi) * width)))
-
-
-class _SmoothTile:
-    """What the fields on a tile add to the smooth ones."""
-
-    def __init__(self, smooth: _Smooth, tile: "_Tile") -> None:
-        self._smooth = smooth
-        self._tile = tile
-        self._window = _window(smooth.grid, tile.axes, smooth.cut * smooth.width)
-        self._x, self._y, self._z = (
-            smooth.factors(to.points[part], axis, smooth.width)
-            for to, part, axis in zip(smooth.grid, self._window, tile.axes, strict=True)
-        )
-        self._layers: list[Array] = []
-
-    def add(self, fields: Array) -> None:
-        """Take fields, of shape (n_channels * n_z, n), on the next n columns."""
-        shape = (-1, self._z.shape[1], fields.shape[1])
-        xp = self._smooth.molecule.xp
-        self._layers.append(xp.matmul(self._z, xp.reshape(fields, shape)))
-
-    def finish(self) -> None:
-        """Add everything."""
-        molecule, tile = self._smooth.molecule, self._tile
-        field = molecule.kernels.spread(
-            _concat(self._layers, 2, molecule.xp),
-            tile.rows,
-            tile.columns,
-            self._x.shape[1],
-            self._y.shape[1],
-        )
-        field = molecule.xp.matmul(molecule.xp.matmul(self._x, field), self._y.T)
-        x, y, z = self._window
-        self._smooth.values[x, :, y, z] += molecule.xp.permute_dims(field, (2, 0, 3, 1))
-
-
-class _Tile(NamedTuple):
-    """A part of a grid, without the columns along z that are far from every atom."""
-
-    axes: Grid
-    atoms: NDArray[np.int64]  # those within reach
-    rows: NDArray[np.int64]  # indices of the columns in x
-    columns: NDArray[np.int64]  # and in y
-
-
-def _tiles(grid: Grid, positions: NDArray[np.float64], reach: float) -> Iterator[_Tile]:
-    """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
-
-    def near(axis: int, atoms: NDArray[np.int64]) -> Iterator[tuple[Axis, Any]]:
-        """Yield parts along an axis, with those of the atoms that are within reach."""
-        r = positions[atoms, axis]
-        for part in _parts(grid[axis]):
-            first, last = part.points[[0, -1]]
-            found = atoms[(r > first - reach) & (r < last + reach)]
-            if len(found):
-                yield part, found
-
-    for x, near_x in near(0, np.arange(len(positions))):
-        for y, near_xy in near(1, near_x):
-            for z, atoms in near(2, near_xy):
-                rows, columns = near_columns(
-                    x.points, y.points, positions[atoms], reach
-                )
-                if len(rows):
-                    yield _Tile((x, y, z), atoms, rows, columns)
-
-
-def _parts(axis: Axis) -> list[Axis]:
-    """Cut an axis into parts of some points."""
-    return [
-        Axis(axis.points[part], axis.weights[part])
-        for part in _cut(len(axis.points), _SIDE)
-    ]
-
-
-def _cut(length: int, size: int) -> list[slice]:
-    """Cut a length into pieces of nearly equal size."""
-    n = ceil(length / max(size, 1))
-    return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
-
-
-def _window(grid: Grid, part: Sequence[Axis], reach: float) -> tuple[slice, ...]:
-    """Find the part of a grid that is within reach of points."""
-    return tuple(
-        slice(*np.searchsorted(axis.points, (p[0] - reach, p[-1] + reach)).tolist())
-        for axis, (p, _) in zip(grid, part, strict=True)
-    )
-
-
-def _concat(arrays: Sequence[Array], axis: int, xp: Any) -> Array:
-    """Concatenate without a copy of what is one already."""
-    return arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=axis)

@@ -13,6 +13,7 @@ The functions work with arrays of any library. :mod:`skscatharm.engine.compiled`
 the powers as loops for processors, which tests compare with these.
 """
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from math import factorial, hypot, pi, sqrt
 from typing import Any
@@ -27,6 +28,7 @@ from skscatharm.transform.paths import Path
 
 __all__ = ["KinkRounding", "path_peak", "power", "power_derivative", "soften"]
 
+_Array = NDArray[np.float64]
 Array = Any
 
 # Added to denominators, so that 0 / 0 is 0.
@@ -178,32 +180,82 @@ class KinkRounding:
             for q, s in zip(self.exponents.tolist(), scales.tolist(), strict=True)
         ]
 
-    def _power(self, t: Array, unit: Array, q: float, xp: Any) -> Array:
+    def derivatives(
+        self, field: Array, envelope: Array, width: float
+    ) -> tuple[list[Array], list[Array]]:
+        """Return derivatives of the rounded modulus, and of the rounded powers.
+
+        The first list has those with respect to the field, the second those with
+        respect to the envelope.
+        """
+        xp = array_namespace(field)
+        unit = width * envelope + TINY
+        t = xp.abs(field) / unit
+        by_field, by_envelope = [], []
+        for q in (1.0, *self.exponents.tolist()):
+            factor, slope = unit ** (q - 1), self._slope(t, q, xp)
+            by_field.append(xp.sign(field) * factor * slope)
+            by_envelope.append(
+                width * factor * (q * self._power(t, 1.0, q, xp) - t * slope)
+            )
+        return by_field, by_envelope
+
+    def _power(self, t: Array, unit: Array | float, q: float, xp: Any) -> Array:
         if q % 2 == 0:
             return (t * unit) ** q
-        table = xp.asarray(
-            _rounded_power(q, self.order, self._LARGEST, self._N), dtype=t.dtype
-        )
+        rounded = self._look_up(_rounded_power, t, q, xp)
+        return unit**q * xp.where(t < self._LARGEST, rounded, t**q)
+
+    def _slope(self, t: Array, q: float, xp: Any) -> Array:
+        if q % 2 == 0:
+            return q * t ** (q - 1)
+        rounded = self._look_up(_rounded_slope, t, q, xp)
+        return xp.where(t < self._LARGEST, rounded, q * t ** (q - 1))
+
+    def _look_up(
+        self, function: Callable[..., _Array], t: Array, q: float, xp: Any
+    ) -> Array:
+        """Interpolate a table of a function."""
+        table = _tabulate(function, q, self.order, self._LARGEST, self._N)
+        table = xp.asarray(table, dtype=t.dtype)
         where = xp.reshape(t * (self._N / self._LARGEST), (-1,))
         where = xp.clip(where, 0.0, float(self._N - 1))
         index = xp.astype(where, xp.int64)
         low, high = xp.take(table, index), xp.take(table, index + 1)
-        rounded = low + (high - low) * (where - xp.astype(index, t.dtype))
-        return unit**q * xp.where(t < self._LARGEST, xp.reshape(rounded, t.shape), t**q)
+        values = low + (high - low) * (where - xp.astype(index, t.dtype))
+        return xp.reshape(values, t.shape)
 
 
 @cache
-def _rounded_power(q: float, order: int, largest: float, n: int) -> NDArray[np.float64]:
-    r"""Tabulate :math:`|t|^q` convolved with the kernel of width 1.
+def _tabulate(
+    function: Callable[..., _Array], q: float, order: int, largest: float, n: int
+) -> _Array:
+    return function(np.linspace(0, largest, n + 1), q, order)
+
+
+def _rounded_power(t: _Array, q: float, order: int) -> _Array:
+    r"""Convolve :math:`|t|^q` with the kernel of width 1.
 
     The kernel is :math:`\sum_{j<p} (-1)^j / (2^j j!) \, He_{2j}(t)` times the normal
     density. The derivatives of :math:`|t|^q` convolved with a Gaussian are confluent
     hypergeometric functions.
     """
-    t = np.linspace(0, largest, n + 1)
-    total, product = np.zeros_like(t), 1.0
+    total = np.zeros_like(t)
+    for j, c in _kernel_terms(q, order):
+        total += c * hyp1f1(j - q / 2, 0.5, -t * t / 2)
+    return total
+
+
+def _rounded_slope(t: _Array, q: float, order: int) -> _Array:
+    """Differentiate the rounded power."""
+    total = np.zeros_like(t)
+    for j, c in _kernel_terms(q, order):
+        total += c * (q - 2 * j) * t * hyp1f1(j + 1 - q / 2, 1.5, -t * t / 2)
+    return total
+
+
+def _kernel_terms(q: float, order: int) -> Iterator[tuple[int, float]]:
+    factor = 2 ** (q / 2) * gamma((q + 1) / 2) / sqrt(pi)
     for j in range(order):
-        sign = (-1) ** j / (2**j * factorial(j))
-        total += sign * product * hyp1f1(j - q / 2, 0.5, -t * t / 2)
-        product *= q - 2 * j
-    return 2 ** (q / 2) * gamma((q + 1) / 2) / sqrt(pi) * total
+        yield j, factor * (-1) ** j / (2**j * factorial(j))
+        factor *= q - 2 * j

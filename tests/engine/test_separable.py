@@ -3,7 +3,7 @@ import pytest
 from engines import scatter
 from numpy.testing import assert_allclose
 
-from skscatharm.engine import separable
+from skscatharm.engine import separable, tiles
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.paths import scattering_paths
@@ -23,7 +23,7 @@ def test_tiles_and_blocks_do_not_matter(softening, molecule, monkeypatch) -> Non
     paths = scattering_paths(2, 2, 2)
     options = {"tol": 1e-3, "softening": softening, "sigma": 0.8, "Q": (0.5, 1, 2, 5)}
     whole = scatter(positions, weights, paths, **options)
-    monkeypatch.setattr(separable, "_SIDE", 13)
+    monkeypatch.setattr(tiles, "_SIDE", 13)
     monkeypatch.setattr(separable, "_BLOCK", 5000)
     cut = scatter(positions, weights, paths, **options)
     assert np.any(cut != whole)
