@@ -387,9 +387,8 @@ class _Task:
     @property
     def limits(self) -> dict[str, Any]:
         """All that checks of molecules depend on, and coefficients do not."""
-        return {
-            name: getattr(self.parameters, name) for name in self.parameters._limits
-        }
+        of = self.parameters
+        return {name: float(getattr(of, name)) for name in of._limits}
 
     @property
     def recalled(self) -> dict[str, Any]:
