@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.transform.modulus import KinkRounding
 
-__all__ = ["Block", "PowerIntegrals"]
+__all__ = ["AMPLITUDE", "FLOOR", "Block", "PowerIntegrals"]
 
 Array = Any  # of the array library that computes
+
+# Fields are computed times this, from weights that add up to at most 1: their cubes
+# just fit into float32, and where they decay to nothing they end before the subnormal
+# numbers begin, which processors handle a hundred times slower than others. For larger
+# exponents, the amplitude is lowered.
+AMPLITUDE = 2.0**36
+# Added to fields, for the same reason; far below any error.
+FLOOR = 1e-9
 
 
 class Block(NamedTuple):

@@ -34,7 +34,7 @@ from skscatharm.engine.accuracy import (
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.compiled import gaussian_factors, near_columns
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.pooling import Block, PowerIntegrals
+from skscatharm.engine.pooling import AMPLITUDE, FLOOR, Block, PowerIntegrals
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
     Axis,
@@ -53,13 +53,6 @@ __all__ = ["SeparableEngine"]
 
 Array = Any  # of the array library that computes
 
-# Fields are computed times this, from weights that add up to at most 1: their cubes
-# just fit into float32, and where they decay to nothing they end before the subnormal
-# numbers begin, which processors handle a hundred times slower than others. For larger
-# exponents, the amplitude is lowered.
-_AMPLITUDE = 2.0**36
-# Added to fields, for the same reason; far below any error.
-_FLOOR = 1e-9
 _BLOCK = 2**15  # values of a field worked on at a time, so that they stay in cache
 _SIDE = 80  # points of a tile along an axis
 
@@ -152,11 +145,11 @@ class _Molecule:
     ) -> None:
         unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         self.frame = frame
-        self.weights = weights / unit * _AMPLITUDE
+        self.weights = weights / unit * AMPLITUDE
         self.Q = Q
-        self.scales = np.minimum(_AMPLITUDE ** (3 / Q - 1), 1.0)
+        self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
         # Of fields as they are computed, and of those that are raised to powers.
-        self.field_unit = unit * (2 * pi) ** -1.5 / _AMPLITUDE
+        self.field_unit = unit * (2 * pi) ** -1.5 / AMPLITUDE
         self.power_unit = self.field_unit / self.scales
         self.accuracy = accuracy
         self.xp = xp
@@ -324,7 +317,7 @@ class _Molecule:
             else:
                 yield Block(
                     self.kernels.sum_of_squares(
-                        [(a, p[:, part]) for a, p in fields], _FLOOR**2
+                        [(a, p[:, part]) for a, p in fields], FLOOR**2
                     ),
                     weights[part],
                 )
@@ -384,7 +377,7 @@ class _Molecule:
             for to, axis, part in zip(tile.axes, smooth.grid, window, strict=True)
         )
         (_, _, n_x), (_, t_y, n_y), (_, t_z, n_z) = x.shape, y.shape, z.shape
-        values = smooth.values[window[0], :, window[1], window[2]] + _FLOOR
+        values = smooth.values[window[0], :, window[1], window[2]] + FLOOR
         # Even powers first: those of a harmonic then follow each other.
         powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
         y = xp.reshape(xp.stack([y[b, ...] for b in powers], axis=1), (-1, n_y))
@@ -416,7 +409,7 @@ class _Molecule:
             for part in _cut(n_columns, _BLOCK // n_rows):
                 columns = slice(start + part.start, start + part.stop)
                 factors = [(a, p[:, columns]) for a, p in components]
-                squared = self.kernels.sum_of_squares(factors, _FLOOR**2)
+                squared = self.kernels.sum_of_squares(factors, FLOOR**2)
                 yield Block(squared, weights[part])
 
         n_rows = components[0][0].shape[0]
