@@ -68,6 +68,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     """
 
     _limits: ClassVar[tuple[str, ...]] = ()
+    _batch = 32  # molecules that a process computes at a time, or fewer
 
     if TYPE_CHECKING:  # the parameters, which each transformer documents
         J: int
@@ -140,6 +141,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         by_batch = partial(
             in_batches,
             on_device=task.library.on_device,
+            largest=self._batch,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
