@@ -23,6 +23,7 @@ def in_batches(
     on_device: bool,
     n_jobs: int | None,
     verbose: int,
+    largest: int = 32,
 ) -> NDArray[np.float64]:
     """Call a function with batches of molecules in parallel, and join the results.
 
@@ -36,6 +37,8 @@ def in_batches(
     n_jobs : int or None
     verbose : int
         Show a progress bar if not 0.
+    largest : int, default=32
+        Molecules that a process computes at a time, or fewer.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def in_batches(
         n_jobs, size = 1, _DEVICE_BATCH
     else:
         # Several batches for each worker, so that none waits long for the last.
-        size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, 32))
+        size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, largest))
     # The backends of clusters have no generators.
     backend, _ = get_active_backend()
     results = Parallel(

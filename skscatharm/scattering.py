@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from skscatharm.transform.columns import arrange, column_names
 from skscatharm.transform.paths import scattering_paths
 from skscatharm.transform.transform import Transform, check_exponents
 
-__all__ = ["SETTINGS", "SolidHarmonicScattering"]
+__all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
 
 _CHANNELS = ("nuclear", "valence", "core", "bonding")
 _DEFAULT: dict[str, Any] = {
@@ -59,7 +59,145 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
+class MoleculeScattering(TransformerMixin, BaseEstimator):
+    """Base of the transformers of molecules: all but their parameters.
+
+    A transformer has the parameters of :class:`SolidHarmonicScattering`, except
+    `engine`, and the method `_engine`. It may have a limit of its own on molecules:
+    `_check` raises if they exceed it, and `_limits` are the parameters of the limit.
+    """
+
+    _limits: ClassVar[tuple[str, ...]] = ()
+    _batch = 32  # molecules that a process computes at a time, or fewer
+
+    if TYPE_CHECKING:  # the parameters, which each transformer documents
+        J: int
+        L: int
+        Q: Sequence[float]
+        sigma: float
+        channels: Sequence[str] | Mapping[str, Mapping[int, float]]
+        max_order: int
+        tol: float
+        softening: float
+        dtype: str
+        backend: str
+        names: str
+        memory: str | os.PathLike[str] | CoefficientStore | None
+        n_jobs: int | None
+        verbose: int
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check parameters and molecules; `transform` works without it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, in any form that
+            :func:`~skscatharm.structures.check_structures` accepts.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : estimator
+        """
+        task = _Task(self, X)
+        if self.memory is None:
+            task.check()
+        else:
+            known_keys(
+                task.X, task.check, task.tables, task.transform.settings, task.limits
+            )
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Compute the coefficients of molecules.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, in any form that
+            :func:`~skscatharm.structures.check_structures` accepts.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_molecules, n_coefficients)
+            In the order of :meth:`get_feature_names_out`. If `X` is an array of CuPy or
+            PyTorch, so are they, on the same device.
+
+        Raises
+        ------
+        TypeError
+            If `X` is none of the forms.
+        ValueError
+            If a molecule cannot be computed, or the tolerance cannot be kept. All are
+            checked before the first is computed.
+        ImportError, RuntimeError
+            If the library or the device that `backend` asks for is missing.
+        """
+        self._validate_params()
+        task = _Task(self, X)
+        by_batch = partial(
+            in_batches,
+            on_device=task.library.on_device,
+            largest=self._batch,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        if self.memory is None:
+            coefficients = by_batch(task.compute, *task.check())
+        else:
+            store = open_store(self.memory)
+            coefficients = recall(store, **task.recalled, in_batches=by_batch)
+        return to_library_of(X, arrange(coefficients, task.transform.paths))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the coefficients, in the order of the columns.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of str
+            Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
+        """
+        self._validate_params()
+        names = column_names(
+            list(resolve_channels(self.channels)),
+            scattering_paths(self.J, self.L, self.max_order),
+            check_exponents(self.Q),
+            self.names,
+        )
+        return np.array(names, dtype=object)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process, a relative path would start from another folder.
+        state = {**super().__getstate__()}
+        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
+            state["memory"] = absolute_folder(state["memory"])
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _engine(self, library: Library) -> str:
+        """Choose the engine, by name."""
+        raise NotImplementedError
+
+    def _check(self, structures: Sequence[Structure]) -> None:
+        """Raise if a molecule cannot be computed."""
+
+
+class SolidHarmonicScattering(MoleculeScattering):
     r"""Solid harmonic wavelet scattering coefficients of molecules.
 
     A molecule with nuclear charges :math:`Z_n` at :math:`r_n` becomes one density for
@@ -206,111 +344,15 @@ class SolidHarmonicScattering(TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check parameters and molecules; `transform` works without it.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
-            Molecules, in any form that
-            :func:`~skscatharm.structures.check_structures` accepts.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : SolidHarmonicScattering
-        """
-        task = _Task(self, X)
-        if self.memory is None:
-            task.check()
-        else:
-            known_keys(task.X, task.check, task.tables, task.transform.settings)
-        return self
-
-    def transform(self, X: Any) -> Any:
-        """Compute the coefficients of molecules.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
-            Molecules, in any form that
-            :func:`~skscatharm.structures.check_structures` accepts.
-
-        Returns
-        -------
-        coefficients : ndarray of shape (n_molecules, n_coefficients)
-            In the order of :meth:`get_feature_names_out`. If `X` is an array of CuPy or
-            PyTorch, so are they, on the same device.
-
-        Raises
-        ------
-        TypeError
-            If `X` is none of the forms.
-        ValueError
-            If a molecule cannot be computed, or the tolerance cannot be kept. All are
-            checked before the first is computed.
-        ImportError, RuntimeError
-            If the library or the device that `backend` asks for is missing.
-        """
-        self._validate_params()
-        task = _Task(self, X)
-        by_batch = partial(
-            in_batches,
-            on_device=task.library.on_device,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
-        if self.memory is None:
-            coefficients = by_batch(task.compute, *task.check())
-        else:
-            store = open_store(self.memory)
-            coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        return to_library_of(X, arrange(coefficients, task.transform.paths))
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the coefficients, in the order of the columns.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of str
-            Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
-        """
-        self._validate_params()
-        names = column_names(
-            list(resolve_channels(self.channels)),
-            scattering_paths(self.J, self.L, self.max_order),
-            check_exponents(self.Q),
-            self.names,
-        )
-        return np.array(names, dtype=object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # In another process, a relative path would start from another folder.
-        state = {**super().__getstate__()}
-        if isinstance(self.memory, str | os.PathLike) and str(self.memory):
-            state["memory"] = absolute_folder(state["memory"])
-        return state
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.no_validation = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
+    def _engine(self, library: Library) -> str:
+        return find_engine(self.engine, library)
 
 
 class _Task:
     """Parameters and molecules of a call, resolved; nothing is computed yet."""
 
-    def __init__(self, parameters: SolidHarmonicScattering, X: Any) -> None:
+    def __init__(self, parameters: MoleculeScattering, X: Any) -> None:
+        self.parameters = parameters
         self.library: Library = find_library(parameters.backend, X)
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
@@ -323,7 +365,7 @@ class _Task:
             tol=float(parameters.tol),
             softening=float(parameters.softening),
             dtype=parameters.dtype,
-            engine=find_engine(parameters.engine, self.library),
+            engine=parameters._engine(self.library),
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform
@@ -339,14 +381,21 @@ class _Task:
         """Raise whatever there is to raise; return structures and weights."""
         check_accuracy(self.transform)
         structures = check_structures(self.X)
+        self.parameters._check(structures)
         weights = channel_weights(self.tables, structures)
         check_molecules(structures, weights, self.wider, self.library)
         return structures, weights
 
     @property
+    def limits(self) -> dict[str, Any]:
+        """All that checks of molecules depend on, and coefficients do not."""
+        of = self.parameters
+        return {name: float(getattr(of, name)) for name in of._limits}
+
+    @property
     def recalled(self) -> dict[str, Any]:
         """Arguments of :func:`~skscatharm.store.recall.recall`, but for the store."""
-        names = ("X", "check", "tables", "transform", "wider", "library")
+        names = ("X", "check", "tables", "transform", "wider", "library", "limits")
         return {name: getattr(self, name) for name in names}
 
     @property

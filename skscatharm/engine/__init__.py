@@ -10,6 +10,7 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.engine.accuracy import check_accuracy, check_signs
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
+from skscatharm.engine.planar import PlanarEngine
 from skscatharm.engine.protocol import Atoms, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.rigid import remove_rigid_motions
@@ -34,6 +35,7 @@ _MEMORY = 4 * 2**30  # bytes that a molecule may need
 _ENGINES: dict[str, Callable[[Transform, Library], Engine]] = {
     "separable": SeparableEngine,
     "fourier": FourierEngine,
+    "planar": PlanarEngine,
 }
 
 

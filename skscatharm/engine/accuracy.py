@@ -68,6 +68,14 @@ _SOFT = {
 }
 _SOFT_GROWTH = 0.5  # of A in order 2, for each degree beyond 4
 _SOFT_SHARE = 0.5  # of the tolerance
+# The same in a plane. The zeros of unsoftened moduli are points, and the field has two
+# components: the error falls with a lower power of the step, or at a lower rate.
+_PLANE_HARD_POWER = 0.4
+_PLANE_HARD = {1: (0.25, 0.25, 0.25, 0.2), 2: (0.22, 0.22, 0.15, 0.12)}
+_PLANE_SOFT = {
+    1: ((0.13, 2.6), (0.035, 2.0), (0.14, 1.95), (0.14, 1.95)),
+    2: ((0.16, 4.3), (0.16, 3.8), (1.1, 3.8), (3.0, 3.8)),
+}
 # Softening divided by the largest weight, from which this is true. Steps shrink with
 # this power of less.
 _SOFTNESS, _SOFTNESS_POWER = 0.4, {1: 0.25, 2: 0.5}
@@ -107,12 +115,15 @@ class Accuracy:
         Largest exponent.
     signed : bool
         Whether there are weights of both signs.
+    dimension : {2, 3}
+        Dimension of the space.
     """
 
     tol: float
     softness: float = 0.0
     exponent: float = 4.0
     signed: bool = False
+    dimension: int = 3
 
     def step(self, order: int, degree: int, crowding: float) -> float:
         """Return the step among the atoms, in widths of the field.
@@ -148,12 +159,17 @@ class Accuracy:
         return 0.8 + 0.25 * max(log10(1e-5 / self.tol), 0.0)
 
     def _hard(self, order: int, degree: int, crowding: float) -> float:
-        table = _HARD_CROWDED if crowding < _CROWDED[order] else _HARD
+        table, power = _HARD, _HARD_POWER
+        if self.dimension == 2:
+            table, power = _PLANE_HARD, _PLANE_HARD_POWER
+        elif crowding < _CROWDED[order]:
+            table = _HARD_CROWDED
         step = table[order][min(degree, 4) - 1]
-        return step * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
+        return step * (self.tol / _HARD_REFERENCE) ** power
 
     def _soft(self, order: int, degree: int, crowding: float) -> float:
-        amplitude, rate = _SOFT[order][min(degree, 4) - 1]
+        table = _PLANE_SOFT if self.dimension == 2 else _SOFT
+        amplitude, rate = table[order][min(degree, 4) - 1]
         if order == 2:
             amplitude *= exp(_SOFT_GROWTH * max(degree - 4, 0))
         step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
@@ -225,7 +241,8 @@ class Accuracy:
         """
         decay = 0.0
         if degree > 0:
-            _, decay = _SOFT[1][min(degree, 4) - 1]
+            table = _PLANE_SOFT if self.dimension == 2 else _SOFT
+            _, decay = table[1][min(degree, 4) - 1]
             decay *= min(self.softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER[1]
             decay /= 2 * pi
         share = _ALIAS_SHARE * self.tol

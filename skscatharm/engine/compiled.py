@@ -61,20 +61,21 @@ def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> A
 
     Parameters
     ----------
-    components : sequence of (array of shape (n_rows, k), array of shape (k, n))
+    components : sequence of (array of shape (..., n_rows, k), array of (..., k, n))
         For each order m, matrices whose product is that component.
     floor : float
         Added to the sums.
 
     Returns
     -------
-    array of shape (n_rows, n)
+    array of shape (..., n_rows, n)
     """
-    first, second = components[0]
-    squared = np.full((len(first), second.shape[1]), floor, second.dtype)
-    component = np.empty_like(squared)
-    for a, b in components:
-        _add_squares(squared, np.matmul(a, b, out=component))
+    component = np.matmul(*components[0])
+    squared = np.full_like(component, floor)
+    flat = squared.reshape(-1, squared.shape[-1])
+    _add_squares(flat, component.reshape(flat.shape))
+    for a, b in components[1:]:
+        _add_squares(flat, np.matmul(a, b, out=component).reshape(flat.shape))
     return squared
 
 

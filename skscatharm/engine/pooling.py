@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.transform.modulus import KinkRounding
 
-__all__ = ["FLOOR", "Block", "PowerDerivatives", "PowerIntegrals"]
+__all__ = ["AMPLITUDE", "FLOOR", "Block", "PowerDerivatives", "PowerIntegrals"]
 
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
 
-# Added to fields, so that they end before the subnormal numbers begin, which processors
-# handle a hundred times slower than others; far below any error.
+# Fields are computed times this, from weights that add up to at most 1: their cubes
+# just fit into float32, and where they decay to nothing they end before the subnormal
+# numbers begin, which processors handle a hundred times slower than others. For larger
+# exponents, the amplitude is lowered.
+AMPLITUDE = 2.0**36
+# Added to fields, for the same reason; far below any error.
 FLOOR = 1e-9
 
 
@@ -94,26 +98,35 @@ class PowerIntegrals(_Powers):
         self._scales = scales
         self._over_columns: Array = 0.0
 
-    def add(self, block: Block) -> Array:
-        """Add the integrals over a block, and return the modulus on it."""
-        if block.kinks is not None:
-            field, envelope = self._kernels.products(block.components)
-            modulus, powers = self._rounding.powers(
-                field, envelope, block.kinks, self._scales
-            )
-            integrals = self._xp.stack([p @ block.weights for p in powers])
-        else:
-            modulus, integrals = self._kernels.integrate_powers(
-                self._kernels.sum_of_squares(block.components, FLOOR**2),
-                block.weights,
-                self._exponents,
-                self._scales,
-                self._epsilon,
-            )
+    def add(self, squared: Array, weights: Array) -> Array:
+        """Add integrals over columns, and return the modulus on them.
+
+        Parameters
+        ----------
+        squared : array of shape (n_rows, n_columns)
+            The square of the field, summed over its components.
+        weights : array of shape (n_columns,)
+            Weights of the columns as a quadrature rule.
+        """
+        modulus, integrals = self._kernels.integrate_powers(
+            squared, weights, self._exponents, self._scales, self._epsilon
+        )
         self._over_columns += integrals
         return modulus
 
-    def total(self, weights: Array, n_channels: int) -> _Array:
+    def add_rounded(
+        self, density: Array, envelope: Array, kinks: float, weights: Array
+    ) -> Array:
+        """Do the same for a density that changes sign.
+
+        `envelope` is the sum of the moduli of the atoms, and `kinks` the width of the
+        kernel that rounds kinks.
+        """
+        modulus, powers = self._rounding.powers(density, envelope, kinks, self._scales)
+        self._over_columns += self._xp.stack([p @ weights for p in powers])
+        return modulus
+
+    def total(self, weights: _Array, n_channels: int) -> _Array:
         """Integrate over the rows, which are channels by points of a weight.
 
         Returns

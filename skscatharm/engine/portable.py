@@ -17,6 +17,7 @@ from skscatharm.transform.modulus import power, power_derivative, soften
 
 __all__ = [
     "atom_terms",
+    "gaussian_factors",
     "integrate_powers",
     "power_derivatives",
     "products",
@@ -42,6 +43,18 @@ def atom_terms(
         )
         for harmonic in solid_harmonics(degree)
     ]
+
+
+def gaussian_factors(
+    points: Array, centres: Array, width: float, degree: int, cut: float
+) -> Array:
+    xp = array_namespace(points)
+    d = (xp.expand_dims(points, axis=1) - centres) / width
+    factor = xp.where(xp.abs(d) < cut, xp.exp(-d * d / 2), xp.zeros_like(d))
+    factors = [factor]
+    for _ in range(degree):
+        factors.append(d * factors[-1])
+    return xp.stack(factors)
 
 
 def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:

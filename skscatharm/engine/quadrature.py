@@ -21,21 +21,24 @@ from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
 
 __all__ = [
+    "KNEE",
     "SHIFT",
     "Axis",
     "Grid",
     "coarse_grid",
     "coarse_points",
+    "coarse_rule",
     "fine_grid",
     "kink_grid",
     "kink_step",
+    "stretched_axis",
     "tensor_grid",
 ]
 
 _Array = NDArray[np.float64]
 
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
-_KNEE = 0.5
+KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 
 
@@ -79,7 +82,7 @@ def fine_grid(
         accuracy.step(order, degree, crowding),
         accuracy.margin(degree),
         accuracy.outer_step(order, degree, crowding),
-        _KNEE + sqrt(max(degree, 1)),
+        KNEE + sqrt(max(degree, 1)),
         accuracy.sharpness,
     )
 
@@ -93,7 +96,7 @@ def kink_grid(
     the kernel that rounds kinks.
     """
     step = kink_step(frame.positions, weights, width, rounding, accuracy)
-    return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, _KNEE)
+    return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, KNEE)
 
 
 def kink_step(
@@ -113,20 +116,20 @@ def coarse_grid(
     frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> Grid:
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
-    step, margin, width = _coarse(width, next_scale, degree, accuracy)
+    step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return tensor_grid(frame.positions, width, step, margin, outer, _KNEE)
+    return tensor_grid(frame.positions, width, step, margin, outer, KNEE)
 
 
 def coarse_points(
     frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> float:
     """Estimate the number of points of a coarse grid without making it."""
-    step, margin, width = _coarse(width, next_scale, degree, accuracy)
+    step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     return float(np.prod(2 * (frame.half_lengths / width + margin) / step))
 
 
-def _coarse(
+def coarse_rule(
     width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> tuple[float, float, float]:
     """Step and margin for smoothed fields, in their width, and their width."""
@@ -175,14 +178,14 @@ def tensor_grid(
     Grid
     """
     x, y, z = (
-        Axis(*_axis(extent, width, step, margin, outer, knee, sharpness))
+        Axis(*stretched_axis(extent, width, step, margin, outer, knee, sharpness))
         for extent in np.abs(positions).max(axis=0) / width
     )
     return x, y, z
 
 
 @compile_loops
-def _axis(
+def stretched_axis(
     extent: float,
     width: float,
     step: float,
@@ -191,6 +194,10 @@ def _axis(
     knee: float,
     sharpness: float,
 ) -> tuple[_Array, _Array]:
+    """Make an axis of :func:`tensor_grid`: points and weights.
+
+    `extent` is half of the length of the molecule, in widths.
+    """
     outer = max(step, outer)
     knee = (extent + knee) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)

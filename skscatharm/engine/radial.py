@@ -10,6 +10,8 @@ and :math:`Y_{lm}(\nabla) h(r) = Y_{lm} r^l (r^{-1} d/dr)^l h(r)` for the convol
 of the modulus with the Gaussian, itself a one-dimensional integral. The result vanishes
 on whole spheres, where powers of a modulus have kinks that no grid samples finely
 enough: integrals are split there.
+
+In a plane it is the same, with circles in place of spheres.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from scipy.optimize import brentq
 from scipy.special import ive
 
 from skscatharm.engine.protocol import Atoms
-from skscatharm.transform.harmonics import wavelet_constant
+from skscatharm.transform.harmonics import harmonic_norm, wavelet_constant
 from skscatharm.transform.modulus import path_peak, power, soften
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
@@ -85,24 +87,31 @@ class RadialEngine:
             def modulus(v: _Array) -> _Array:
                 return soften(first(v) ** 2, epsilon)[1]
 
-            r, weights, values = _second_order(modulus, path.degree, width, scale)
+            r, weights, values = _second_order(
+                modulus, path.degree, width, scale, self.transform.dimension
+            )
             epsilon = self._epsilon(path)
         squared = values**2
         softened = soften(squared, epsilon)
-        shells = 4 * pi * weights * r**2
+        shells = weights * _shell(r, self.transform.dimension)
         return np.array([shells @ power(squared, *softened, epsilon, q) for q in Q])
 
     def _epsilon(self, path: Path) -> float:
         if path.degree == 0:
             return 0.0
-        return self.transform.softening * path_peak(path, self.transform.sigma)
+        transform = self.transform
+        return transform.softening * path_peak(
+            path, transform.sigma, transform.dimension
+        )
 
     def _first_order(self, path: Path, weight: float) -> tuple[_Radial, float]:
         """Return the modulus of order 0 or 1, and its width."""
         sigma, degree = self.transform.sigma, path.degree
+        dimension = self.transform.dimension
         scale = sigma * 2 ** path.scales[0] if path.scales else 0.0
         width = hypot(sigma, scale)
-        constant = weight * (scale / width) ** degree * _norm(degree) * width**-3
+        constant = weight * (scale / width) ** degree * _norm(degree, dimension)
+        constant *= width**-dimension
 
         def modulus(r: _Array) -> _Array:
             return constant * (r / width) ** degree * np.exp(-((r / width) ** 2) / 2)
@@ -110,13 +119,18 @@ class RadialEngine:
         return modulus, width
 
 
-def _norm(degree: int) -> float:
+def _norm(degree: int, dimension: int) -> float:
     r"""Modulus of :math:`c_l Y_{lm}` over all m."""
-    return wavelet_constant(degree) * sqrt((2 * degree + 1) / (4 * pi))
+    return wavelet_constant(degree, dimension) * harmonic_norm(degree, dimension)
+
+
+def _shell(r: _Array, dimension: int) -> _Array:
+    """Area of a sphere, or length of a circle."""
+    return 2 * pi * (dimension - 1) * r ** (dimension - 1)
 
 
 def _second_order(
-    modulus: _Radial, degree: int, width: float, scale: float
+    modulus: _Radial, degree: int, width: float, scale: float, dimension: int
 ) -> tuple[_Array, _Array, _Array]:
     """Convolve a radial function of a width with the wavelets of a scale.
 
@@ -126,12 +140,12 @@ def _second_order(
         Distances, their weights as a quadrature rule, and the result there. The rule is
         split where the result vanishes.
     """
-    edges, x, kernel = _kernel(degree, width / scale)
+    edges, x, kernel = _kernel(degree, width / scale, dimension)
     v, v_weights = (scale * a for a in x)
-    values = modulus(v) * v_weights * v**2
+    values = modulus(v) * v_weights * _shell(v, dimension)
 
     def at(distance: float) -> float:
-        (row,) = _kernel_rows(np.array([distance]), x[0], degree)
+        (row,) = _kernel_rows(np.array([distance]), x[0], degree, dimension)
         return float(row @ values)
 
     r, weights = _nodes(edges)
@@ -149,12 +163,15 @@ def _second_order(
             inside = [root for root in roots if low < root < high]
             new, new_weights = _nodes(np.array([low, *inside, high]))
             r, weights = np.append(r, new), np.append(weights, new_weights)
-            found = np.append(found, _kernel_rows(new, x[0], degree) @ values)
-    return scale * r, scale * weights, found * scale**-3
+            rows = _kernel_rows(new, x[0], degree, dimension)
+            found = np.append(found, rows @ values)
+    return scale * r, scale * weights, found * scale**-dimension
 
 
 @lru_cache(maxsize=32)
-def _kernel(degree: int, width: float) -> tuple[_Array, tuple[_Array, _Array], _Array]:
+def _kernel(
+    degree: int, width: float, dimension: int
+) -> tuple[_Array, tuple[_Array, _Array], _Array]:
     """Prepare the convolution of functions of a width with wavelets of scale 1.
 
     Returns
@@ -168,23 +185,26 @@ def _kernel(degree: int, width: float) -> tuple[_Array, tuple[_Array, _Array], _
     edges = _edges(degree, hypot(1, width))
     nodes = _nodes(_edges(degree, width))
     r, _ = _nodes(edges)
-    return edges, nodes, _kernel_rows(r, nodes[0], degree)
+    return edges, nodes, _kernel_rows(r, nodes[0], degree, dimension)
 
 
-def _kernel_rows(r: _Array, v: _Array, degree: int) -> _Array:
+def _kernel_rows(r: _Array, v: _Array, degree: int, dimension: int) -> _Array:
     """Average wavelets at distances v from the centre over all directions.
 
-    The averages of Gaussians are modified spherical Bessel functions, and so are their
-    derivatives.
+    The averages of Gaussians are modified Bessel functions, spherical ones in space,
+    and so are their derivatives.
     """
     r = r[:, np.newaxis]
     x = r * v
     kernel = np.zeros_like(x)
     for j in range(degree + 1):
-        bessel = np.sqrt(pi / (2 * x)) * ive(j + 0.5, x)
+        spherical = dimension == 3
+        bessel = ive(j + spherical / 2, x)
+        if spherical:
+            bessel *= np.sqrt(pi / (2 * x))
         sign = (-1) ** (degree - j) * comb(degree, j)
         kernel += sign * v ** (2 * j) * bessel / x**j
-    kernel *= 4 * pi * _norm(degree) * r**degree * np.exp(-((r - v) ** 2) / 2)
+    kernel *= _norm(degree, dimension) * r**degree * np.exp(-((r - v) ** 2) / 2)
     return kernel
 
 

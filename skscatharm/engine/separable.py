@@ -39,7 +39,13 @@ from skscatharm.engine.fields import (
     SmoothTile,
 )
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.pooling import PowerDerivatives, PowerIntegrals
+from skscatharm.engine.pooling import (
+    AMPLITUDE,
+    FLOOR,
+    Block,
+    PowerDerivatives,
+    PowerIntegrals,
+)
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import Grid, coarse_points, fine_grid, kink_grid
 from skscatharm.engine.tiles import Tile, cut_into_tiles
@@ -52,11 +58,6 @@ __all__ = ["SeparableEngine"]
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
 
-# Fields are computed times this, from weights that add up to at most 1: their cubes
-# just fit into float32, and where they decay to nothing they end before the subnormal
-# numbers begin, which processors handle a hundred times slower than others. For larger
-# exponents, the amplitude is lowered.
-_AMPLITUDE = 2.0**36
 # Values of a field, and derivatives, worked on at a time, so that they stay in cache.
 _BLOCK, _SWEEP_BLOCK = 2**15, 2**16
 _ALL = slice(None)
@@ -246,7 +247,7 @@ class _Molecule:
         unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         self.frame = frame
         self.densities = Densities(
-            frame, weights / unit * _AMPLITUDE, accuracy, xp, dtype
+            frame, weights / unit * AMPLITUDE, accuracy, xp, dtype
         )
         self.accuracy = accuracy
         self.paths = transform.paths
@@ -254,11 +255,11 @@ class _Molecule:
         self.softening = transform.softening
         self.plan = _plan(self.paths, self.sigma, accuracy.signed)
         self.Q = Q
-        self.scales = np.minimum(_AMPLITUDE ** (3 / Q - 1), 1.0)
+        self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
         # Of fields whose largest value is about 1, of fields as they are computed, and
         # of those that are raised to powers.
         self.peak_unit = unit * (2 * pi) ** -1.5
-        self.field_unit = self.peak_unit / _AMPLITUDE
+        self.field_unit = self.peak_unit / AMPLITUDE
         self.power_unit = self.field_unit / self.scales
         self.rounding = KinkRounding(Q, accuracy.kink_kernel[0])
 
@@ -339,7 +340,7 @@ class _Molecule:
             wz = tile.axes[2].weights
             integrals = self._integrals(first, _ALL, len(wz))
             for block in fields.blocks(_BLOCK):
-                modulus = integrals.add(block)
+                modulus = self._add(integrals, block)
                 if part is not None:
                     part.add(modulus)
             moments += integrals.total(wz, len(moments))
@@ -383,7 +384,7 @@ class _Molecule:
                 modulus = on and on(block.part)
                 adjoint.add(block, derivatives.of(block, modulus))
             total[:, :, tile.atoms] += adjoint.total()
-        return total / _AMPLITUDE @ self.frame.rotation.T
+        return total / AMPLITUDE @ self.frame.rotation.T
 
     def convolution(self, smooth: Smooth, second: _Second) -> _Array:
         """Integrate the moduli of smooth fields convolved with wavelets.
@@ -398,7 +399,7 @@ class _Molecule:
             for channel, blocks in fields.blocks(_BLOCK):
                 integrals = self._integrals(second, channel, len(wx))
                 for block in blocks:
-                    integrals.add(block)
+                    self._add(integrals, block)
                 moments[channel] += integrals.total(wx, 1)
         return moments
 
@@ -502,6 +503,15 @@ class _Molecule:
     ) -> PowerIntegrals:
         return PowerIntegrals(*self._powers(field, channels, n), scales=self.scales)
 
+    def _add(self, integrals: PowerIntegrals, block: Block) -> Array:
+        """Add the integrals over a block, and return the modulus on it."""
+        kernels = self.densities.kernels
+        if block.kinks is None:
+            squared = kernels.sum_of_squares(block.components, FLOOR**2)
+            return integrals.add(squared, block.weights)
+        density, envelope = kernels.products(block.components)
+        return integrals.add_rounded(density, envelope, block.kinks, block.weights)
+
     def _derivatives(
         self,
         field: _First | _Second,
@@ -519,5 +529,5 @@ class _Molecule:
         return PowerDerivatives(
             *self._powers(field, channels, len(weights)),
             factors=self.densities.array(of_rows),
-            peak=_AMPLITUDE,
+            peak=AMPLITUDE,
         )

@@ -64,6 +64,7 @@ def recall(
     wider: Transform,
     library: Library,
     in_batches: Callable[..., _Array],
+    limits: Mapping[str, Any] | None = None,
 ) -> _Array:
     """Read coefficients from a store, after those that are missing were computed.
 
@@ -86,13 +87,15 @@ def recall(
     in_batches : callable
         Calls a function with batches of sequences, as
         :func:`~skscatharm.batches.in_batches`.
+    limits : mapping or None, default=None
+        All that `check` depends on and coefficients do not.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
     check = cache(check)
-    keys = known_keys(X, check, tables, transform.settings)
+    keys = known_keys(X, check, tables, transform.settings, limits)
     coefficients = store.read(keys, transform.paths, transform.exponents)
     coefficients = coefficients.swapaxes(1, 2)
     lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
@@ -129,16 +132,17 @@ def known_keys(
     check: Callable[[], _Molecules],
     tables: Mapping[str, Mapping[int, float]],
     settings: Mapping[str, Any],
+    limits: Mapping[str, Any] | None = None,
 ) -> _Keys:
     """Check molecules and return their keys.
 
     A search passes the same arrays many times. The keys of an array are remembered by
-    its content, the weights of the channels and the settings, and it is not checked
-    again.
+    its content, the weights of the channels, the settings and the limits, and it is not
+    checked again.
 
     Parameters
     ----------
-    X, check, tables
+    X, check, tables, limits
         As in :func:`recall`.
     settings : mapping
         Those of a transform.
@@ -150,7 +154,8 @@ def known_keys(
     # Other types, such as masked arrays, hold more than their bytes.
     if type(X) not in (np.ndarray, np.memmap) or X.dtype.kind not in "fiu":
         return density_keys(*check(), settings)
-    common = [X.shape, X.dtype.str, canonical(settings), *map(len, tables.values())]
+    common = [X.shape, X.dtype.str, canonical(settings), canonical(limits or {})]
+    common += map(len, tables.values())
     digest = blake2b(repr(common).encode())
     for table in tables.values():
         digest.update(np.array([*table, *table.values()], dtype=np.float64).tobytes())

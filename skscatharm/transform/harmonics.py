@@ -1,4 +1,4 @@
-r"""Real solid harmonics as polynomials, and the wavelets made of them.
+r"""Solid and circular harmonics as polynomials, and the wavelets made of them.
 
 Everything here is exact up to rounding. The engines compute the fields.
 """
@@ -12,6 +12,8 @@ import numpy as np
 
 __all__ = [
     "cancellation",
+    "circular_harmonics",
+    "harmonic_norm",
     "solid_harmonics",
     "wavelet_constant",
     "wavelet_peak",
@@ -52,6 +54,20 @@ def solid_harmonics(degree: int) -> tuple[Mapping[int, Polynomial], ...]:
     [[0], [1], [2, 0], [1], [0]]
     """
     return tuple(_solid_harmonic(degree, m) for m in range(-degree, degree + 1))
+
+
+def circular_harmonics(degree: int) -> tuple[Polynomial, Polynomial]:
+    r"""Real and imaginary part of the circular harmonic of a degree.
+
+    .. math:: r^l e^{i l \theta} = (x + iy)^l = \sum_{a + b = l} p_{ab} \, x^a y^b
+
+    Examples
+    --------
+    >>> from skscatharm.transform.harmonics import circular_harmonics
+    >>> circular_harmonics(2)
+    ({(2, 0): 1, (0, 2): -1}, {(1, 1): 2})
+    """
+    return _azimuthal(degree, negative=False), _azimuthal(degree, negative=True)
 
 
 def _solid_harmonic(degree: int, m: int) -> Mapping[int, Polynomial]:
@@ -116,8 +132,8 @@ def cancellation(degree: int) -> float:
     return float(np.max(sums)) * sqrt(4 * pi)
 
 
-def wavelet_constant(degree: int) -> float:
-    r"""Constant :math:`c_l` of the solid harmonic wavelets.
+def wavelet_constant(degree: int, dimension: int = 3) -> float:
+    r"""Constant :math:`c_l` of the harmonic wavelets.
 
     It makes the modulus of the wavelets of one degree integrate to one,
     whatever the scale s:
@@ -128,10 +144,14 @@ def wavelet_constant(degree: int) -> float:
         \psi_{lms}(u) = c_l\, s^{-3} \left(\frac{|u|}{s}\right)^l
         e^{-|u|^2 / 2 s^2}\, Y_{lm}\!\left(\frac{u}{|u|}\right).
 
+    In a plane, there is one wavelet of a degree, with the factor :math:`s^{-2}` and
+    :math:`e^{i l \theta}` in place of the spherical harmonic.
+
     Parameters
     ----------
     degree : int
         The degree l, 0 or more.
+    dimension : {2, 3}, default=3
 
     Returns
     -------
@@ -146,14 +166,28 @@ def wavelet_constant(degree: int) -> float:
     >>> bool(abs(wavelet_constant(0) / (4 * pi) ** 0.5 - (2 * pi) ** -1.5) < 1e-15)
     True
     """
+    if dimension == 2:
+        return 1 / (2 * pi * 2 ** (degree / 2) * gamma(degree / 2 + 1))
     radial = 2 ** ((degree + 1) / 2) * gamma((degree + 3) / 2)
     return 1 / (sqrt((2 * degree + 1) * 4 * pi) * radial)
 
 
-def wavelet_peak(degree: int) -> float:
+def harmonic_norm(degree: int, dimension: int = 3) -> float:
+    r"""Modulus of the harmonics of a degree on the unit sphere or circle.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.harmonics import harmonic_norm
+    >>> harmonic_norm(5, dimension=2)
+    1.0
+    """
+    return 1.0 if dimension == 2 else sqrt((2 * degree + 1) / (4 * pi))
+
+
+def wavelet_peak(degree: int, dimension: int = 3) -> float:
     r"""Largest modulus of the wavelets of a degree and scale 1.
 
-    By :math:`\sum_m |Y_{lm}|^2 = (2l + 1) / 4 \pi`, it is at the distance
+    The modulus of the harmonics is constant, so it is at the distance
     :math:`l^{1/2}`.
 
     Examples
@@ -164,7 +198,8 @@ def wavelet_peak(degree: int) -> float:
     True
     """
     radial = (degree / e) ** (degree / 2)
-    return wavelet_constant(degree) * sqrt((2 * degree + 1) / (4 * pi)) * radial
+    norm = wavelet_constant(degree, dimension) * harmonic_norm(degree, dimension)
+    return norm * radial
 
 
 def wavelets_in_frequency(

@@ -35,7 +35,7 @@ Array = Any
 TINY = 1e-36
 
 
-def path_peak(path: Path, sigma: float) -> float:
+def path_peak(path: Path, sigma: float, dimension: int = 3) -> float:
     r"""Size of the field of an atom of weight 1 on a path.
 
     For order 1, it is the largest modulus. For order 2, the modulus of order 1 is
@@ -47,14 +47,15 @@ def path_peak(path: Path, sigma: float) -> float:
         t_2^{-3} \Big(\frac{s_{j_1} s_{j_2}}{t_1 t_2}\Big)^l
         \max_u \Big(\sum_m |\psi_{lm}(u)|^2\Big)^{1/2} ,
 
-    with the widths t of the fields and wavelets of scale 1.
+    with the widths t of the fields and wavelets of scale 1. In a plane, the first
+    factor is :math:`t_2^{-2}`.
     """
     width, factor = sigma, 1.0
     for j in path.scales:
         scale = sigma * 2**j
         width = hypot(width, scale)
         factor *= (scale / width) ** path.degree
-    return factor * width**-3 * wavelet_peak(path.degree)
+    return factor * width**-dimension * wavelet_peak(path.degree, dimension)
 
 
 def soften(squared: Array, epsilon: Array | float) -> tuple[Array, Array]:

@@ -30,7 +30,7 @@ class Transform:
         Softening of the modulus, in units of the weights.
     dtype : {"float32", "float64"}
         Precision of the fields.
-    engine : {"separable", "fourier"}
+    engine : {"separable", "fourier", "planar"}
     """
 
     paths: tuple[Path, ...]
@@ -40,6 +40,11 @@ class Transform:
     softening: float
     dtype: str
     engine: str
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the space of the densities."""
+        return 2 if self.engine == "planar" else 3
 
     @property
     def settings(self) -> dict[str, Any]:
