@@ -1,6 +1,6 @@
 """Molecules in batches: parallel, with a progress bar."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,39 @@ from sklearn.utils import gen_batches
 from skscatharm._progress import progress_bar
 from skscatharm._threads import one_blas_thread
 
-__all__ = ["in_batches"]
+__all__ = ["each_batch", "in_batches"]
 
 _DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
 
 
 def in_batches(
-    function: Callable[..., NDArray[np.float64]],
+    function: Callable[..., NDArray[np.float64]], *columns: Any, **options: Any
+) -> NDArray[np.float64]:
+    """Call a function with batches of molecules in parallel, and join the results.
+
+    The parameters are those of :func:`each_batch`.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, ...)
+    """
+    return np.concatenate(list(each_batch(function, *columns, **options)))
+
+
+def each_batch(
+    function: Callable[..., Any],
     *columns: Any,
     on_device: bool,
     n_jobs: int | None,
     verbose: int,
     largest: int = 32,
-) -> NDArray[np.float64]:
-    """Call a function with batches of molecules in parallel, and join the results.
+) -> Iterator[Any]:
+    """Call a function with batches of molecules in parallel, and yield the results.
 
     Parameters
     ----------
     function : callable
+        Returns one entry for each molecule.
     *columns : sequence
         Each has one entry for each molecule.
     on_device : bool
@@ -39,10 +54,6 @@ def in_batches(
         Show a progress bar if not 0.
     largest : int, default=32
         Molecules that a process computes at a time, or fewer.
-
-    Returns
-    -------
-    ndarray of shape (n_molecules, ...)
     """
     n_molecules = len(columns[0])
     if on_device:
@@ -60,10 +71,8 @@ def in_batches(
         delayed(function)(*(column[batch] for column in columns))
         for batch in gen_batches(n_molecules, size)
     )
-    collected = []
     # The limit is for this process and its threads; other processes set their own.
     with one_blas_thread(), progress_bar(verbose, "molecule", n_molecules) as update:
         for result in results:
-            collected.append(result)
             update(len(result))
-    return np.concatenate(collected)
+            yield result

@@ -1,7 +1,7 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -10,24 +10,37 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_array, check_scalar, gen_batches
 
 from skscatharm._compat import Interval, Options, StrOptions, _fit_context
-from skscatharm.batches import in_batches
+from skscatharm.batches import each_batch, in_batches
+from skscatharm.derivatives import (
+    check_size,
+    column_gradient,
+    column_jacobian,
+    linear_expansion,
+)
 from skscatharm.engine import (
     check_accuracy,
     check_molecules,
     find_engine,
     scattering_batch,
 )
-from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
+from skscatharm.engine.arrays import (
+    Library,
+    differentiable,
+    find_library,
+    requires_gradient,
+    to_host,
+    to_library_of,
+)
 from skscatharm.store import CoefficientStore, open_store
 from skscatharm.store.files import absolute_folder
-from skscatharm.store.recall import known_keys, recall
+from skscatharm.store.recall import density_keys, jacobian_names, known_keys, recall
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
-from skscatharm.transform.columns import arrange, column_names
-from skscatharm.transform.paths import scattering_paths
+from skscatharm.transform.columns import arrange, column_names, list_columns
+from skscatharm.transform.paths import Path, scattering_paths
 from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
@@ -344,8 +357,242 @@ class SolidHarmonicScattering(MoleculeScattering):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    def transform(self, X: Any) -> Any:
+        # The documentation is that of the base class.
+        if requires_gradient(X):
+            return differentiable(X, super().transform, self.gradient)
+        return super().transform(X)
+
+    transform.__doc__ = MoleculeScattering.transform.__doc__
+
+    def jacobian(self, X: Any) -> Any:
+        r"""Differentiate all coefficients with respect to all positions.
+
+        The grids on which fields are integrated follow the molecule, and the integrals
+        do not depend on them: derivatives are taken with the grids fixed. Translations
+        and rotations of a molecule as a whole change nothing, and are projected out.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, as for :meth:`transform`.
+
+        Returns
+        -------
+        jacobian : ndarray of shape (n_molecules, n_coefficients, n_atoms, 3)
+            In the unit of the coefficient per Å, and 0 where a molecule has no atom. It
+            is kept in the store if there is one (`memory`).
+
+        Raises
+        ------
+        ValueError
+            As :meth:`transform`, or if the result would take more than 4 GiB.
+
+        See Also
+        --------
+        iter_jacobian : The same in batches.
+        gradient : Derivatives of a weighted sum, for much less.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skscatharm import SolidHarmonicScattering
+        >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
+        >>> jacobian = scattering.jacobian([molecule("H2"), molecule("H2O")])
+        >>> jacobian.shape
+        (2, 35, 3, 3)
+        >>> bool(abs(jacobian.sum(axis=2)).max() < 1e-9 * abs(jacobian).max())
+        True
+        """
+        self._validate_params()
+        task = _Task(self, X)
+        structures, weights = task.check()
+        n_atoms = task.n_atoms(structures)
+        n_columns = len(list_columns(*task.layout))
+        check_size(len(structures), n_columns, n_atoms)
+        found = np.zeros((len(structures), n_columns, n_atoms, 3))
+        rows = iter(found)
+        for batch in self._jacobians(task, structures, weights, self.verbose):
+            for derivatives in batch:
+                next(rows)[:, : derivatives.shape[1]] = derivatives
+        return to_library_of(X, found)
+
+    def iter_jacobian(
+        self, X: Any, batch_size: int = 64
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield the Jacobians of batches of molecules, one batch at a time.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, as for :meth:`transform`. All are checked before the first is
+            computed.
+        batch_size : int, default=64
+            Number of molecules in a batch.
+
+        Yields
+        ------
+        jacobian : ndarray of shape (n_molecules_of_batch, n_coefficients, n_atoms, 3)
+            As from :meth:`jacobian`, for `batch_size` molecules or the rest.
+            `n_atoms` is that of the largest molecule of all.
+        """
+        self._validate_params()
+        check_scalar(batch_size, "batch_size", Integral, min_val=1)
+        task = _Task(self, X)
+        structures, weights = task.check()
+        n_atoms = task.n_atoms(structures)
+        n_columns = len(list_columns(*task.layout))
+        for part in gen_batches(len(structures), batch_size):
+            found = np.zeros((len(structures[part]), n_columns, n_atoms, 3))
+            rows = iter(found)
+            for batch in self._jacobians(task, structures[part], weights[part], 0):
+                for derivatives in batch:
+                    next(rows)[:, : derivatives.shape[1]] = derivatives
+            yield found
+
+    def gradient(self, X: Any, weights: Any) -> Any:
+        r"""Differentiate a weighted sum of the coefficients of each molecule.
+
+        .. math:: g_n = \sum_c w_c \, \partial S_c / \partial r_n
+
+        needs one sweep back through the cascade for all coefficients together: about
+        three times as long as :meth:`transform`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, as for :meth:`transform`.
+        weights : array-like of shape (n_molecules, n_coefficients)
+            Weights of the coefficients, in the order of :meth:`get_feature_names_out`.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_molecules, n_atoms, 3)
+            In the unit of the sum per Å, and 0 where a molecule has no atom. If `X` is
+            an array of CuPy or PyTorch, so is the gradient, on the same device.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`transform`, or if the weights do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ase.build import molecule
+        >>> from skscatharm import SolidHarmonicScattering
+        >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
+        >>> water = [molecule("H2O")]
+        >>> weights = np.random.default_rng(0).normal(size=(1, 35))
+        >>> gradient = scattering.gradient(water, weights)
+        >>> expected = np.einsum("mc,mcnx->mnx", weights, scattering.jacobian(water))
+        >>> bool(np.allclose(gradient, expected, rtol=1e-4))
+        True
+        """
+        self._validate_params()
+        task = _Task(self, X)
+        structures, rows = task.check()
+        factors = check_array(to_host(weights), dtype=np.float64, input_name="weights")
+        shape = (len(structures), len(list_columns(*task.layout)))
+        if factors.shape != shape:
+            raise ValueError(
+                f"weights have shape {factors.shape}; pass one row for each of the "
+                f"{shape[0]} molecules, with {shape[1]} coefficients."
+            )
+        compute = partial(
+            column_gradient, transform=task.transform, library=task.library
+        )
+        batches = self._each_batch(
+            task, compute, structures, rows, factors, verbose=self.verbose
+        )
+        gradients = _padded(
+            [g for batch in batches for g in batch], task.n_atoms(structures)
+        )
+        return to_library_of(X, gradients)
+
+    def linearize(
+        self, X: Any, weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Compute coefficients, and the gradients of functions of them.
+
+        It needs less time than :meth:`transform` and :meth:`gradient` together, since
+        fields are used twice.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
+            Molecules, as for :meth:`transform`.
+        weigh : callable
+            Turns coefficients of some molecules, of shape (n, n_coefficients), into
+            their weights, of the same shape, such as the derivatives of a prediction
+            with respect to the coefficients. It must be possible to send it to other
+            processes if `n_jobs` is not 1.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_molecules, n_coefficients)
+        gradient : ndarray of shape (n_molecules, n_atoms, 3)
+            As from :meth:`gradient`.
+        """
+        self._validate_params()
+        task = _Task(self, X)
+        structures, rows = task.check()
+        compute = partial(
+            linear_expansion,
+            weigh=weigh,
+            transform=task.transform,
+            library=task.library,
+        )
+        batches = self._each_batch(
+            task, compute, structures, rows, verbose=self.verbose
+        )
+        found = [pair for batch in batches for pair in batch]
+        coefficients = np.array([coefficients for coefficients, _ in found])
+        return coefficients, _padded([g for _, g in found], task.n_atoms(structures))
+
+    def _jacobians(
+        self,
+        task: "_Task",
+        structures: Sequence[Structure],
+        weights: Sequence[NDArray[np.float64]],
+        verbose: int,
+    ) -> Iterator[list[NDArray[np.float64]]]:
+        store = None if self.memory is None else open_store(self.memory)
+        keys = density_keys(structures, weights, task.transform.settings)
+        compute = partial(
+            column_jacobian,
+            transform=task.transform,
+            library=task.library,
+            store=store,
+        )
+        names = jacobian_names(keys, task.transform.paths, task.transform.exponents)
+        return self._each_batch(
+            task, compute, structures, weights, names, verbose=verbose
+        )
+
+    def _each_batch(
+        self, task: "_Task", compute: Callable[..., Any], *columns: Any, verbose: int
+    ) -> Iterator[Any]:
+        return each_batch(
+            compute,
+            *columns,
+            on_device=task.library.on_device,
+            n_jobs=self.n_jobs,
+            verbose=verbose,
+        )
+
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine, library)
+
+
+def _padded(
+    gradients: Sequence[NDArray[np.float64]], n_atoms: int
+) -> NDArray[np.float64]:
+    """Put arrays of shape (n_atoms, 3) together, with zeros where there is no atom."""
+    found = np.zeros((len(gradients), n_atoms, 3))
+    for row, gradient in zip(found, gradients, strict=True):
+        row[: len(gradient)] = gradient
+    return found
 
 
 class _Task:
@@ -376,6 +623,17 @@ class _Task:
                 paths=tuple(scattering_paths(J, parameters.L, parameters.max_order)),
                 exponents=tuple(sorted({*self.transform.exponents, *_DEFAULT["Q"]})),
             )
+
+    def n_atoms(self, structures: Sequence[Structure]) -> int:
+        """Count the atoms of the largest molecule, or the rows of a padded array."""
+        largest = max(len(s.charges) for s in structures)
+        is_array = isinstance(self.X, np.ndarray) and self.X.ndim == 3
+        return max(largest, self.X.shape[1]) if is_array else largest
+
+    @property
+    def layout(self) -> tuple[Sequence[Path], int, int]:
+        """Arguments of :func:`~skscatharm.transform.columns.list_columns`."""
+        return self.transform.paths, len(self.tables), len(self.transform.exponents)
 
     def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise; return structures and weights."""

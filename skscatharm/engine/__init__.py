@@ -11,7 +11,7 @@ from skscatharm.engine.accuracy import check_accuracy, check_signs
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.planar import PlanarEngine
-from skscatharm.engine.protocol import Atoms, Engine
+from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.rigid import remove_rigid_motions
 from skscatharm.engine.separable import SeparableEngine
@@ -24,6 +24,7 @@ __all__ = [
     "find_engine",
     "gradient_batch",
     "jacobian_batch",
+    "linearize_batch",
     "make_engine",
     "scattering_batch",
 ]
@@ -137,7 +138,7 @@ def jacobian_batch(
     """
     batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
     with _computing(library):
-        found = make_engine(transform, library).jacobian(batch)
+        found = _differentiable(transform, library).jacobian(batch)
     for atoms, derivatives in zip(batch, found, strict=True):
         derivatives[_constant(atoms, transform)] = 0
         remove_rigid_motions(derivatives, atoms.positions)
@@ -171,10 +172,61 @@ def gradient_batch(
         for atoms, f in zip(batch, factors, strict=True)
     ]
     with _computing(library):
-        found = make_engine(transform, library).gradient(batch, of_varying)
+        found = _differentiable(transform, library).gradient(batch, of_varying)
     for atoms, derivatives in zip(batch, found, strict=True):
         remove_rigid_motions(derivatives, atoms.positions)
     return found
+
+
+def linearize_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    weigh: Callable[[_Array], _Array],
+    transform: Transform,
+    library: Library,
+) -> tuple[_Array, list[_Array]]:
+    """Compute coefficients, and differentiate sums with weights that depend on them.
+
+    It needs less time than :func:`scattering_batch` and :func:`gradient_batch`.
+
+    Parameters
+    ----------
+    structures, weights, transform, library
+        As for :func:`scattering_batch`.
+    weigh : callable
+        Turns coefficients, of shape (n_molecules, n_paths, n_channels, n_exponents),
+        into their weights.
+
+    Returns
+    -------
+    coefficients : ndarray of that shape
+    gradients : list of ndarray of shape (n_atoms, 3)
+        Derivatives with respect to the positions.
+    """
+    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
+    constant = np.stack([_constant(atoms, transform) for atoms in batch])
+    single = [i for i, atoms in enumerate(batch) if len(atoms.positions) == 1]
+
+    def weigh_varying(coefficients: _Array) -> _Array:
+        if single:
+            coefficients[single] = RadialEngine(transform).coefficients(
+                [batch[i] for i in single]
+            )
+        return np.where(constant, 0.0, weigh(coefficients))
+
+    with _computing(library):
+        coefficients, found = _differentiable(transform, library).linearize(
+            batch, weigh_varying
+        )
+    for atoms, derivatives in zip(batch, found, strict=True):
+        remove_rigid_motions(derivatives, atoms.positions)
+    return coefficients, found
+
+
+def _differentiable(transform: Transform, library: Library) -> DifferentiableEngine:
+    engine = make_engine(transform, library)
+    assert isinstance(engine, SeparableEngine | FourierEngine)
+    return engine
 
 
 @contextmanager
@@ -200,8 +252,9 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     signed = (atoms.weights.min(axis=1) < 0) & (atoms.weights.max(axis=1) > 0)
     densities = (degrees[:, np.newaxis] == 0) & ~signed
     linear = np.array(transform.exponents) == 1
+    single = np.count_nonzero(atoms.weights, axis=1) < 2
     found: NDArray[np.bool_] = densities[..., np.newaxis] & linear
-    return found | (len(atoms.positions) == 1)
+    return found | single[:, np.newaxis]
 
 
 def _atoms(structure: Structure, weights: _Array) -> Atoms:

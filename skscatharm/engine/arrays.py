@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Library",
+    "differentiable",
     "fft_namespace",
     "find_library",
     "keep_freed_memory",
+    "requires_gradient",
     "to_host",
     "to_library_of",
     "to_numpy",
@@ -189,10 +192,10 @@ def to_host(array: Any) -> Any:
     if _is_cupy_array(array):
         return array.get()
     if is_torch_array(array):
-        if array.requires_grad and import_module("torch").is_grad_enabled():
+        if requires_gradient(array):
             raise ValueError(
-                "X is a tensor that requires a gradient, and gradients are not "
-                "available yet; pass X.detach()."
+                "The tensor requires a gradient, which is available for the positions "
+                "of SolidHarmonicScattering.transform only; pass its detach()."
             )
         array = array.detach().cpu()
         # NumPy lacks some types of floating-point numbers, such as bfloat16.
@@ -210,6 +213,50 @@ def to_library_of(X: Any, array: NDArray[np.float64]) -> Any:
     if _is_cupy_array(X) or is_torch_array(X):
         return array_namespace(X).asarray(array, device=device(X))
     return array
+
+
+def requires_gradient(X: Any) -> bool:
+    """Whether `X` is a tensor for which PyTorch expects a gradient now."""
+    return (
+        is_torch_array(X)
+        and bool(X.requires_grad)
+        and bool(import_module("torch").is_grad_enabled())
+    )
+
+
+def differentiable(
+    X: Any, function: Callable[[Any], Any], gradient: Callable[[Any, Any], Any]
+) -> Any:
+    """Call a function of molecules such that PyTorch can differentiate it once.
+
+    Parameters
+    ----------
+    X : tensor of shape (n_molecules, n_atoms, 4)
+        The derivatives with respect to nuclear charges, its first column, are zero.
+    function : callable
+        Returns a tensor of shape (n_molecules, n).
+    gradient : callable
+        Returns, from `X` and weights of shape (n_molecules, n), the gradient of the sum
+        with these weights, of shape (n_molecules, n_atoms, 3).
+    """
+    torch = import_module("torch")
+
+    class Differentiable(torch.autograd.Function):  # type: ignore[name-defined]
+        @staticmethod
+        def forward(context: Any, X: Any) -> Any:
+            context.save_for_backward(X)
+            return function(X.detach())
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context: Any, weights: Any) -> Any:
+            (X,) = context.saved_tensors
+            found = torch.zeros_like(X)
+            slopes = gradient(X, weights).to(X.dtype)
+            found[:, : slopes.shape[1], 1:] = slopes
+            return found
+
+    return Differentiable.apply(X)
 
 
 def keep_freed_memory() -> None:

@@ -141,6 +141,17 @@ class FourierEngine:
         self._run(batch, compute, derivatives=True)
         return found
 
+    def linearize(
+        self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
+    ) -> tuple[_Array, list[_Array]]:
+        """Compute coefficients, and differentiate sums with weights made of them.
+
+        The arguments and results are those of
+        :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
+        """
+        coefficients = self.coefficients(batch)
+        return coefficients, self.gradient(batch, list(weigh(coefficients)))
+
     def _shape(self, atoms: Atoms) -> tuple[int, int, int]:
         transform = self.transform
         return len(transform.paths), len(atoms.weights), len(transform.exponents)

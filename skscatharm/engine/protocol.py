@@ -1,12 +1,12 @@
 """The protocol of engines, and their input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Atoms", "Engine"]
+__all__ = ["Atoms", "DifferentiableEngine", "Engine"]
 
 
 class Atoms(NamedTuple):
@@ -46,6 +46,10 @@ class Engine(Protocol):
         """
         ...
 
+
+class DifferentiableEngine(Engine, Protocol):
+    """An engine that differentiates coefficients with respect to positions."""
+
     def jacobian(self, batch: Sequence[Atoms]) -> list[NDArray[np.float64]]:
         """Differentiate the coefficients with respect to the positions.
 
@@ -65,5 +69,26 @@ class Engine(Protocol):
         Returns
         -------
         list of ndarray of shape (n_atoms, 3)
+        """
+        ...
+
+    def linearize(
+        self,
+        batch: Sequence[Atoms],
+        weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+        """Compute coefficients, and differentiate sums with weights made of them.
+
+        Parameters
+        ----------
+        batch : sequence of Atoms
+        weigh : callable
+            Turns coefficients of shape (n_molecules, n_paths, n_channels, n_exponents)
+            into weights of the same shape.
+
+        Returns
+        -------
+        coefficients : ndarray of that shape
+        gradients : list of ndarray of shape (n_atoms, 3)
         """
         ...

@@ -14,7 +14,7 @@ this, order 2 goes from the fine grid that the modulus of order 1 needs to a coa
 which is enough for the convolution.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import hypot, pi, sqrt
 from typing import Any, NamedTuple
 
@@ -101,8 +101,7 @@ class SeparableEngine:
         -------
         ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
         """
-        n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
-        found = np.zeros((len(batch), n_paths, len(batch[0].weights), n_exponents))
+        found = np.zeros(self._shape(batch))
         for i, atoms in enumerate(batch):
             for where, molecule in self._parts(atoms):
                 found[i][where] = molecule.coefficients()
@@ -115,11 +114,10 @@ class SeparableEngine:
         -------
         list of ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
         """
-        n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
+        _, *shape = self._shape(batch)
         found = []
         for atoms in batch:
-            n_channels, n_atoms = atoms.weights.shape
-            found.append(np.zeros((n_paths, n_channels, n_exponents, n_atoms, 3)))
+            found.append(np.zeros((*shape, *atoms.positions.shape)))
             for where, molecule in self._parts(atoms):
                 found[-1][where] = molecule.jacobian()
         return found
@@ -141,6 +139,32 @@ class SeparableEngine:
             for where, molecule in self._parts(atoms):
                 found[-1] += molecule.gradient(of_molecule[where])
         return found
+
+    def linearize(
+        self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
+    ) -> tuple[_Array, list[_Array]]:
+        """Compute coefficients, and differentiate sums with weights made of them.
+
+        The arguments and results are those of
+        :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
+        """
+        coefficients = np.zeros(self._shape(batch))
+        parts = [list(self._parts(atoms)) for atoms in batch]
+        for i, of_molecule in enumerate(parts):
+            for where, molecule in of_molecule:
+                coefficients[i][where] = molecule.coefficients(keep=True)
+        gradients = []
+        for atoms, of_molecule, weights in zip(
+            batch, parts, weigh(coefficients), strict=True
+        ):
+            gradients.append(np.zeros_like(atoms.positions))
+            for where, molecule in of_molecule:
+                gradients[-1] += molecule.gradient(weights[where])
+        return coefficients, gradients
+
+    def _shape(self, batch: Sequence[Atoms]) -> tuple[int, int, int, int]:
+        n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
+        return len(batch), n_paths, len(batch[0].weights), n_exponents
 
     def _parts(self, atoms: Atoms) -> "Iterator[tuple[Any, _Molecule]]":
         """Yield what shares its grids, and where it stands among the coefficients."""
@@ -262,9 +286,10 @@ class _Molecule:
         self.field_unit = self.peak_unit / AMPLITUDE
         self.power_unit = self.field_unit / self.scales
         self.rounding = KinkRounding(Q, accuracy.kink_kernel[0])
+        self._kept: dict[Path, dict[int, Smooth]] = {}
 
-    def coefficients(self) -> _Array:
-        """Compute all paths.
+    def coefficients(self, keep: bool = False) -> _Array:
+        """Compute all paths; keep the smooth fields for derivatives.
 
         Returns
         -------
@@ -273,6 +298,8 @@ class _Molecule:
         found = {}
         for first in self.plan:
             moments, levels = self.atoms(first)
+            if keep:
+                self._kept[first.path] = levels
             found[first.path] = self._scaled(moments, first)
             for second in first.seconds:
                 moments = self.convolution(levels[second.path.scales[1]], second)
@@ -313,7 +340,7 @@ class _Molecule:
         for first in self.plan:
             onto = None
             if first.seconds:
-                levels = self.atoms(first)[1]
+                levels = self._kept.get(first.path) or self.atoms(first)[1]
                 onto = self.convolutions_back(
                     levels, {second: of_path[second.path] for second in first.seconds}
                 )

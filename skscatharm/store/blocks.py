@@ -24,15 +24,18 @@ from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import NUMERICS_VERSION
 
 __all__ = [
+    "ARRAY_SUFFIX",
     "DIGEST_SIZE",
     "SUFFIX",
     "Block",
     "UnusableFileError",
     "canonical",
     "encode",
+    "encode_array",
     "file_size",
     "is_abandoned",
     "list_files",
+    "load_array",
     "load_block",
     "load_keys",
     "remove",
@@ -41,8 +44,11 @@ __all__ = [
 
 _FORMAT_VERSION = 1
 SUFFIX = f".coefficients-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
+ARRAY_SUFFIX = f".jacobian-{_FORMAT_VERSION}.{NUMERICS_VERSION}.npz"
 _TEMPORARY = ".coefficients.tmp"
-_NAME = re.compile(r"[0-9a-f]{32}\.coefficients(-[0-9.]+\.npz|\.tmp)")
+_NAME = re.compile(
+    r"[0-9a-f]{32}\.(coefficients(-[0-9.]+\.npz|\.tmp)|jacobian-[0-9.]+\.npz)"
+)
 DIGEST_SIZE = 16  # bytes
 _LARGEST = 2**30  # bytes; 512 molecules, 20 channels and 6,000 columns need half of it
 _ABANDONED = 3600  # seconds; writers of temporary files are faster
@@ -101,14 +107,18 @@ def encode(
     return buffer.getvalue()
 
 
-def write_file(folder: str, data: bytes) -> None:
-    """Write a file that appears in the folder as a whole or not at all."""
+def write_file(folder: str, data: bytes, name: str | None = None) -> None:
+    """Write a file that appears in the folder as a whole or not at all.
+
+    By default, its name is the digest of its content.
+    """
+    name = f"{_digest(data)}{SUFFIX}" if name is None else name
     temporary = os.path.join(folder, f"{uuid4().hex}{_TEMPORARY}")
     try:
         os.makedirs(folder, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
-        os.replace(temporary, os.path.join(folder, f"{_digest(data)}{SUFFIX}"))
+        os.replace(temporary, os.path.join(folder, name))
     except BaseException:
         remove(temporary)
         raise
@@ -190,6 +200,37 @@ def load_keys(path: str) -> list[bytes]:
         raise
     except Exception:  # damage to a zip file raises errors of many types
         return load_block(path).keys
+
+
+def encode_array(array: NDArray[np.float64]) -> bytes:
+    """Write the content of a file with a single array."""
+    buffer = BytesIO()
+    np.savez(buffer, array=array)
+    return buffer.getvalue()
+
+
+def load_array(path: str) -> NDArray[np.float64]:
+    """Read a file with a single array.
+
+    Raises
+    ------
+    UnusableFileError
+        If it is damaged, or not a regular file.
+    OSError
+        If it cannot be read.
+    """
+    with _open(path) as file:
+        data = file.read()
+    try:
+        with ZipFile(BytesIO(data)) as archive:  # which compares check sums
+            array = _read_array(archive, "array")
+    except MemoryError:  # the file may be intact
+        raise
+    except Exception as error:
+        raise UnusableFileError(str(error) or type(error).__name__) from error
+    if array.dtype != np.float64 or array.ndim != 3:
+        raise UnusableFileError(f"its array is {array.dtype} of shape {array.shape}")
+    return np.array(array)
 
 
 def _open(path: str) -> IO[bytes]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skscatharm.store.blocks import (
+    ARRAY_SUFFIX,
     SUFFIX,
     UnusableFileError,
     file_size,
@@ -163,7 +164,8 @@ class FolderContents:
         names = list_folder(self._folder) if os.path.isdir(self._folder) else []
         if names is None:
             return
-        others = sum(not name.endswith((SUFFIX, ".tmp")) for name in names)
+        known = (SUFFIX, ARRAY_SUFFIX, ".tmp")
+        others = sum(not name.endswith(known) for name in names)
         if others:
             report_once(
                 self._folder,

@@ -24,10 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.store.blocks import (
+    ARRAY_SUFFIX,
     DIGEST_SIZE,
     SUFFIX,
     encode,
+    encode_array,
     file_size,
+    load_array,
     load_block,
     remove,
     write_file,
@@ -244,12 +247,50 @@ class CoefficientStore:
         StoreWarning
             If the files cannot be written, as on a full disk.
         """
-        data = encode(keys, paths, exponents, coefficients, settings)
+        self._write(encode(keys, paths, exponents, coefficients, settings))
+
+    def read_array(self, name: str) -> _Array | None:
+        """Read an array by its name.
+
+        Parameters
+        ----------
+        name : str
+            A hexadecimal digest of all that the array depends on.
+
+        Returns
+        -------
+        ndarray or None
+            None if there is none.
+
+        Warns
+        -----
+        StoreWarning
+            If its file is damaged or cannot be read.
+        """
+        damage = Damage(self.folder)
+        found = dict(damage.load([f"{name}{ARRAY_SUFFIX}"], load_array))
+        damage.report()
+        for file in found:
+            with suppress(OSError):
+                os.utime(os.path.join(self.folder, file))  # it has been used
+        return next(iter(found.values()), None)
+
+    def write_array(self, name: str, array: _Array) -> None:
+        """Keep an array of three dimensions, as for :meth:`read_array`.
+
+        Warns
+        -----
+        StoreWarning
+            If the file cannot be written, as on a full disk.
+        """
+        self._write(encode_array(array), f"{name}{ARRAY_SUFFIX}")
+
+    def _write(self, data: bytes, name: str | None = None) -> None:
         try:
             try:
-                write_file(self.folder, data)
+                write_file(self.folder, data, name)
             except FileNotFoundError:  # another process has just emptied the folder
-                write_file(self.folder, data)
+                write_file(self.folder, data, name)
         except OSError as error:
             report_once(
                 self.folder,

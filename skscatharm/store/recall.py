@@ -22,7 +22,14 @@ from skscatharm.structures import Structure
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
-__all__ = ["Store", "density_keys", "fill_gaps", "known_keys", "recall"]
+__all__ = [
+    "Store",
+    "density_keys",
+    "fill_gaps",
+    "jacobian_names",
+    "known_keys",
+    "recall",
+]
 
 _Array = NDArray[np.float64]
 _Keys = NDArray[np.void]
@@ -206,6 +213,30 @@ def density_keys(
             digests.append(density.digest())
     keys = np.frombuffer(b"".join(digests), dtype=f"V{DIGEST_SIZE}")
     return keys.reshape(len(structures), -1)
+
+
+def jacobian_names(
+    keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+) -> list[str]:
+    """Name the Jacobian of each molecule.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n_molecules, n_channels)
+    paths : sequence of Path
+    exponents : sequence of float
+        Of the coefficients, in this order.
+
+    Returns
+    -------
+    list of str
+        Hexadecimal digests.
+    """
+    common = repr((list(paths), list(exponents))).encode()
+    return [
+        blake2b(common + row.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
+        for row in keys
+    ]
 
 
 def fill_gaps(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skscatharm.transform.paths import Path
 
-__all__ = ["Column", "arrange", "column_names", "list_columns"]
+__all__ = ["Column", "arrange", "column_names", "list_columns", "rearrange"]
 
 
 class Column(NamedTuple):
@@ -97,20 +97,37 @@ def _plain(names: Sequence[str]) -> list[str]:
     return plain
 
 
-def arrange(
-    coefficients: NDArray[np.float64], paths: Sequence[Path]
-) -> NDArray[np.float64]:
-    """Bring coefficients into columns.
+def arrange(values: NDArray[np.float64], paths: Sequence[Path]) -> NDArray[np.float64]:
+    """Bring coefficients, or derivatives of coefficients, into columns.
 
     Parameters
     ----------
-    coefficients : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+    values : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents, ...)
     paths : sequence of Path
 
     Returns
     -------
-    ndarray of shape (n_molecules, n_columns)
+    ndarray of shape (n_molecules, n_columns, ...)
     """
-    columns = list_columns(paths, *coefficients.shape[2:])
+    columns = list_columns(paths, *values.shape[2:4])
     path, channel, exponent = np.array(columns).T
-    return coefficients[:, path, channel, exponent]
+    return values[:, path, channel, exponent]
+
+
+def rearrange(
+    columns: NDArray[np.float64],
+    paths: Sequence[Path],
+    n_channels: int,
+    n_exponents: int,
+) -> NDArray[np.float64]:
+    """Undo :func:`arrange` for an array of shape (n_molecules, n_columns).
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+    """
+    where = np.array(list_columns(paths, n_channels, n_exponents)).T
+    values = np.empty((len(columns), len(paths), n_channels, n_exponents))
+    path, channel, exponent = where
+    values[:, path, channel, exponent] = columns
+    return values

@@ -1,0 +1,128 @@
+"""Derivatives of coefficients in columns, for batches of molecules.
+
+These functions can be sent to other processes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine import gradient_batch, jacobian_batch, linearize_batch
+from skscatharm.engine.arrays import Library
+from skscatharm.store import CoefficientStore
+from skscatharm.structures import Structure
+from skscatharm.transform.columns import arrange, rearrange
+from skscatharm.transform.transform import Transform
+
+__all__ = ["check_size", "column_gradient", "column_jacobian", "linear_expansion"]
+
+_Array = NDArray[np.float64]
+
+_LARGEST = 4 * 2**30  # bytes of an array of Jacobians
+
+
+def check_size(n_molecules: int, n_coefficients: int, n_atoms: int) -> None:
+    """Raise if the Jacobians of all molecules would not fit into memory.
+
+    Raises
+    ------
+    ValueError
+    """
+    size = 8.0 * n_molecules * n_coefficients * n_atoms * 3
+    if size > _LARGEST:
+        raise ValueError(
+            f"The Jacobians of {n_molecules} molecules, with {n_coefficients} "
+            f"coefficients and up to {n_atoms} atoms, would take {size / 2**30:.3g} "
+            f"GiB ({_LARGEST / 2**30:g} GiB are allowed). Use iter_jacobian, which "
+            "yields them in batches, or pass fewer molecules."
+        )
+
+
+def column_jacobian(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    keys: Sequence[str],
+    transform: Transform,
+    library: Library,
+    store: CoefficientStore | None,
+) -> list[_Array]:
+    """Differentiate coefficients, or read their derivatives from a store.
+
+    Parameters
+    ----------
+    structures, weights, transform, library
+        As for :func:`~skscatharm.engine.jacobian_batch`.
+    keys : sequence of str
+        Names of the molecules in the store.
+    store : CoefficientStore or None
+
+    Returns
+    -------
+    list of ndarray of shape (n_coefficients, n_atoms, 3)
+    """
+    found: dict[int, _Array] = {}
+    if store is not None:
+        for i, key in enumerate(keys):
+            array = store.read_array(key)
+            if array is not None:
+                found[i] = array
+    lacking = [i for i in range(len(keys)) if i not in found]
+    if lacking:
+        computed = jacobian_batch(
+            [structures[i] for i in lacking],
+            [weights[i] for i in lacking],
+            transform,
+            library,
+        )
+        for i, derivatives in zip(lacking, computed, strict=True):
+            found[i] = arrange(derivatives[np.newaxis], transform.paths)[0]
+            if store is not None:
+                store.write_array(keys[i], found[i])
+    return [found[i] for i in range(len(keys))]
+
+
+def column_gradient(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    factors: Sequence[_Array],
+    transform: Transform,
+    library: Library,
+) -> list[_Array]:
+    """Differentiate sums of coefficients with factors of shape (n_coefficients,).
+
+    Returns
+    -------
+    list of ndarray of shape (n_atoms, 3)
+    """
+    n_channels, n_exponents = len(weights[0]), len(transform.exponents)
+    of_paths = rearrange(np.asarray(factors), transform.paths, n_channels, n_exponents)
+    return gradient_batch(structures, weights, list(of_paths), transform, library)
+
+
+def linear_expansion(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    weigh: Callable[[_Array], _Array],
+    transform: Transform,
+    library: Library,
+) -> list[tuple[_Array, _Array]]:
+    """Compute coefficients, and differentiate sums with factors that depend on them.
+
+    `weigh` turns coefficients of shape (n_molecules, n_coefficients) into factors.
+
+    Returns
+    -------
+    list of (ndarray of shape (n_coefficients,), ndarray of shape (n_atoms, 3))
+    """
+    n_channels, n_exponents = len(weights[0]), len(transform.exponents)
+
+    def weigh_paths(coefficients: _Array) -> _Array:
+        factors = np.asarray(weigh(arrange(coefficients, transform.paths)))
+        return rearrange(factors, transform.paths, n_channels, n_exponents)
+
+    coefficients, gradients = linearize_batch(
+        structures, weights, weigh_paths, transform, library
+    )
+    columns = arrange(coefficients, transform.paths)
+    return list(zip(columns, gradients, strict=True))
