@@ -17,7 +17,7 @@ FILES = sorted([*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("transform/*.py")])
 # Names of the namespace in the source: as a variable or as the end of an attribute.
 NAMESPACES = {"xp", "_xp", "cupy"}
 # It calls CuPy itself, not by way of array_api_compat.
-OF_CUPY = PACKAGE / "engine" / "cuda.py"
+OF_CUPY = PACKAGE / "engine" / "batch_cuda.py"
 # Reached in other ways: by name, or from a variable.
 OTHERS = [
     "float32",
