@@ -14,7 +14,7 @@ from skscatharm._threads import one_blas_thread
 
 __all__ = ["each_batch", "in_batches"]
 
-_DEVICE_BATCH = 512  # molecules, that the engine divides by size and memory
+_DEVICE_BATCH = 8192  # molecules, that the engine divides by size and memory
 
 
 def in_batches(

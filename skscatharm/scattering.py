@@ -264,7 +264,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         Precision of the fields. A `tol` below 2e-6 requires "float64".
     engine : {"auto", "separable", "fourier"}, default="auto"
         Products of factors along the axes, or FFTs of boxes around the molecules.
-        "auto" is "fourier" on a device and "separable" on a CPU, where it is faster.
+        "auto" is "separable", which is faster on a CPU and on a device.
     backend : {"auto", "numpy", "cupy", "torch"}, default="auto"
         The array library that computes. "auto" is PyTorch if `X` is a tensor on a CUDA
         device, otherwise CuPy if it finds a device, otherwise NumPy.
@@ -582,7 +582,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         )
 
     def _engine(self, library: Library) -> str:
-        return find_engine(self.engine, library)
+        return find_engine(self.engine)
 
 
 def _padded(

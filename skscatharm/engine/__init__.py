@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skscatharm._threads import one_blas_thread
 from skscatharm.engine.accuracy import check_accuracy, check_signs
 from skscatharm.engine.arrays import Library, keep_freed_memory
+from skscatharm.engine.batched import BatchedEngine
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.planar import PlanarEngine
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
@@ -33,23 +34,23 @@ _Array = NDArray[np.float64]
 
 _MEMORY = 4 * 2**30  # bytes that a molecule may need
 
-_ENGINES: dict[str, Callable[[Transform, Library], Engine]] = {
-    "separable": SeparableEngine,
-    "fourier": FourierEngine,
-    "planar": PlanarEngine,
+_Maker = Callable[[Transform, Library], Engine]
+# On the CPU, and on a device.
+_ENGINES: dict[str, tuple[_Maker, _Maker]] = {
+    "separable": (SeparableEngine, BatchedEngine),
+    "fourier": (FourierEngine, FourierEngine),
+    "planar": (PlanarEngine, PlanarEngine),
 }
 
 
-def find_engine(engine: str, library: Library) -> str:
-    """Choose the engine: for "auto", the faster one where the library computes."""
-    if engine == "auto":
-        return "fourier" if library.on_device else "separable"
-    return engine
+def find_engine(engine: str) -> str:
+    """Choose the engine: for "auto", the faster one, on any device."""
+    return "separable" if engine == "auto" else engine
 
 
 def make_engine(transform: Transform, library: Library) -> Engine:
-    """Make the engine that a transform names."""
-    return _ENGINES[transform.engine](transform, library)
+    """Make the engine that a transform names, for where the library computes."""
+    return _ENGINES[transform.engine][library.on_device](transform, library)
 
 
 def check_molecules(

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, e, exp, hypot, log, log2, log10, pi, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,18 +126,19 @@ class Accuracy:
     signed: bool = False
     dimension: int = 3
 
-    def step(self, order: int, degree: int, crowding: float) -> float:
+    def step(self, order: int, degree: int, crowding: _Array | float) -> Any:
         """Return the step among the atoms, in widths of the field.
 
-        `crowding` is the distance of neighbouring atoms in widths.
+        `crowding` is the distance of neighbouring atoms in widths; it may be an array
+        for several molecules.
         """
         amplitude, rate = _DEGREE_0
-        step = rate / max(log(amplitude / self.tol), 0.1)
+        step: Any = rate / max(log(amplitude / self.tol), 0.1)
         if degree > 0:
             soft = self._soft(order, degree, crowding)
-            step = max(self._hard(order, degree, crowding), soft)
+            step = np.maximum(self._hard(order, degree, crowding), soft)
         # The field to the power q is narrower than the field.
-        return min(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
+        return np.minimum(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
 
     def spectral_step(self, degree: int) -> float:
         """Return the step at which a grid holds the spectrum of a field, in widths.
@@ -145,36 +147,40 @@ class Accuracy:
         """
         return pi / _tail(degree, exp(-(self.margin(degree) ** 2) / 2))
 
-    def outer_step(self, order: int, degree: int, crowding: float) -> float:
+    def outer_step(self, order: int, degree: int, crowding: _Array | float) -> Any:
         """Return the step far from the atoms, in widths."""
         step = self.step(order, degree, crowding)
-        if degree > 0 and step <= self._soft(order, degree, crowding):
-            return min(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
+        if degree == 0:
+            return step
         loose = _HARD_OUTER_STEP * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
-        return max(step, min(loose, _HARD_OUTER_STEP if degree else step))
+        hard = np.maximum(step, min(loose, _HARD_OUTER_STEP))
+        soft = np.minimum(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
+        return np.where(step <= self._soft(order, degree, crowding), soft, hard)[()]
 
     @property
     def sharpness(self) -> float:
         """Number of points in which the step changes from the inner to the outer."""
         return 0.8 + 0.25 * max(log10(1e-5 / self.tol), 0.0)
 
-    def _hard(self, order: int, degree: int, crowding: float) -> float:
+    def _hard(self, order: int, degree: int, crowding: _Array | float) -> Any:
         table, power = _HARD, _HARD_POWER
         if self.dimension == 2:
             table, power = _PLANE_HARD, _PLANE_HARD_POWER
-        elif crowding < _CROWDED[order]:
-            table = _HARD_CROWDED
-        step = table[order][min(degree, 4) - 1]
+        step: Any = table[order][min(degree, 4) - 1]
+        if self.dimension == 3:
+            crowded = _HARD_CROWDED[order][min(degree, 4) - 1]
+            step = np.where(crowding < _CROWDED[order], crowded, step)[()]
         return step * (self.tol / _HARD_REFERENCE) ** power
 
-    def _soft(self, order: int, degree: int, crowding: float) -> float:
+    def _soft(self, order: int, degree: int, crowding: _Array | float) -> Any:
         table = _PLANE_SOFT if self.dimension == 2 else _SOFT
         amplitude, rate = table[order][min(degree, 4) - 1]
         if order == 2:
             amplitude *= exp(_SOFT_GROWTH * max(degree - 4, 0))
         step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
-        softness = self.softness / (1 + _OVERLAP / crowding**3)
-        return step * min(softness / _SOFTNESS, 1.0) ** _SOFTNESS_POWER[order]
+        softness: Any = self.softness / (1 + _OVERLAP / crowding**3)
+        softness = np.minimum(softness / _SOFTNESS, 1.0)
+        return step * softness ** _SOFTNESS_POWER[order]
 
     def margin(self, degree: int) -> float:
         r"""Return how far the grid reaches beyond the atoms, in widths.

@@ -28,6 +28,7 @@ from skscatharm.engine.accuracy import (
 )
 from skscatharm.engine.arrays import Library, fft_namespace, to_numpy
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.groups import compute_in_groups
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import SHIFT, kink_step
 from skscatharm.transform.harmonics import wavelets_in_frequency
@@ -47,8 +48,7 @@ _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
 
 _ARRAYS = 7  # of the size of a field of all channels, that are held at a time
-# Bytes that keep any device busy. Larger batches only fill up more of smaller boxes.
-_BUSY = 4 * 2**30
+_BUSY = 4 * 2**30  # bytes that keep any device busy
 
 
 class FourierEngine:
@@ -165,32 +165,28 @@ class FourierEngine:
         """Call a function with as many molecules at a time as there is memory for."""
         frames = [Frame(atoms.positions, atoms.charges) for atoms in batch]
         weights = [atoms.weights for atoms in batch]
+        extents = np.stack([frame.half_lengths for frame in frames])
         for job in self._jobs(frames, weights):
-            pending = [job.molecules]
-            while pending:
-                part = pending.pop()
-                extents = np.stack([frames[i].half_lengths for i in part])
-                memory = self._memory(job, extents.max(axis=0), len(part), derivatives)
-                if len(part) == 1 or memory < min(self.library.free_memory(), _BUSY):
-                    try:
-                        molecules = _Batch(
-                            [frames[i] for i in part],
-                            [weights[i][job.channels] for i in part],
-                            job,
-                            self.transform,
-                            self.library.namespace(),
-                            self._dtype(job),
-                            derivatives,
-                        )
-                        compute(job, molecules, part)
-                    except self.library.out_of_memory():
-                        if len(part) == 1:
-                            raise
-                    else:
-                        continue
-                # Molecules share their boxes: the halves are to be of similar ones.
-                axis = np.ptp(extents, axis=0).argmax()
-                pending += np.array_split(part[extents[:, axis].argsort()], 2)
+
+            def memory(part: NDArray[np.intp], job: _Job = job) -> float:
+                largest = extents[part].max(axis=0)
+                return self._memory(job, largest, len(part), derivatives)
+
+            def compute_part(part: NDArray[np.intp], job: _Job = job) -> None:
+                molecules = _Batch(
+                    [frames[i] for i in part],
+                    [weights[i][job.channels] for i in part],
+                    job,
+                    self.transform,
+                    self.library.namespace(),
+                    self._dtype(job),
+                    derivatives,
+                )
+                compute(job, molecules, part)
+
+            compute_in_groups(
+                compute_part, job.molecules, extents, memory, self.library, _BUSY
+            )
 
     def _jobs(
         self, frames: Sequence[Frame], weights: Sequence[_Array]

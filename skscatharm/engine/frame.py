@@ -74,9 +74,13 @@ class Frame:
 
         It is bounded from below: fields of few atoms cannot add up to more than all.
         """
+        return max(self.spacing / width, self.least_crowding)
+
+    @cached_property
+    def least_crowding(self) -> float:
+        """The bound of the crowding."""
         others = self._charges.sum() / self._charges.max() - 1
-        least = others ** (-1 / 3) if others > 0 else inf
-        return max(self.spacing / width, least)
+        return float(others ** (-1 / 3)) if others > 0 else inf
 
 
 def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:

@@ -10,7 +10,7 @@ separable.
 """
 
 from math import ceil, hypot, inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,12 @@ __all__ = [
     "Axis",
     "Grid",
     "coarse_grid",
+    "coarse_grids",
     "coarse_points",
     "coarse_rule",
     "fine_grid",
+    "fine_grids",
+    "fine_points",
     "kink_grid",
     "kink_step",
     "stretched_axis",
@@ -40,6 +43,7 @@ _Array = NDArray[np.float64]
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
+_FAR = 1e6  # where points are that fill up
 
 
 class Axis(NamedTuple):
@@ -75,10 +79,59 @@ def fine_grid(
     -------
     Grid
     """
-    crowding = frame.crowding(width)
-    return tensor_grid(
-        frame.positions,
-        width,
+    rules = _fine(frame.crowding(width), order, degree, accuracy)
+    return tensor_grid(frame.positions, width, *rules)
+
+
+def fine_grids(
+    extents: _Array,
+    crowding: _Array,
+    width: float,
+    order: int,
+    degree: int,
+    accuracy: Accuracy,
+) -> list[_Array]:
+    """Make the fine grids of several molecules, filled up to the same size.
+
+    Parameters
+    ----------
+    extents : ndarray of shape (n_molecules, 3)
+        Half of the lengths of the molecules along the axes.
+    crowding : ndarray of shape (n_molecules,)
+        Distances of neighbouring atoms in widths.
+    width : float
+    order, degree : int
+    accuracy : Accuracy
+
+    Returns
+    -------
+    list of three ndarrays of shape (2, n_molecules, n_points)
+        For each axis, points and weights. Points that fill up have weight zero and are
+        far from everything.
+    """
+    return _grids(extents, width, _fine(crowding, order, degree, accuracy))
+
+
+def fine_points(
+    extents: _Array,
+    crowding: _Array,
+    width: float,
+    order: int,
+    degree: int,
+    accuracy: Accuracy,
+) -> _Array:
+    """Estimate the numbers of points along each axis without making the grids."""
+    step, margin, outer, knee, _ = _fine(crowding, order, degree, accuracy)
+    inner = (extents / width + knee).T / step
+    points: _Array = 2 * (inner + (margin - knee) / np.maximum(step, outer))
+    return points.T
+
+
+def _fine(
+    crowding: _Array | float, order: int, degree: int, accuracy: Accuracy
+) -> tuple[Any, float, Any, float, float]:
+    """Step, margin, outer step, knee and sharpness of fine grids."""
+    return (
         accuracy.step(order, degree, crowding),
         accuracy.margin(degree),
         accuracy.outer_step(order, degree, crowding),
@@ -119,6 +172,15 @@ def coarse_grid(
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
     return tensor_grid(frame.positions, width, step, margin, outer, KNEE)
+
+
+def coarse_grids(
+    extents: _Array, width: float, next_scale: float, degree: int, accuracy: Accuracy
+) -> list[_Array]:
+    """Make the coarse grids of several molecules; see :func:`fine_grids`."""
+    step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
+    outer = accuracy.coarse_stretch * step
+    return _grids(extents, width, (step, margin, outer, KNEE, 1.0))
 
 
 def coarse_points(
@@ -184,6 +246,27 @@ def tensor_grid(
     return x, y, z
 
 
+def _grids(
+    extents: _Array, width: float, rules: tuple[_Array | float, ...]
+) -> list[_Array]:
+    table = np.stack([np.broadcast_to(rule, len(extents)) for rule in rules], axis=1)
+    return [_axes(along / width, width, table) for along in extents.T]
+
+
+@compile_loops
+def _axes(extents: _Array, width: float, rules: _Array) -> _Array:
+    axes = [
+        stretched_axis(extents[i], width, rule[0], rule[1], rule[2], rule[3], rule[4])
+        for i, rule in enumerate(rules)
+    ]
+    stacked = np.zeros((2, len(axes), max([len(points) for points, _ in axes])))
+    stacked[0] = _FAR
+    for i, (points, weights) in enumerate(axes):
+        stacked[0, i, : len(points)] = points
+        stacked[1, i, : len(weights)] = weights
+    return stacked
+
+
 @compile_loops
 def stretched_axis(
     extent: float,
@@ -201,16 +284,23 @@ def stretched_axis(
     outer = max(step, outer)
     knee = (extent + knee) / step
     reach = ceil(knee + (extent + margin - knee * step) / outer)
-    xi = np.arange(-reach, reach + 1) + SHIFT
-    right, left = (xi - knee) / sharpness, (-xi - knee) / sharpness
-    stretch = sharpness * (_softplus(right) - _softplus(left))
-    points = step * xi + (outer - step) * stretch
-    slopes = 1 / (1 + np.exp(-right)) + 1 / (1 + np.exp(-left))
-    weights = step + (outer - step) * slopes
-    inside = np.abs(points) <= extent + margin
-    return width * points[inside], width * weights[inside]
+    points, weights = np.empty(2 * reach + 1), np.empty(2 * reach + 1)
+    n = 0
+    for i in range(-reach, reach + 1):
+        xi = i + SHIFT
+        right, right_slope = _softplus((xi - knee) / sharpness)
+        left, left_slope = _softplus((-xi - knee) / sharpness)
+        point = step * xi + (outer - step) * sharpness * (right - left)
+        if abs(point) <= extent + margin:
+            points[n] = width * point
+            weights[n] = width * (step + (outer - step) * (right_slope + left_slope))
+            n += 1
+    return points[:n], weights[:n]
 
 
 @compile_loops
-def _softplus(x: _Array) -> _Array:
-    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+def _softplus(x: float) -> tuple[float, float]:
+    """Return the softplus function and its derivative."""
+    small = np.exp(-abs(x))
+    share = 1 / (1 + small)
+    return max(x, 0.0) + np.log(1 + small), share if x > 0 else small * share

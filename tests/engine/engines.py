@@ -20,14 +20,19 @@ def engine_of(
     dtype="float64",
     engine="separable",
     xp=np,
+    on_device=False,
 ):
-    """Make an engine that computes with the arrays of a namespace."""
+    """Make an engine that computes with the arrays of a namespace.
+
+    With `on_device`, it is the one for devices.
+    """
     transform = Transform(
         tuple(paths), tuple(map(float, Q)), sigma, tol, softening, dtype, engine
     )
     library = SimpleNamespace(
         namespace=lambda: xp,
-        free_memory=lambda: 0,
+        on_device=on_device,
+        free_memory=lambda: 2**32 if on_device else 0,
         out_of_memory=lambda: (MemoryError,),
     )
     return make_engine(transform, library)
