@@ -63,15 +63,15 @@ class TestBatches:
     def limit(monkeypatch, largest):
         """Let memory run out for batches larger than this; return sizes of batches."""
         sizes = []
-        original = fourier.FourierEngine._compute
+        original = fourier._Batch.coefficients
 
-        def record(engine, job, frames, weights, part):
-            sizes.append(len(part))
-            if len(part) > largest:
+        def record(molecules):
+            sizes.append(len(molecules.positions))
+            if sizes[-1] > largest:
                 raise MemoryError
-            return original(engine, job, frames, weights, part)
+            return original(molecules)
 
-        monkeypatch.setattr(fourier.FourierEngine, "_compute", record)
+        monkeypatch.setattr(fourier._Batch, "coefficients", record)
         return sizes
 
     def test_cpu_takes_one_after_another(self, batch, sizes) -> None:
