@@ -15,6 +15,8 @@ which is enough for the convolution.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import compress
 from math import hypot, pi, sqrt
 from typing import Any, NamedTuple
 
@@ -61,6 +63,7 @@ Array = Any  # of the array library that computes
 # Values of a field, and derivatives, worked on at a time, so that they stay in cache.
 _BLOCK, _SWEEP_BLOCK = 2**15, 2**16
 _ALL = slice(None)
+_OF_DENSITIES = 0.03  # tolerance of their derivatives
 
 
 class SeparableEngine:
@@ -118,7 +121,8 @@ class SeparableEngine:
         found = []
         for atoms in batch:
             found.append(np.zeros((*shape, *atoms.positions.shape)))
-            for where, molecule in self._parts(atoms):
+            parts = [*self._parts(atoms), *self._parts(atoms, densities=True)]
+            for where, molecule in parts:
                 found[-1][where] = molecule.jacobian()
         return found
 
@@ -133,11 +137,22 @@ class SeparableEngine:
         -------
         list of ndarray of shape (n_atoms, 3)
         """
-        found = []
-        for atoms, of_molecule in zip(batch, weights, strict=True):
-            found.append(np.zeros_like(atoms.positions))
-            for where, molecule in self._parts(atoms):
-                found[-1] += molecule.gradient(of_molecule[where])
+        return [
+            self._gradient(atoms, list(self._parts(atoms)), of_molecule)
+            for atoms, of_molecule in zip(batch, weights, strict=True)
+        ]
+
+    def _gradient(
+        self, atoms: Atoms, parts: "list[tuple[Any, _Molecule]]", weights: _Array
+    ) -> _Array:
+        order_0 = [not path.scales for path in self.transform.paths]
+        others = weights.copy()
+        others[order_0] = 0
+        found = np.zeros_like(atoms.positions)
+        for where, molecule in parts:
+            found += molecule.gradient(others[where])
+        for where, molecule in self._parts(atoms, densities=True):
+            found += molecule.gradient(weights[where])
         return found
 
     def linearize(
@@ -153,22 +168,33 @@ class SeparableEngine:
         for i, of_molecule in enumerate(parts):
             for where, molecule in of_molecule:
                 coefficients[i][where] = molecule.coefficients(keep=True)
-        gradients = []
-        for atoms, of_molecule, weights in zip(
-            batch, parts, weigh(coefficients), strict=True
-        ):
-            gradients.append(np.zeros_like(atoms.positions))
-            for where, molecule in of_molecule:
-                gradients[-1] += molecule.gradient(weights[where])
+        gradients = [
+            self._gradient(atoms, of_molecule, weights)
+            for atoms, of_molecule, weights in zip(
+                batch, parts, weigh(coefficients), strict=True
+            )
+        ]
         return coefficients, gradients
 
     def _shape(self, batch: Sequence[Atoms]) -> tuple[int, int, int, int]:
         n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
         return len(batch), n_paths, len(batch[0].weights), n_exponents
 
-    def _parts(self, atoms: Atoms) -> "Iterator[tuple[Any, _Molecule]]":
-        """Yield what shares its grids, and where it stands among the coefficients."""
+    def _parts(
+        self, atoms: Atoms, densities: bool = False
+    ) -> "Iterator[tuple[Any, _Molecule]]":
+        """Yield what shares its grids, and where it stands among the coefficients.
+
+        The integrals of high powers of densities hardly depend on the positions: for
+        their derivatives, `densities` are integrated apart, and more exactly.
+        """
         transform = self.transform
+        chosen = [not densities or not path.scales for path in transform.paths]
+        indices = np.flatnonzero(chosen)
+        chosen_transform = replace(
+            transform, paths=tuple(compress(transform.paths, chosen))
+        )
+        tol = transform.tol * (_OF_DENSITIES if densities else 1)
         Q = np.asarray(transform.exponents)
         frame = Frame(atoms.positions, atoms.charges)
         for softness, signed, channels in weight_classes(
@@ -176,22 +202,21 @@ class SeparableEngine:
         ):
             # Without atoms in a channel, rounding would be all there is.
             channels = channels[atoms.weights[channels].any(axis=1)]
-            if len(channels) == 0:
+            if len(channels) == 0 or len(indices) == 0:
                 continue
             for largest, exponents in exponent_classes(Q):
                 # Densities of both signs may cancel.
-                double = largest > DOUBLE or signed
+                double = largest > DOUBLE or signed or densities
                 molecule = _Molecule(
                     frame,
                     atoms.weights[channels],
                     Q[exponents],
-                    Accuracy(transform.tol, softness, largest, signed),
-                    transform,
+                    Accuracy(tol, softness, largest, signed),
+                    chosen_transform,
                     self.library.namespace(),
                     "float64" if double else transform.dtype,
                 )
-                where = np.ix_(np.arange(len(transform.paths)), channels, exponents)
-                yield where, molecule
+                yield np.ix_(indices, channels, exponents), molecule
 
 
 class _Second(NamedTuple):
@@ -346,6 +371,8 @@ class _Molecule:
                 )
             # A field of order 1 may be there for others alone.
             factors = of_path.get(first.path, np.zeros((1, *weights.shape[1:])))
+            if onto is None and not factors.any():
+                continue
             total += self.atoms_back(first, factors, onto)[0].sum(axis=0)
         return total
 

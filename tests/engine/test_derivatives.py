@@ -77,12 +77,12 @@ def test_two_atoms(path, degree, engine) -> None:
         assert_allclose(across, 0, atol=1e-4 * abs(slope))
 
 
-@pytest.mark.parametrize("softening", [0.0, 4.0])
-def test_differences_of_coefficients(softening) -> None:
-    paths = scattering_paths(2, 2, 2)
+@pytest.mark.parametrize(("softening", "tol"), [(0.0, 1e-4), (4.0, 1e-6)])
+def test_differences_of_coefficients(softening, tol) -> None:
+    paths = scattering_paths(1, 2, 2)
     options = {"Q": (0.5, 1, 2, 3, 5), "softening": softening}
-    exact = engine_of(paths, tol=1e-7, **options)
-    (found,) = jacobian(BATCH[:1], paths, tol=1e-6, **options)
+    exact = engine_of(paths, tol=tol / 5, **options)
+    (found,) = jacobian(BATCH[:1], paths, tol=tol, **options)
 
     def coefficients(positions):
         with np.errstate(all="ignore"):
