@@ -2,7 +2,7 @@
 
 from skscatharm import datasets
 from skscatharm.display import SearchDisplay
-from skscatharm.regression import MultilinearRegressor
+from skscatharm.regression import KernelRegressor, MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import StructureWarning, pad_structures
@@ -14,6 +14,7 @@ __all__ = [
     "SETTINGS",
     "STANDARD_CHANNELS",
     "CoefficientStore",
+    "KernelRegressor",
     "MultilinearRegressor",
     "SearchDisplay",
     "SolidHarmonicScattering",

@@ -1,5 +1,6 @@
 """Whitening: uncorrelated coordinates of variance 1 along the principal axes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,10 +78,34 @@ def distinct_rows(
     X, Y, sample_weight : ndarrays
         The distinct samples, with the sums of their weights.
     """
+    rows, weight = distinct_samples([X, Y], sample_weight)
+    # Adding 0 turns -0 into 0.
+    return X[rows] + 0.0, Y[rows] + 0.0, weight
+
+
+def distinct_samples(
+    arrays: Sequence[Array], sample_weight: Array
+) -> tuple[NDArray[np.intp], Array]:
+    """Find samples that differ in any of several arrays, and sort them.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarrays of shape (n_samples, n_columns)
+        Data of the samples.
+    sample_weight : ndarray of shape (n_samples,)
+        Weights, 0 or more. Samples of weight 0 are removed.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_distinct,)
+        The first of each group of equal samples, in an order that depends on the data
+        alone.
+    weight : ndarray of shape (n_distinct,)
+        Sums of the weights of equal samples.
+    """
     kept = np.flatnonzero(sample_weight > 0)
     # A copy. Adding 0 turns -0 into 0, so that equal rows have equal bytes.
-    X, Y = (np.take(array, kept, axis=0) + 0.0 for array in (X, Y))
-    keys = [_row_bytes(array) for array in (X, Y)]
+    keys = [_row_bytes(np.take(array, kept, axis=0) + 0.0) for array in arrays]
     order = np.lexsort(keys[::-1])
     starts = np.ones(len(order), dtype=bool)
     for pairs in gen_batches(len(order) - 1, _COMPARED):
@@ -88,10 +113,9 @@ def distinct_rows(
         starts[1:][pairs] = np.logical_or.reduce(
             [key[before] != key[after] for key in keys]
         )
-    first = order[starts]
-    weight = np.zeros(len(first))
+    weight = np.zeros(np.count_nonzero(starts))
     np.add.at(weight, np.cumsum(starts) - 1, sample_weight[kept[order]])
-    return X[first], Y[first], weight
+    return kept[order[starts]], weight
 
 
 def _row_bytes(array: Array) -> NDArray[np.void]:

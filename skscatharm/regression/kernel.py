@@ -1,0 +1,463 @@
+"""The estimator that fits a function to targets and their derivatives."""
+
+from collections.abc import Callable
+from copy import copy
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skscatharm._compat import Interval, StrOptions, _fit_context
+from skscatharm._progress import progress_bar
+from skscatharm._threads import one_blas_thread
+from skscatharm.regression.cholesky import BlockCholesky
+from skscatharm.regression.derivatives import check_derivatives, reduce_derivatives
+from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
+from skscatharm.regression.kernel_selection import (
+    START,
+    Problem,
+    Setting,
+    errors_of,
+    prior_variance,
+    select_setting,
+    warn_of_disagreement,
+)
+from skscatharm.regression.kernels import (
+    Expansion,
+    Kernel,
+    Profile,
+    expand,
+    gaussian,
+    matern,
+    without_directions,
+)
+from skscatharm.regression.whitening import (
+    Array,
+    distinct_samples,
+    find_whitening,
+    root_mean_square,
+)
+
+_PROFILES: dict[str, Profile] = {"matern": matern, "gaussian": gaussian}
+# Rows of the kernel matrix that choose the setting. More add little.
+_SELECTION_ROWS = 2000
+# Samples that are enough to compare targets and derivatives.
+_COMPARISON_SIZE = 40
+# Rows of a block of the kernel matrix.
+_BLOCK_ROWS = 1000
+# Largest number of samples from which standard deviations are computed.
+_REFERENCES = 2000
+
+
+class KernelRegressor(RegressorMixin, BaseEstimator):
+    r"""Gaussian process regression of targets and their derivatives.
+
+    The prediction for a sample x is the mean of a Gaussian process,
+
+    .. math::
+
+        f(x) = b + \sum_i \alpha_i \, k(x, x_i)
+        + \sum_i \beta_i \cdot \nabla_{x_i} k(x, x_i) ,
+
+    where the second sum is there if derivatives were given to `fit` [1]_ [2]_. The
+    kernel k depends on the distance r of two samples: Matérn of smoothness 5/2,
+    :math:`(1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}`, or Gaussian,
+    :math:`e^{-r^2 / 2}`. The coefficients minimise
+
+    .. math::
+
+        \sum_i \omega_i \big( (y_i - f(x_i))^2
+        + \gamma \, |g_i - J_i^T \nabla f(x_i)|^2 \big) + \lambda \, |f - b|_k^2
+
+    with sample weights :math:`\omega_i`, Jacobians :math:`J_i` of the features,
+    derivatives :math:`g_i` of the targets, and the norm of the kernel's function space.
+    In molecules, :math:`g_i` is minus the forces.
+
+    Features are standardised and rotated to their principal axes. The coordinate along
+    axis k, which has standard deviation :math:`\sigma_k`, is scaled to standard
+    deviation :math:`\sigma_k^p`. All coordinates are then divided by the length scale
+    times their root mean squared norm.
+
+    Parameters that are None are chosen by leave-one-out errors on some of the samples:
+    they minimise the product of the mean absolute error of the targets and the mean
+    norm of the errors of their derivatives. Nothing has to be tuned.
+
+    Parameters
+    ----------
+    kernel : {"matern", "gaussian"}, default="matern"
+        Kernel.
+    length_scale : float or None, default=None
+        Distance over which the function varies, relative to the root mean squared
+        distance of the samples from their mean.
+    alpha : float or None, default=None
+        Variance of the noise of a target with weight 1, relative to the variance of the
+        function.
+    decay : float or None, default=None
+        Power p of the standard deviations. 0 keeps white coordinates, 1 the principal
+        components of the standardised features.
+    gradient_weight : float or None, default=None
+        Weight :math:`\gamma` of squared errors of the derivatives, relative to those of
+        the targets. The unit is the variance of the targets divided by the mean squared
+        norm of their gradients. Ignored without derivatives.
+    random_state : int, RandomState instance or None, default=None
+        Draws the samples that choose the parameters, if there are more than needed.
+        Pass an int for reproducible results.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    intercept_ : float
+        The intercept b.
+    mean_ : ndarray of shape (n_features,)
+        Means of the features.
+    matrix_ : ndarray of shape (n_features, n_axes)
+        Map from centred features to scaled coordinates.
+    positions_ : ndarray of shape (n_samples, n_axes)
+        Scaled coordinates of the training samples.
+    weights_ : ndarray of shape (n_samples,)
+        Coefficients :math:`\alpha_i`.
+    slopes_ : ndarray of shape (n_samples, n_axes)
+        Coefficients :math:`\beta_i`, with respect to scaled coordinates.
+    length_scale_, alpha_, decay_, gradient_weight_ : float
+        The parameters that were used.
+    references_ : ndarray of shape (n_references, n_axes)
+        Scaled coordinates of up to 2,000 training samples, for standard deviations.
+    precision_ : ndarray of shape (n_references, n_references)
+        Inverse of the kernel matrix of these samples, with noise.
+    variance_ : float
+        Variance of the Gaussian process.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features. Defined only if all names in X are strings.
+
+    See Also
+    --------
+    MultilinearRegressor : Linear, bilinear and trilinear models.
+
+    Notes
+    -----
+    Directions in which no feature varies, such as rigid motions of a molecule, are
+    projected out. A molecule of n atoms has one target and up to 3 n - 6 derivatives.
+
+    The kernel matrix is factorised: with m targets and derivatives, this needs
+    :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications.
+
+    References
+    ----------
+    .. [1] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine
+       Learning", MIT Press (2006), section 9.4. http://gaussianprocess.org/gpml
+    .. [2] S. Chmiela, A. Tkatchenko, H. E. Sauceda, I. Poltavsky, K. T. Schütt,
+       K.-R. Müller, "Machine learning of accurate energy-conserving molecular force
+       fields", Science Advances 3, e1603015 (2017).
+       https://doi.org/10.1126/sciadv.1603015
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skscatharm import KernelRegressor
+    >>> X = np.random.default_rng(0).normal(size=(30, 2))
+    >>> y = np.sin(X[:, 0]) * X[:, 1]
+    >>> gradients = np.stack([np.cos(X[:, 0]) * X[:, 1], np.sin(X[:, 0])], axis=1)
+
+    The coordinates of this example are the features themselves:
+
+    >>> jacobian = np.tile(np.eye(2), (30, 1, 1))
+    >>> regressor = KernelRegressor().fit(X, y, jacobian=jacobian, gradients=gradients)
+    >>> regressor.predict([[0.5, 1]]).round(2)
+    array([0.48])
+    >>> regressor.predict_gradient([[0.5, 1]]).round(2)
+    array([[0.88, 0.48]])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "kernel": [StrOptions(set(_PROFILES))],
+        "length_scale": [Interval(Real, 0, None, closed="neither"), None],
+        "alpha": [Interval(Real, 0, None, closed="neither"), None],
+        "decay": [Interval(Real, 0, 1, closed="both"), None],
+        "gradient_weight": [Interval(Real, 0, None, closed="neither"), None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        kernel: str = "matern",
+        *,
+        length_scale: float | None = None,
+        alpha: float | None = None,
+        decay: float | None = None,
+        gradient_weight: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.kernel = kernel
+        self.length_scale = length_scale
+        self.alpha = alpha
+        self.decay = decay
+        self.gradient_weight = gradient_weight
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @np.errstate(under="ignore")
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | float | None = None,
+        *,
+        jacobian: Any = None,
+        gradients: Any = None,
+    ) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Targets.
+        sample_weight : float or array-like of shape (n_samples,), default=None
+            Weight of each sample, 0 or more. A number is the weight of all samples.
+            None means 1.
+        jacobian : array-like of shape (n_samples, n_features, ...), default=None
+            Derivatives of the features with respect to coordinates, such as the
+            positions of atoms. Coordinates that a sample lacks are zero.
+        gradients : array-like of shape (n_samples, ...), default=None
+            Derivatives of the targets with respect to the same coordinates.
+
+        Returns
+        -------
+        self : KernelRegressor
+            The fitted regressor.
+
+        Raises
+        ------
+        ValueError
+            If an array has NaN, infinite, complex or masked entries, if shapes do not
+            fit, if one of `jacobian` and `gradients` is missing, or if sample_weight is
+            negative, or 0 for all samples.
+
+        Warns
+        -----
+        UserWarning
+            If targets and gradients evidently disagree in sign or unit.
+        """
+        # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
+        fitted = copy(self)
+        X, y = validate_data(
+            fitted, real_numbers(X, "X"), real_numbers(y, "y"), y_numeric=True
+        )
+        features, targets = to_doubles(X), to_doubles(y)
+        weight = check_weight(sample_weight, len(features))
+        derivatives = check_derivatives(jacobian, gradients, *features.shape)
+        arrays = [features, targets[:, None]]
+        if derivatives is not None:
+            slopes, aims = derivatives
+            arrays += [aims, slopes.reshape(len(slopes), -1)]
+        rows, weight = distinct_samples(arrays, weight)
+        features, targets = features[rows], targets[rows]
+        whitening = find_whitening(features, weight)
+        white = (features - whitening.mean) @ whitening.matrix
+        share = weight / weight.sum()
+        mean = share @ targets
+        targets = targets - mean
+        scale = float(root_mean_square(targets[:, None], share)[0]) or 1.0
+        points = without_directions(white)
+        sides, unit = np.zeros(0), 1.0
+        if derivatives is not None:
+            reduced = reduce_derivatives(slopes[rows], aims[rows], whitening)
+            points = points._replace(directions=reduced.features, owners=reduced.owners)
+            sides = reduced.targets / scale
+            unit = float(np.sqrt(share[points.owners] @ sides**2)) or 1.0
+        problem = Problem(
+            points, whitening.deviations, targets / scale, sides, weight, unit
+        )
+        with progress_bar(self.verbose, "step") as advance:
+            random_state = check_random_state(self.random_state)
+            setting, deviation = self._choose(problem, random_state, advance)
+            kernel = problem.kernel(_PROFILES[self.kernel], setting)
+            expansion, intercept = _fit(kernel, problem, setting, advance)
+        fitted.mean_ = whitening.mean
+        fitted.matrix_ = whitening.matrix * kernel.factors
+        fitted.positions_ = expansion.positions
+        fitted.weights_ = scale * expansion.weights
+        fitted.slopes_ = scale * expansion.slopes
+        fitted.intercept_ = float(mean + scale * intercept)
+        for name, value in setting._asdict().items():
+            setattr(fitted, f"{name}_", float(value))
+        chosen = random_state.permutation(len(targets))[:_REFERENCES]
+        fitted.references_ = expansion.positions[chosen]
+        fitted.precision_ = _precision(problem.part(chosen).values(), kernel, setting)
+        fitted.variance_ = (scale * deviation) ** 2
+        self.__dict__ = fitted.__dict__
+        return self
+
+    def _choose(
+        self,
+        problem: Problem,
+        random_state: np.random.RandomState,
+        progress: Callable[[], object],
+    ) -> tuple[Setting, float]:
+        """Choose the setting, and the standard deviation of the Gaussian process."""
+        profile = _PROFILES[self.kernel]
+        n_samples, n_directions = len(problem.y), len(problem.slopes)
+        order = random_state.permutation(n_samples)
+        fixed = {
+            name: getattr(self, name)
+            for name in Setting._fields
+            if getattr(self, name) is not None
+        }
+        size = _SELECTION_ROWS * n_samples // (n_samples + n_directions)
+        some = problem.part(np.sort(order[: max(size, 2)]))
+        if n_samples < 2:
+            return START._replace(**fixed), 1.0
+        # The matrices are small: more threads would wait for each other.
+        with one_blas_thread():
+            if n_directions:
+                warn_of_disagreement(problem.part(np.sort(order[:_COMPARISON_SIZE])))
+            setting = select_setting(profile, some, fixed, progress)
+            found = errors_of(profile, some, setting)
+            expected = errors_of(profile, some.values(), setting)
+        if found is None or expected is None:
+            raise ValueError(
+                f"alpha={setting.alpha:g} is too small: the kernel matrix is not "
+                "positive definite in double precision. Choose a larger alpha or None."
+            )
+        ratio = np.linalg.norm(found[0]) / np.linalg.norm(expected[2])
+        return setting, float(ratio) or 1.0
+
+    def _expansion(self) -> Expansion:
+        """Return the fitted function of scaled coordinates."""
+        kernel = Kernel(_PROFILES[self.kernel], np.ones(self.positions_.shape[1]), True)
+        return Expansion(kernel, self.positions_, self.weights_, self.slopes_)
+
+    def _scaled(self, X: Any) -> Array:
+        """Return the scaled coordinates of samples."""
+        check_is_fitted(self)
+        X = validate_data(self, real_numbers(X, "X"), reset=False)
+        return (to_doubles(X) - self.mean_) @ self.matrix_
+
+    @np.errstate(under="ignore")
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        return_std : bool, default=False
+            Whether to estimate the standard deviations of the errors too. They grow
+            with the distance from the training samples.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Predictions.
+        std : ndarray of shape (n_samples,)
+            Standard deviations. Only if `return_std`. Those that the Gaussian process
+            expects from the targets alone, multiplied by one number, so that their
+            root mean square is that of the leave-one-out errors.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X has NaN, infinite, complex or masked entries, or another number of
+            features than in `fit`.
+        """
+        scaled = self._scaled(X)
+        expansion = self._expansion()
+        y = self.intercept_ + expansion.evaluate(scaled)
+        if not return_std:
+            return y
+        kernel = expansion.kernel
+        variance = np.empty(len(y))
+        for rows in gen_batches(len(y), _BLOCK_ROWS):
+            found = kernel.covariance(
+                without_directions(scaled[rows]), without_directions(self.references_)
+            )
+            explained = np.einsum("ij,ij->i", found @ self.precision_, found)
+            # The intercept is uncertain too.
+            ones = self.precision_.sum(axis=1)
+            variance[rows] = 1 - explained + (1 - found @ ones) ** 2 / ones.sum()
+        return y, np.sqrt(self.variance_ * np.maximum(variance, 0.0))
+
+    def predict_gradient(self, X: Any) -> Array:
+        """Predict the derivatives of the target with respect to the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        gradients : ndarray of shape (n_samples, n_features)
+            Derivatives of the prediction with respect to the features.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            As in `predict`.
+        """
+        return self._expansion().gradient(self._scaled(X)) @ self.matrix_.T
+
+
+def _fit(
+    kernel: Kernel,
+    problem: Problem,
+    setting: Setting,
+    progress: Callable[[], object],
+) -> tuple[Expansion, float]:
+    """Solve for the coefficients by a Cholesky factorisation.
+
+    Returns
+    -------
+    expansion : Expansion
+        Function of scaled coordinates.
+    intercept : float
+    """
+    points = problem.points
+    n_samples = len(problem.y)
+    per_sample = 1 + len(points.owners) // n_samples
+    parts = list(gen_batches(n_samples, max(1, _BLOCK_ROWS // per_sample)))
+    blocks = [points.part(part) for part in parts]
+    noise = np.concatenate(problem.noise(prior_variance(kernel, points), setting))
+    bounds = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
+    # Rows of each block: its targets, then their derivatives.
+    rows = [np.r_[part, bounds[part.start] : bounds[part.stop]] for part in parts]
+
+    def block(i: int, j: int) -> Array:
+        matrix = kernel.covariance(blocks[i], blocks[j])
+        if i == j:
+            matrix.flat[:: len(matrix) + 1] += noise[rows[i]]
+        return matrix
+
+    factor = BlockCholesky(len(parts), block, progress)
+    sides = np.zeros((len(noise), 2))
+    sides[:, 0] = np.concatenate([problem.y, problem.slopes])
+    sides[:n_samples, 1] = 1
+    order = np.concatenate(rows)
+    dual = np.empty_like(sides)
+    dual[order] = factor.solve(sides[order])
+    intercept = dual[:n_samples, 0].sum() / dual[:n_samples, 1].sum()
+    dual = dual[:, 0] - intercept * dual[:, 1]
+    return expand(kernel, points, dual), float(intercept)
+
+
+def _precision(problem: Problem, kernel: Kernel, setting: Setting) -> Array:
+    """Invert the kernel matrix of the targets, with noise."""
+    matrix = kernel.covariance(problem.points, problem.points)
+    noise, _ = problem.noise(prior_variance(kernel, problem.points), setting)
+    matrix.flat[:: len(matrix) + 1] += noise
+    return np.asarray(np.linalg.inv(matrix), np.float64)
