@@ -51,6 +51,8 @@ _COMPARISON_SIZE = 40
 _BLOCK_ROWS = 1000
 # Largest number of samples from which standard deviations are computed.
 _REFERENCES = 2000
+# Longest length scale and least noise in them.
+_LONGEST, _LEAST_NOISE = 4.0, 1e-6
 
 
 class KernelRegressor(RegressorMixin, BaseEstimator):
@@ -126,7 +128,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     length_scale_, alpha_, decay_, gradient_weight_ : float
         The parameters that were used.
     references_ : ndarray of shape (n_references, n_axes)
-        Scaled coordinates of up to 2,000 training samples, for standard deviations.
+        Coordinates of up to 2,000 training samples, for standard deviations, scaled by
+        a length of 4 at most.
     precision_ : ndarray of shape (n_references, n_references)
         Inverse of the kernel matrix of these samples, with noise.
     variance_ : float
@@ -263,16 +266,19 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
             arrays += [aims, slopes.reshape(len(slopes), -1)]
         rows, weight = distinct_samples(arrays, weight)
         features, targets = features[rows], targets[rows]
-        whitening = find_whitening(features, weight)
-        white = (features - whitening.mean) @ whitening.matrix
         share = weight / weight.sum()
         mean = share @ targets
         targets = targets - mean
         scale = float(root_mean_square(targets[:, None], share)[0]) or 1.0
-        points = without_directions(white)
+        if derivatives is None:
+            whitening = find_whitening(features, weight)
+        else:
+            slopes, aims = slopes[rows], aims[rows]
+            whitening = find_whitening(features, weight, slopes)
+        points = without_directions((features - whitening.mean) @ whitening.matrix)
         sides, unit = np.zeros(0), 1.0
         if derivatives is not None:
-            reduced = reduce_derivatives(slopes[rows], aims[rows], whitening)
+            reduced = reduce_derivatives(slopes, aims, whitening)
             points = points._replace(directions=reduced.features, owners=reduced.owners)
             sides = reduced.targets / scale
             unit = float(np.sqrt(share[points.owners] @ sides**2)) or 1.0
@@ -293,8 +299,10 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         for name, value in setting._asdict().items():
             setattr(fitted, f"{name}_", float(value))
         chosen = random_state.permutation(len(targets))[:_REFERENCES]
-        fitted.references_ = expansion.positions[chosen]
-        fitted.precision_ = _precision(problem.part(chosen).values(), kernel, setting)
+        coarse = _coarse(setting)
+        kernel = problem.kernel(_PROFILES[self.kernel], coarse)
+        fitted.precision_ = _precision(problem.part(chosen).values(), kernel, coarse)
+        fitted.references_ = points.positions[chosen] * kernel.factors
         fitted.variance_ = (scale * deviation) ** 2
         self.__dict__ = fitted.__dict__
         return self
@@ -324,7 +332,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
                 warn_of_disagreement(problem.part(np.sort(order[:_COMPARISON_SIZE])))
             setting = select_setting(profile, some, fixed, progress)
             found = errors_of(profile, some, setting)
-            expected = errors_of(profile, some.values(), setting)
+            expected = errors_of(profile, some.values(), _coarse(setting))
         if found is None or expected is None:
             raise ValueError(
                 f"alpha={setting.alpha:g} is too small: the kernel matrix is not "
@@ -379,6 +387,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         if not return_std:
             return y
         kernel = expansion.kernel
+        scaled *= max(1.0, self.length_scale_ / _LONGEST)
         variance = np.empty(len(y))
         for rows in gen_batches(len(y), _BLOCK_ROWS):
             found = kernel.covariance(
@@ -410,7 +419,16 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         ValueError
             As in `predict`.
         """
-        return self._expansion().gradient(self._scaled(X)) @ self.matrix_.T
+        scaled = self._scaled(X)
+        return self._expansion().gradient(scaled) @ self.matrix_.T
+
+
+def _coarse(setting: Setting) -> Setting:
+    """Return the setting of standard deviations, in which rounding errors are small."""
+    return setting._replace(
+        length_scale=min(setting.length_scale, _LONGEST),
+        alpha=max(setting.alpha, _LEAST_NOISE),
+    )
 
 
 def _fit(

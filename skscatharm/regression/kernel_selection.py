@@ -18,10 +18,11 @@ from skscatharm.regression.kernels import (
 )
 from skscatharm.regression.whitening import Array, decayed
 
-# Grids on which scales and penalties are searched, and where the search starts.
+# Grids on which scales and penalties are searched, and where the search starts. Beyond
+# their ends, rounding errors would be larger than the noise.
 _GRIDS: dict[str, tuple[float, ...]] = {
-    "length_scale": tuple(2.0 ** np.arange(-2, 9)),
-    "alpha": tuple(10.0 ** np.arange(-12, 3)),
+    "length_scale": tuple(2.0 ** np.arange(-2, 7)),
+    "alpha": tuple(10.0 ** np.arange(-8, 3)),
     "decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
     "gradient_weight": tuple(10.0 ** np.arange(-3, 4)),
 }
@@ -50,7 +51,7 @@ class Setting(NamedTuple):
     gradient_weight: float
 
 
-START = Setting(8.0, 1e-7, 0.65, 1.0)
+START = Setting(16.0, 1e-6, 0.5, 1.0)
 
 # The setting that compares targets and derivatives, which smooths more.
 _COARSE = START._replace(alpha=1e-4)
@@ -249,8 +250,8 @@ def select_setting(
     """Choose scales and penalty by leave-one-out errors.
 
     Minimises the product of the mean absolute error of the targets and the mean norm
-    of the errors of their derivatives. Each parameter in turn goes to a neighbour on
-    its grid, as long as that is better.
+    of the errors of their derivatives. Each parameter in turn goes to the best place
+    nearby on its grid, as long as that is better.
 
     Parameters
     ----------
@@ -291,17 +292,20 @@ def select_setting(
     while best != previous:
         previous = best
         for name in free:
-            for step in (1, -1):
-                while (moved := _move(best, name, step)) and score(moved) < score(best):
-                    best = moved
+            last = None
+            while best != last:
+                last = best
+                best = min(_neighbours(best, name), key=score)
     return best
 
 
-def _move(setting: Setting, name: str, step: int) -> Setting | None:
-    """Go to a neighbour on a grid; None beyond its ends."""
+def _neighbours(setting: Setting, name: str) -> list[Setting]:
+    """Return a setting and those up to two steps away on a grid."""
     grid = _GRIDS[name]
     # The start lies on the grids.
-    place = grid.index(getattr(setting, name)) + step
-    if not 0 <= place < len(grid):
-        return None
-    return setting._replace(**{name: grid[place]})
+    place = grid.index(getattr(setting, name))
+    return [setting] + [
+        setting._replace(**{name: grid[other]})
+        for step in (1, -1, 2, -2)
+        if 0 <= (other := place + step) < len(grid)
+    ]

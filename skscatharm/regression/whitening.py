@@ -12,8 +12,11 @@ Array = NDArray[np.float64]
 
 # Axes with a smaller standard deviation, relative to the largest, are rounding errors.
 _RANK_TOLERANCE = 1e-8
-# Rows that are compared at once, to bound memory.
-_COMPARED = 1000
+# With a Jacobian, features are scaled as if they varied by this part of their mean at
+# least.
+_FLOOR = 0.03
+# Rows that are compared at once, and samples with derivatives, to bound memory.
+_COMPARED, _JACOBIANS = 1000, 50
 
 
 class Sample(NamedTuple):
@@ -124,8 +127,14 @@ def _row_bytes(array: Array) -> NDArray[np.void]:
     return array.view(row).ravel()
 
 
-def find_whitening(X: Array, sample_weight: Array) -> Whitening:
+def find_whitening(
+    X: Array, sample_weight: Array, jacobian: Array | None = None
+) -> Whitening:
     """Find the principal axes of the standardised features.
+
+    With a Jacobian, the axes are those of the variation over the samples plus that
+    along the coordinates, both in equal parts. A few samples alone span few axes, and
+    features may vary along others next to each sample.
 
     Parameters
     ----------
@@ -133,6 +142,8 @@ def find_whitening(X: Array, sample_weight: Array) -> Whitening:
         Features. Constant ones have no weight in any axis.
     sample_weight : ndarray of shape (n_samples,)
         Positive weights.
+    jacobian : ndarray of shape (n_samples, n_features, n_coordinates) or None
+        Derivatives of the features with respect to coordinates.
 
     Returns
     -------
@@ -144,11 +155,27 @@ def find_whitening(X: Array, sample_weight: Array) -> Whitening:
     centred = X - mean
     deviation = root_mean_square(centred, share)
     varies = deviation > 1e-12 * np.abs(mean)
-    scale = np.where(varies, deviation, 1.0)
-    centred *= np.sqrt(share)[:, None]
+    scale = deviation
+    if jacobian is not None:
+        # The samples are close to each other, so that some features may vary by their
+        # errors alone.
+        scale = np.hypot(scale, _FLOOR * mean)
+    scale = np.where(varies, scale, 1.0)
+    root = np.sqrt(share)
+    centred *= root[:, None]
     centred *= varies / scale
     # A covariance matrix would lose half of the digits: its entries are squares.
-    triangle = np.linalg.qr(centred, mode="r")
+    triangle = np.array(np.linalg.qr(centred, mode="r"))
+    if jacobian is not None:
+        slopes: Array = np.zeros((0, len(scale)))
+        for rows in gen_batches(len(X), _JACOBIANS):
+            found = jacobian[rows].transpose(0, 2, 1) * root[rows, None, None]
+            found *= varies / scale
+            stacked = np.concatenate([slopes, found.reshape(-1, len(scale))])
+            slopes = np.array(np.linalg.qr(stacked, mode="r"))
+        size = np.linalg.norm(slopes) or 1.0
+        slopes *= np.linalg.norm(triangle) / size
+        triangle = np.concatenate([triangle, slopes])
     _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
     n_axes = np.count_nonzero(singular > _RANK_TOLERANCE * singular.max(initial=0.0))
     singular = singular[:n_axes]
