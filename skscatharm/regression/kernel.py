@@ -14,18 +14,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skscatharm._compat import Interval, StrOptions, _fit_context
 from skscatharm._progress import progress_bar
 from skscatharm._threads import one_blas_thread
-from skscatharm.regression.cholesky import BlockCholesky
-from skscatharm.regression.derivatives import check_derivatives, reduce_derivatives
-from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
-from skscatharm.regression.kernel_selection import (
-    START,
+from skscatharm.regression.derivatives import check_derivatives
+from skscatharm.regression.gaussian_process import (
     Problem,
-    Setting,
-    errors_of,
-    prior_variance,
-    select_setting,
-    warn_of_disagreement,
+    leave_one_out,
+    pose_problem,
+    solve_dual,
 )
+from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
+from skscatharm.regression.kernel_selection import START, Setting, select_setting
 from skscatharm.regression.kernels import (
     Expansion,
     Kernel,
@@ -35,20 +32,13 @@ from skscatharm.regression.kernels import (
     matern,
     without_directions,
 )
-from skscatharm.regression.whitening import (
-    Array,
-    distinct_samples,
-    find_whitening,
-    root_mean_square,
-)
+from skscatharm.regression.whitening import Array, distinct_samples
 
 _PROFILES: dict[str, Profile] = {"matern": matern, "gaussian": gaussian}
 # Rows of the kernel matrix that choose the setting. More add little.
 _SELECTION_ROWS = 2000
-# Samples that are enough to compare targets and derivatives.
-_COMPARISON_SIZE = 40
-# Rows of a block of the kernel matrix.
-_BLOCK_ROWS = 1000
+# Number of predictions whose standard deviations are computed together.
+_BATCH = 1000
 # Largest number of samples from which standard deviations are computed.
 _REFERENCES = 2000
 # Longest length scale and least noise in them.
@@ -244,13 +234,9 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         ------
         ValueError
             If an array has NaN, infinite, complex or masked entries, if shapes do not
-            fit, if one of `jacobian` and `gradients` is missing, or if sample_weight is
-            negative, or 0 for all samples.
-
-        Warns
-        -----
-        UserWarning
-            If targets and gradients evidently disagree in sign or unit.
+            fit, if one of `jacobian` and `gradients` is missing, if sample_weight is
+            negative, or 0 for all samples, or if `alpha` is too small for double
+            precision.
         """
         # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
         fitted = copy(self)
@@ -265,44 +251,35 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
             slopes, aims = derivatives
             arrays += [aims, slopes.reshape(len(slopes), -1)]
         rows, weight = distinct_samples(arrays, weight)
-        features, targets = features[rows], targets[rows]
-        share = weight / weight.sum()
-        mean = share @ targets
-        targets = targets - mean
-        scale = float(root_mean_square(targets[:, None], share)[0]) or 1.0
-        if derivatives is None:
-            whitening = find_whitening(features, weight)
-        else:
-            slopes, aims = slopes[rows], aims[rows]
-            whitening = find_whitening(features, weight, slopes)
-        points = without_directions((features - whitening.mean) @ whitening.matrix)
-        sides, unit = np.zeros(0), 1.0
         if derivatives is not None:
-            reduced = reduce_derivatives(slopes, aims, whitening)
-            points = points._replace(directions=reduced.features, owners=reduced.owners)
-            sides = reduced.targets / scale
-            unit = float(np.sqrt(share[points.owners] @ sides**2)) or 1.0
-        problem = Problem(
-            points, whitening.deviations, targets / scale, sides, weight, unit
+            derivatives = slopes[rows], aims[rows]
+        problem, whitening, mean, scale = pose_problem(
+            features[rows], targets[rows], weight, derivatives
         )
+        profile = _PROFILES[self.kernel]
         with progress_bar(self.verbose, "step") as advance:
             random_state = check_random_state(self.random_state)
             setting, deviation = self._choose(problem, random_state, advance)
-            kernel = problem.kernel(_PROFILES[self.kernel], setting)
-            expansion, intercept = _fit(kernel, problem, setting, advance)
+            kernel = setting.kernel(profile, problem)
+            dual, intercept = solve_dual(
+                [kernel], problem, setting.alpha, setting.gradient_weight, advance
+            )
+        expansion = expand(kernel, problem.points, dual)
         fitted.mean_ = whitening.mean
         fitted.matrix_ = whitening.matrix * kernel.factors
         fitted.positions_ = expansion.positions
         fitted.weights_ = scale * expansion.weights
         fitted.slopes_ = scale * expansion.slopes
-        fitted.intercept_ = float(mean + scale * intercept)
+        fitted.intercept_ = mean + scale * intercept
         for name, value in setting._asdict().items():
             setattr(fitted, f"{name}_", float(value))
-        chosen = random_state.permutation(len(targets))[:_REFERENCES]
-        coarse = _coarse(setting)
-        kernel = problem.kernel(_PROFILES[self.kernel], coarse)
-        fitted.precision_ = _precision(problem.part(chosen).values(), kernel, coarse)
-        fitted.references_ = points.positions[chosen] * kernel.factors
+        chosen = random_state.permutation(len(rows))[:_REFERENCES]
+        some, coarse = problem.part(chosen).values(), _coarse(setting)
+        kernel = coarse.kernel(profile, problem)
+        matrix = kernel.covariance(some.points, some.points)
+        matrix.flat[:: len(matrix) + 1] += some.noise([kernel], coarse.alpha, 1.0)
+        fitted.precision_ = np.linalg.inv(matrix)
+        fitted.references_ = some.points.positions * kernel.factors
         fitted.variance_ = (scale * deviation) ** 2
         self.__dict__ = fitted.__dict__
         return self
@@ -328,17 +305,20 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
             return START._replace(**fixed), 1.0
         # The matrices are small: more threads would wait for each other.
         with one_blas_thread():
-            if n_directions:
-                warn_of_disagreement(problem.part(np.sort(order[:_COMPARISON_SIZE])))
             setting = select_setting(profile, some, fixed, progress)
-            found = errors_of(profile, some, setting)
-            expected = errors_of(profile, some.values(), _coarse(setting))
-        if found is None or expected is None:
-            raise ValueError(
-                f"alpha={setting.alpha:g} is too small: the kernel matrix is not "
-                "positive definite in double precision. Choose a larger alpha or None."
+            coarse = _coarse(setting)
+            found = leave_one_out(
+                [setting.kernel(profile, some)],
+                some,
+                setting.alpha,
+                setting.gradient_weight,
             )
-        ratio = np.linalg.norm(found[0]) / np.linalg.norm(expected[2])
+            expected = leave_one_out(
+                [coarse.kernel(profile, some)], some.values(), coarse.alpha, 1.0
+            )
+        if found is None or expected is None:
+            return setting, 1.0  # the fit fails too, and says so
+        ratio = np.linalg.norm(found.values) / np.linalg.norm(expected.deviations)
         return setting, float(ratio) or 1.0
 
     def _expansion(self) -> Expansion:
@@ -389,7 +369,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         kernel = expansion.kernel
         scaled *= max(1.0, self.length_scale_ / _LONGEST)
         variance = np.empty(len(y))
-        for rows in gen_batches(len(y), _BLOCK_ROWS):
+        for rows in gen_batches(len(y), _BATCH):
             found = kernel.covariance(
                 without_directions(scaled[rows]), without_directions(self.references_)
             )
@@ -429,53 +409,3 @@ def _coarse(setting: Setting) -> Setting:
         length_scale=min(setting.length_scale, _LONGEST),
         alpha=max(setting.alpha, _LEAST_NOISE),
     )
-
-
-def _fit(
-    kernel: Kernel,
-    problem: Problem,
-    setting: Setting,
-    progress: Callable[[], object],
-) -> tuple[Expansion, float]:
-    """Solve for the coefficients by a Cholesky factorisation.
-
-    Returns
-    -------
-    expansion : Expansion
-        Function of scaled coordinates.
-    intercept : float
-    """
-    points = problem.points
-    n_samples = len(problem.y)
-    per_sample = 1 + len(points.owners) // n_samples
-    parts = list(gen_batches(n_samples, max(1, _BLOCK_ROWS // per_sample)))
-    blocks = [points.part(part) for part in parts]
-    noise = np.concatenate(problem.noise(prior_variance(kernel, points), setting))
-    bounds = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
-    # Rows of each block: its targets, then their derivatives.
-    rows = [np.r_[part, bounds[part.start] : bounds[part.stop]] for part in parts]
-
-    def block(i: int, j: int) -> Array:
-        matrix = kernel.covariance(blocks[i], blocks[j])
-        if i == j:
-            matrix.flat[:: len(matrix) + 1] += noise[rows[i]]
-        return matrix
-
-    factor = BlockCholesky(len(parts), block, progress)
-    sides = np.zeros((len(noise), 2))
-    sides[:, 0] = np.concatenate([problem.y, problem.slopes])
-    sides[:n_samples, 1] = 1
-    order = np.concatenate(rows)
-    dual = np.empty_like(sides)
-    dual[order] = factor.solve(sides[order])
-    intercept = dual[:n_samples, 0].sum() / dual[:n_samples, 1].sum()
-    dual = dual[:, 0] - intercept * dual[:, 1]
-    return expand(kernel, points, dual), float(intercept)
-
-
-def _precision(problem: Problem, kernel: Kernel, setting: Setting) -> Array:
-    """Invert the kernel matrix of the targets, with noise."""
-    matrix = kernel.covariance(problem.points, problem.points)
-    noise, _ = problem.noise(prior_variance(kernel, problem.points), setting)
-    matrix.flat[:: len(matrix) + 1] += noise
-    return np.asarray(np.linalg.inv(matrix), np.float64)

@@ -12,7 +12,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skscatharm import KernelRegressor
-from skscatharm.regression import kernel as module
 
 N_ATOMS = 4
 FIXED = {"length_scale": 4.0, "alpha": 1e-6, "decay": 0.7, "gradient_weight": 1.0}
@@ -181,13 +180,6 @@ def test_standard_deviations(clusters, others) -> None:
     assert near.max() < std.mean() < far.min()
 
 
-def test_blocks_do_not_matter(clusters, others, monkeypatch) -> None:
-    model = KernelRegressor(**FIXED).fit(**clusters)
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 20)
-    blocks = KernelRegressor(**FIXED).fit(**clusters)
-    assert_allclose(blocks.predict(others["X"]), model.predict(others["X"]), rtol=1e-9)
-
-
 def test_units_do_not_matter(clusters, others) -> None:
     model = KernelRegressor().fit(**clusters)
     scale = 10.0 ** np.arange(-3, 3)
@@ -220,12 +212,6 @@ def test_sample_weight(clusters, others, rng) -> None:
     repeated = {name: np.repeat(a, weight, axis=0) for name, a in clusters.items()}
     copies = KernelRegressor(random_state=0).fit(**repeated)
     assert_allclose(copies.predict(others["X"]), model.predict(others["X"]), rtol=1e-9)
-
-
-def test_wrong_sign(clusters) -> None:
-    clusters["gradients"] *= -1
-    with pytest.warns(UserWarning, match="check the sign"):
-        KernelRegressor().fit(**clusters)
 
 
 def test_bad_derivatives(clusters) -> None:
