@@ -22,7 +22,12 @@ from skscatharm.regression.gaussian_process import (
     solve_dual,
 )
 from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
-from skscatharm.regression.kernel_selection import START, Setting, select_setting
+from skscatharm.regression.kernel_selection import (
+    START,
+    Setting,
+    select_setting,
+    select_some,
+)
 from skscatharm.regression.kernels import (
     Expansion,
     Kernel,
@@ -35,8 +40,6 @@ from skscatharm.regression.kernels import (
 from skscatharm.regression.whitening import Array, distinct_samples
 
 _PROFILES: dict[str, Profile] = {"matern": matern, "gaussian": gaussian}
-# Rows of the kernel matrix that choose the setting. More add little.
-_SELECTION_ROWS = 2000
 # Number of predictions whose standard deviations are computed together.
 _BATCH = 1000
 # Largest number of samples from which standard deviations are computed.
@@ -292,17 +295,14 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     ) -> tuple[Setting, float]:
         """Choose the setting, and the standard deviation of the Gaussian process."""
         profile = _PROFILES[self.kernel]
-        n_samples, n_directions = len(problem.y), len(problem.slopes)
-        order = random_state.permutation(n_samples)
         fixed = {
             name: getattr(self, name)
             for name in Setting._fields
             if getattr(self, name) is not None
         }
-        size = _SELECTION_ROWS * n_samples // (n_samples + n_directions)
-        some = problem.part(np.sort(order[: max(size, 2)]))
-        if n_samples < 2:
+        if len(problem.y) < 2:
             return START._replace(**fixed), 1.0
+        some = select_some(problem, random_state)
         # The matrices are small: more threads would wait for each other.
         with one_blas_thread():
             setting = select_setting(profile, some, fixed, progress)

@@ -42,10 +42,19 @@ class Setting(NamedTuple):
 _GRIDS: dict[str, tuple[float, ...]] = {
     "length_scale": tuple(2.0 ** np.arange(-2, 6)),
     "alpha": tuple(10.0 ** np.arange(-8, 3)),
-    "decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
+    "decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0),
     "gradient_weight": tuple(10.0 ** np.arange(-3, 4)),
 }
-START = Setting(16.0, 1e-6, 0.5, 1.0)
+# Number of targets and derivatives that choose a setting. More add little.
+_SELECTION_ROWS = 2000
+START = Setting(8.0, 1e-7, 0.25, 1.0)
+
+
+def select_some(problem: Problem, random_state: np.random.RandomState) -> Problem:
+    """Draw as many samples as choose a setting."""
+    n_samples = len(problem.y)
+    size = _SELECTION_ROWS * n_samples // len(problem.sides)
+    return problem.part(np.sort(random_state.permutation(n_samples)[: max(size, 2)]))
 
 
 def select_setting(
