@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from skscatharm._threads import one_blas_thread
-from skscatharm.regression.gaussian_process import Problem, solve_dual
+from skscatharm.regression.gaussian_process import Problem, check_size, solve_dual
 from skscatharm.regression.kernel_selection import search, select_some
 from skscatharm.regression.kernels import Kernel, expand, linear, square
 from skscatharm.regression.polynomial import Polynomial
@@ -89,6 +89,8 @@ def fit_form(
     if degree == 1:
         start = start._replace(curvature=0.0)
         del grids["product_decay"], grids["curvature"]
+    else:
+        check_size(problem)
     for name, value in (("alpha", alpha), ("gradient_weight", gradient_weight)):
         if value is not None:
             start = start._replace(**{name: value})

@@ -25,8 +25,8 @@ from skscatharm.regression.whitening import (
 
 # Samples from which the variance of a function is estimated.
 _VARIANCE_SIZE = 1000
-# Rows of a block of the kernel matrix.
-_BLOCK_ROWS = 1000
+# Rows of a block of the kernel matrix, and of the largest one, of 7 GB.
+_BLOCK_ROWS, _MAX_ROWS = 1000, 42_000
 
 
 class Problem(NamedTuple):
@@ -144,6 +144,24 @@ def pose_problem(
         points, whitening.deviations, centred / scale, slopes, weight, unit
     )
     return problem, whitening, mean, scale
+
+
+def check_size(problem: Problem) -> None:
+    """Refuse problems whose kernel matrix is too large.
+
+    Raises
+    ------
+    ValueError
+        If there are too many targets and derivatives.
+    """
+    n_rows, n_samples = len(problem.sides), len(problem.y)
+    if n_rows > _MAX_ROWS:
+        raise ValueError(
+            f"{n_samples} samples have {n_rows} targets and independent derivatives; "
+            f"their kernel matrix would need {4e-9 * n_rows**2:.0f} GB. Fit at most "
+            f"{n_samples * _MAX_ROWS // n_rows} of these samples, or use "
+            "MultilinearRegressor(degree=1)."
+        )
 
 
 def prior_variance(kernels: Sequence[Kernel], points: Points) -> float:

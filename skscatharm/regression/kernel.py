@@ -17,6 +17,7 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.gaussian_process import (
     Problem,
+    check_size,
     leave_one_out,
     pose_problem,
     solve_dual,
@@ -238,8 +239,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         ValueError
             If an array has NaN, infinite, complex or masked entries, if shapes do not
             fit, if one of `jacobian` and `gradients` is missing, if sample_weight is
-            negative, or 0 for all samples, or if `alpha` is too small for double
-            precision.
+            negative, or 0 for all samples, if there are more than 42,000 targets and
+            derivatives, or if `alpha` is too small for double precision.
         """
         # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
         fitted = copy(self)
@@ -259,6 +260,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         problem, whitening, mean, scale = pose_problem(
             features[rows], targets[rows], weight, derivatives
         )
+        check_size(problem)
         profile = _PROFILES[self.kernel]
         with progress_bar(self.verbose, "step") as advance:
             random_state = check_random_state(self.random_state)

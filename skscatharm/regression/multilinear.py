@@ -322,7 +322,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             is negative, or 0 for all samples; if `warm_start` finds other numbers of
             products, starts, features or targets; if one of `jacobian` and `gradients`
             is missing, or their shapes do not fit; or if they are given for several
-            targets or trained products.
+            targets, for trained products, or for the quadratic form and more than
+            42,000 targets and derivatives.
 
         Warns
         -----

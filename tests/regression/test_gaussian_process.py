@@ -5,6 +5,7 @@ from synthetic import smooth_problem
 
 from skscatharm.regression import gaussian_process as module
 from skscatharm.regression.gaussian_process import (
+    check_size,
     leave_one_out,
     pose_problem,
     prior_variance,
@@ -97,6 +98,14 @@ def test_prior_variance(rng, monkeypatch) -> None:
     expected = np.trace(centring @ matrix @ centring) / 10
     kernel = Kernel(gaussian, np.ones(2), True)
     assert prior_variance([kernel], problem.points) == pytest.approx(expected)
+
+
+def test_size(problem, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MAX_ROWS", 24)
+    check_size(problem)
+    monkeypatch.setattr(module, "_MAX_ROWS", 23)
+    with pytest.raises(ValueError, match=r"8 samples have 24 targets .* at most 7 "):
+        check_size(problem)
 
 
 def test_pose_problem(rng) -> None:
