@@ -2,6 +2,7 @@
 
 from skscatharm import datasets
 from skscatharm.display import SearchDisplay
+from skscatharm.potentials import ScatteringPotential
 from skscatharm.regression import KernelRegressor, MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
@@ -16,6 +17,7 @@ __all__ = [
     "CoefficientStore",
     "KernelRegressor",
     "MultilinearRegressor",
+    "ScatteringPotential",
     "SearchDisplay",
     "SolidHarmonicScattering",
     "StoreWarning",
