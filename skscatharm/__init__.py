@@ -2,7 +2,8 @@
 
 from skscatharm import datasets
 from skscatharm.display import SearchDisplay
-from skscatharm.regression import MultilinearRegressor
+from skscatharm.potentials import ScatteringPotential
+from skscatharm.regression import KernelRegressor, MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import StructureWarning, pad_structures
@@ -14,7 +15,9 @@ __all__ = [
     "SETTINGS",
     "STANDARD_CHANNELS",
     "CoefficientStore",
+    "KernelRegressor",
     "MultilinearRegressor",
+    "ScatteringPotential",
     "SearchDisplay",
     "SolidHarmonicScattering",
     "StoreWarning",

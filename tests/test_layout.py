@@ -22,6 +22,8 @@ ROOMS = (
     "derivatives",
     "scattering",
     "planar",
+    "potentials",
+    "ase",
     "datasets",
     "display",
     "__main__",

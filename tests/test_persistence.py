@@ -7,20 +7,27 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm import CoefficientStore, MultilinearRegressor, SolidHarmonicScattering
+from skscatharm import (
+    CoefficientStore,
+    KernelRegressor,
+    MultilinearRegressor,
+    SolidHarmonicScattering,
+)
 
 # Types of this package in a file of skops.
 TRUSTED = [
+    "skscatharm.regression.kernel.KernelRegressor",
     "skscatharm.regression.multilinear.MultilinearRegressor",
     "skscatharm.scattering.SolidHarmonicScattering",
     "skscatharm.store.files.CoefficientStore",
 ]
 
 
-@pytest.fixture(params=["ridge", "quadratic", "trained"])
+@pytest.fixture(params=["ridge", "kernel", "quadratic", "trained"])
 def fitted(request, qm9, tmp_path):
     regression = {
         "ridge": make_pipeline(StandardScaler(), Ridge()),
+        "kernel": KernelRegressor(random_state=0),
         "quadratic": MultilinearRegressor(random_state=0),
         "trained": MultilinearRegressor(
             3, n_components=4, max_epochs=2, warm_start=True, random_state=0

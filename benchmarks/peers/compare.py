@@ -21,9 +21,9 @@ the others by itself. Everything runs on one thread. Into ``doc/measured`` go
 ``peers.svg``
     The picture.
 
-What the others gave is kept in ``benchmarks/.results``, so that a run that was stopped
-goes on where it was; ``--fresh`` starts over, as after a change to this script, or for
-times that are to be compared.
+What the others gave is kept in ``benchmarks/.results/peers``, so that a run that was
+stopped goes on where it was; ``--fresh`` starts over, as after a change to this script,
+or for times that are to be compared.
 """
 
 import argparse
@@ -57,7 +57,7 @@ from skscatharm import (
 )
 from skscatharm.datasets import load_qm9_sample
 
-RESULTS = HERE.parent / ".results"
+RESULTS = HERE.parent / ".results" / "peers"
 MEASURED = HERE.parents[1] / "doc" / "measured"
 
 N_KYMATIO = 6
@@ -78,11 +78,16 @@ def run(name: str, result: str, **arrays: Any) -> dict[str, np.ndarray]:
     """What the worker of another package makes of arrays, unless there already."""
     target = RESULTS / f"{result}.npz"
     if not target.exists():
-        RESULTS.mkdir(exist_ok=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
         source, partial = RESULTS / "input.npz", RESULTS / "partial.npz"
         np.savez(source, **arrays)
         subprocess.run(
-            [environment(name), HERE / f"{name}_worker.py", source, partial],
+            [
+                environment(HERE / f"{name}_requirements.txt"),
+                HERE / f"{name}_worker.py",
+                source,
+                partial,
+            ],
             check=True,
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )

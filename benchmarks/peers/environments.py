@@ -13,18 +13,17 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent / ".envs"
 
 
-def environment(name: str, folder: Path | None = None) -> Path:
-    """Make an environment from ``<name>_requirements.txt`` if need be.
+def environment(requirements: Path, folder: Path | None = None) -> Path:
+    """Make an environment from a file ``<name>_requirements.txt`` if need be.
 
     Return its Python. The folder is ``benchmarks/.envs/<name>`` unless given.
     """
-    folder = folder or FOLDER / name
+    folder = folder or FOLDER / requirements.stem.removesuffix("_requirements")
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not folder.exists():
         venv.create(folder, with_pip=True)
         (folder / ".gitignore").write_text("*\n")
     # Again each time: it takes a second, and completes what was broken off.
-    requirements = str(HERE / f"{name}_requirements.txt")
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True
     )

@@ -209,7 +209,7 @@ def main() -> None:
     options = parser.parse_args()
 
     if Path(sys.prefix).resolve() != options.env.resolve():
-        python = environment("kymatio", options.env)
+        python = environment(HERE / "kymatio_requirements.txt", options.env)
         subprocess.run([python, __file__, *sys.argv[1:]], check=True)
         return
 

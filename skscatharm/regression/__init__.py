@@ -1,5 +1,6 @@
-"""Regression by products of linear forms."""
+"""Regression of targets, and of their derivatives."""
 
+from skscatharm.regression.kernel import KernelRegressor
 from skscatharm.regression.multilinear import MultilinearRegressor
 
-__all__ = ["MultilinearRegressor"]
+__all__ = ["KernelRegressor", "MultilinearRegressor"]

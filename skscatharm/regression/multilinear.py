@@ -17,7 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skscatharm._compat import Interval, _fit_context
 from skscatharm._progress import progress_bar
 from skscatharm._threads import one_blas_thread
+from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.descent import Training, train_products
+from skscatharm.regression.forms import Prior, fit_form
+from skscatharm.regression.gaussian_process import pose_problem
 from skscatharm.regression.inputs import (
     check_weight,
     has_double_precision,
@@ -27,10 +30,12 @@ from skscatharm.regression.inputs import (
 from skscatharm.regression.polynomial import (
     Polynomial,
     average,
+    differentiate,
     divide,
     evaluate,
     in_axes,
     in_features,
+    rescale,
 )
 from skscatharm.regression.quadratic import fit_quadratic
 from skscatharm.regression.ridge import fit_ridge
@@ -39,6 +44,7 @@ from skscatharm.regression.whitening import (
     Sample,
     Whitening,
     distinct_rows,
+    distinct_samples,
     find_whitening,
 )
 
@@ -100,6 +106,19 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     mean absolute leave-one-out error on up to 800 samples. The solution has at most as
     many products as features, each the square of one linear form.
 
+    **With derivatives**, ridge regression and the quadratic form minimise
+
+    .. math::
+
+        \sum_i \omega_i \big( (y_i - f(x_i))^2
+        + \gamma \, |g_i - J_i^T \nabla f(x_i)|^2 \big) + \lambda \, |f|^2
+
+    for Jacobians :math:`J_i` of the features and derivatives :math:`g_i` of the
+    targets. In molecules, :math:`g_i` is minus the forces. The problem stays convex.
+    Both scale the coordinates by a power of their standard deviations. The powers, the
+    expected size, :math:`\gamma` and :math:`\lambda` minimise leave-one-out errors of
+    targets and derivatives on some of the samples.
+
     **Trained products** minimise the mean absolute error, smoothed near zero, by
     stochastic gradient descent. Training starts from ridge regression and random
     products. Some samples are set apart, and the epoch with the smallest error on these
@@ -117,7 +136,13 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         ``degree=1``.
     alpha : float or None, default=None
         Strength of the penalty :math:`\alpha`. None chooses it for each target. Trained
-        products use it for the ridge regression from which they start.
+        products use it for the ridge regression from which they start. With
+        derivatives, it is the variance of the noise of a target with weight 1, relative
+        to the variance of the function.
+    gradient_weight : float or None, default=None
+        Weight :math:`\gamma` of squared errors of derivatives, relative to those of the
+        targets. The unit is the variance of the targets divided by the mean squared
+        norm of their gradients. None chooses it. Ignored without derivatives.
     n_starts : int, default=4
         Number of random starts. Used by trained products only.
     max_epochs : int, default=60
@@ -155,6 +180,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         Offsets c of the factors.
     alpha_ : float or array of shape (n_targets,)
         The penalty that was used.
+    gradient_weight_ : float or None
+        The weight of derivatives that was used. None without derivatives.
     loss_curve_ : array of shape (n_starts, max_epochs) or None
         Mean absolute error on the training samples in each epoch, divided by the mean
         absolute leave-one-out error of ridge regression; the mean over targets. None
@@ -216,6 +243,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         "degree": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "alpha": [Interval(Real, 0, None, closed="left"), None],
+        "gradient_weight": [Interval(Real, 0, None, closed="neither"), None],
         "n_starts": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
@@ -231,6 +259,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         *,
         n_components: int | None = None,
         alpha: float | None = None,
+        gradient_weight: float | None = None,
         n_starts: int = 4,
         max_epochs: int = 60,
         validation_fraction: float = 0.05,
@@ -242,6 +271,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         self.degree = degree
         self.n_components = n_components
         self.alpha = alpha
+        self.gradient_weight = gradient_weight
         self.n_starts = n_starts
         self.max_epochs = max_epochs
         self.validation_fraction = validation_fraction
@@ -254,7 +284,13 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     # Products of small numbers may underflow, whatever numpy.seterr is set to.
     @np.errstate(under="ignore")
     def fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | float | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | float | None = None,
+        *,
+        jacobian: Any = None,
+        gradients: Any = None,
     ) -> Self:
         """Fit the model.
 
@@ -267,6 +303,12 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         sample_weight : float or array-like of shape (n_samples,), default=None
             Weight of each sample, 0 or more. A number is the weight of all samples.
             None means 1.
+        jacobian : array-like of shape (n_samples, n_features, ...), default=None
+            Derivatives of the features with respect to coordinates, such as the
+            positions of atoms. Coordinates that a sample lacks are zero. Used by ridge
+            regression and the quadratic form, for one target.
+        gradients : array-like of shape (n_samples, ...), default=None
+            Derivatives of the targets with respect to the same coordinates.
 
         Returns
         -------
@@ -276,9 +318,12 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or sample_weight has NaN, infinite, complex or masked entries; if
-            sample_weight is negative, or 0 for all samples; or if `warm_start` finds
-            other numbers of products, starts, features or targets.
+            If an array has NaN, infinite, complex or masked entries; if sample_weight
+            is negative, or 0 for all samples; if `warm_start` finds other numbers of
+            products, starts, features or targets; if one of `jacobian` and `gradients`
+            is missing, or their shapes do not fit; or if they are given for several
+            targets, for trained products, or for the quadratic form and more than
+            42,000 targets and derivatives.
 
         Warns
         -----
@@ -303,20 +348,54 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
 
         features, targets = to_doubles(X), to_doubles(y)
         single = targets.ndim == 1
-        features, targets, weight = distinct_rows(
-            features,
-            targets.reshape(len(features), -1),
-            check_weight(sample_weight, len(features)),
+        targets = targets.reshape(len(features), -1)
+        weight = check_weight(sample_weight, len(features))
+        derivatives = check_derivatives(jacobian, gradients, *features.shape)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        fitted.gradient_weight_ = None
+        curves = None
+        if derivatives is not None:
+            polynomial, whitening, prior = self._fit_form(
+                features, targets, weight, derivatives, seed
+            )
+            alphas = np.array([prior.alpha])
+            fitted.gradient_weight_ = float(prior.gradient_weight)
+        else:
+            polynomial, whitening, alphas, curves = self._fit_values(
+                features, targets, weight, seed, xp, there
+            )
+        fitted.loss_curve_, fitted.validation_curve_ = (
+            map(to_device, curves) if curves else (None, None)
         )
+        intercept, slope, coef, weights, offsets = map(
+            to_device, in_features(polynomial, whitening)
+        )
+        fitted.intercept_ = float(intercept[0]) if single else intercept
+        fitted.coef_ = slope[0, :] if single else slope
+        fitted.product_coef_ = coef[0, :] if single else coef
+        fitted.product_weights_, fitted.product_offsets_ = weights, offsets
+        fitted.alpha_ = float(alphas[0]) if single else to_device(alphas)
+        self.__dict__ = fitted.__dict__
+        return self
+
+    def _fit_values(
+        self,
+        features: Array,
+        targets: Array,
+        weight: Array,
+        seed: int,
+        xp: Any,
+        there: Any,
+    ) -> tuple[Polynomial, Whitening, Array, tuple[Array, Array] | None]:
+        """Fit targets alone; also return the curves of trained products."""
+        curves = None
+        features, targets, weight = distinct_rows(features, targets, weight)
         whitening = find_whitening(features, weight)
         features -= whitening.mean
         white = features @ whitening.matrix
         del features
         mean = weight @ targets / weight.sum()
         sample = Sample(white, whitening.deviations, targets - mean, weight)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-
-        fitted.loss_curve_ = fitted.validation_curve_ = None
         if self.degree == 1:
             polynomial, alphas, _ = fit_ridge(sample, self.alpha)
         elif self.degree == 2 and self.n_components is None:
@@ -328,19 +407,51 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             trainings = self._train(sample, alphas, errors, starts, seed, xp, there)
             polynomials, losses, validation_errors = zip(*trainings, strict=True)
             polynomial = average(polynomials)
-            fitted.loss_curve_ = to_device(np.stack(losses))
-            fitted.validation_curve_ = to_device(np.stack(validation_errors))
+            curves = np.stack(losses), np.stack(validation_errors)
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
-        intercept, slope, coef, weights, offsets = map(
-            to_device, in_features(polynomial, whitening)
+        return polynomial, whitening, alphas, curves
+
+    def _fit_form(
+        self,
+        features: Array,
+        targets: Array,
+        weight: Array,
+        derivatives: tuple[Array, Array],
+        seed: int,
+    ) -> tuple[Polynomial, Whitening, Prior]:
+        """Fit a linear or quadratic form to targets and derivatives."""
+        if targets.shape[1] > 1:
+            raise ValueError(
+                f"y has {targets.shape[1]} targets, but gradients belong to one: fit "
+                "each target with its own gradients, or leave them out."
+            )
+        if self.degree > 2 or (self.degree == 2 and self.n_components is not None):
+            raise ValueError(
+                "Trained products do not learn from gradients: choose degree=1, or "
+                "degree=2 with n_components=None, or KernelRegressor."
+            )
+        jacobian, gradients = derivatives
+        rows, weight = distinct_samples(
+            [features, targets, gradients, jacobian.reshape(len(jacobian), -1)], weight
         )
-        fitted.intercept_ = float(intercept[0]) if single else intercept
-        fitted.coef_ = slope[0, :] if single else slope
-        fitted.product_coef_ = coef[0, :] if single else coef
-        fitted.product_weights_, fitted.product_offsets_ = weights, offsets
-        fitted.alpha_ = float(alphas[0]) if single else to_device(alphas)
-        self.__dict__ = fitted.__dict__
-        return self
+        problem, whitening, mean, scale = pose_problem(
+            features[rows], targets[rows, 0], weight, (jacobian[rows], gradients[rows])
+        )
+        with progress_bar(self.verbose, "fit") as advance:
+            polynomial, prior = fit_form(
+                problem,
+                self.degree,
+                self.alpha,
+                self.gradient_weight,
+                np.random.RandomState(seed),
+                advance,
+            )
+        polynomial = rescale(polynomial, np.array([scale]))
+        return (
+            polynomial._replace(intercept=polynomial.intercept + mean),
+            whitening,
+            prior,
+        )
 
     def _starts(self, whitening: Whitening, mean: Array) -> list[Polynomial | None]:
         """Return the polynomial that each start begins with; None if it is random."""
@@ -441,6 +552,38 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             another library or on another device than in `fit`; without it, if the
             model was fitted to arrays of another library than NumPy.
         """
+        X = self._checked(X)
+        y = evaluate(X, self._polynomial())
+        return y[:, 0] if self.coef_.ndim == 1 else y
+
+    @np.errstate(under="ignore")
+    def predict_gradient(self, X: Any) -> Any:
+        """Predict the derivatives of the targets with respect to the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        gradients : array of shape (n_samples, n_features) or \
+                (n_samples, n_targets, n_features)
+            Derivatives of the predictions with respect to the features.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            As in `predict`.
+        """
+        X = self._checked(X)
+        gradients = differentiate(X, self._polynomial())
+        return gradients[:, 0, :] if self.coef_.ndim == 1 else gradients
+
+    def _checked(self, X: Any) -> Any:
+        """Check features for predictions."""
         check_is_fitted(self)
         if not (
             get_config()["array_api_dispatch"] or isinstance(self.coef_, np.ndarray)
@@ -464,8 +607,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
                 f"device as in fit(): {expected[0]} on {expected[1]}, not {found[0]} "
                 f"on {found[1]}."
             )
-        y = evaluate(array_namespace(X).astype(X, self.coef_.dtype), self._polynomial())
-        return y[:, 0] if self.coef_.ndim == 1 else y
+        return array_namespace(X).astype(X, self.coef_.dtype)
 
     def _polynomial(self) -> Polynomial:
         """Return the fitted polynomial, with an axis for the targets."""

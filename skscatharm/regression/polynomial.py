@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from sklearn.utils import gen_batches
 
 from skscatharm.regression.whitening import Array, Whitening
@@ -65,6 +65,38 @@ def evaluate(X: Any, polynomial: Polynomial) -> Any:
             products = products * (x @ weights[:, t, :].T + offsets[:, t])
         values.append(intercept + x @ slope.T + products @ coef.T)
     return xp.concat(values)
+
+
+def differentiate(X: Any, polynomial: Polynomial) -> Any:
+    """Differentiate a polynomial with respect to the columns of X.
+
+    Parameters
+    ----------
+    X, polynomial
+        As in `evaluate`.
+
+    Returns
+    -------
+    gradients : array of shape (n_samples, n_targets, n_columns)
+    """
+    xp = array_namespace(X)
+    _, slope, coef, weights, offsets = polynomial
+    gradients = []
+    for rows in gen_batches(X.shape[0], _BATCH):
+        x = X[rows, :]
+        n_factors = weights.shape[1]
+        factors = [x @ weights[:, t, :].T + offsets[:, t] for t in range(n_factors)]
+        found = xp.zeros(
+            (x.shape[0], *slope.shape), dtype=slope.dtype, device=device(slope)
+        )
+        found += slope
+        for t in range(n_factors):
+            others = coef[None, :, :]
+            for factor in factors[:t] + factors[t + 1 :]:
+                others = others * factor[:, None, :]
+            found += others @ weights[:, t, :]
+        gradients.append(found)
+    return xp.concat(gradients)
 
 
 def in_features(polynomial: Polynomial, whitening: Whitening) -> Polynomial:

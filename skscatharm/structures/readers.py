@@ -18,6 +18,7 @@ __all__ = [
     "AtomTable",
     "as_numbers",
     "is_masked",
+    "read_frames",
     "read_molecules",
 ]
 
@@ -101,6 +102,34 @@ def read_molecules(X: Any) -> AtomTable:
     if molecules.dtype == object and molecules.size and _is_atom(molecules.flat[0]):
         return _read_atoms(_whole_atoms(molecules))
     return _read_array(molecules)
+
+
+def read_frames(X: Any) -> list[Any] | None:
+    """Return molecules as `ase.Atoms`, with all that these carry.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_molecules, n_atoms, 4) or sequence of molecules
+        The forms that :func:`~skscatharm.structures.check_structures` accepts.
+
+    Returns
+    -------
+    list of ase.Atoms or None
+        None if the molecules are of another form.
+
+    Raises
+    ------
+    TypeError
+        As :func:`read_molecules`.
+    """
+    molecules = _as_sequence(X)
+    if isinstance(molecules, np.ndarray):
+        if not (molecules.size and _is_atom(molecules.flat[0])):
+            return None
+        molecules = _whole_atoms(molecules)
+    if not all(map(_is_atoms, molecules)):
+        return None
+    return [_atoms_of(molecule) for molecule in molecules]
 
 
 def as_numbers(array: Any, name: str, expected: str = FORMS) -> NDArray[np.float64]:
@@ -223,6 +252,11 @@ def _is_atoms(molecule: Any) -> bool:
     )
 
 
+def _atoms_of(molecule: Any) -> Any:
+    """Return `ase.Atoms` as they are, and those of a row of `ase.db`."""
+    return molecule.toatoms() if hasattr(molecule, "toatoms") else molecule
+
+
 def _is_atom(entry: Any) -> bool:
     """Recognise `ase.Atom`."""
     return hasattr(entry, "symbol") and hasattr(entry, "cut_reference_to_atoms")
@@ -285,7 +319,7 @@ def _read_atoms(molecules: Sequence[Any]) -> AtomTable:
                 "ase.Atoms; pass ase.Atoms only, or an array of all molecules "
                 "(skscatharm.pad_structures makes one)."
             )
-        atoms = molecule.toatoms() if hasattr(molecule, "toatoms") else molecule
+        atoms = _atoms_of(molecule)
         if np.any(atoms.pbc):
             raise ValueError(
                 f"Molecule {i} is periodic (pbc={np.asarray(atoms.pbc).tolist()}); "

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skscatharm.regression.gaussian_process import Problem
+from skscatharm.regression.kernels import Points
 from skscatharm.regression.whitening import Sample, find_whitening
 
 
@@ -41,3 +43,23 @@ def brute_force_errors(fit, y):
     """Leave-one-out residuals, where `fit` fits the samples of a mask."""
     left_out = ~np.eye(len(y), dtype=bool)
     return np.array([y[i] - fit(left_out[i])[i] for i in range(len(y))])
+
+
+def smooth_problem(rng, n_samples, noise=0.0):
+    """A smooth function of two coordinates, with its derivatives along both."""
+    z = rng.normal(size=(n_samples, 2))
+    y = np.sin(z[:, 0]) + z[:, 0] * z[:, 1]
+    slopes = np.stack([np.cos(z[:, 0]) + z[:, 1], z[:, 0]], axis=1)
+    scale = y.std()
+    return Problem(
+        Points(
+            z,
+            np.tile(np.eye(2), (n_samples, 1)),
+            np.repeat(np.arange(n_samples), 2),
+        ),
+        np.ones(2),
+        (y - y.mean()) / scale + noise * rng.normal(size=n_samples),
+        slopes.ravel() / scale,
+        np.ones(n_samples),
+        np.sqrt((slopes**2).sum(axis=1).mean()) / scale,
+    )

@@ -759,3 +759,92 @@ def test_device_without_double_precision(model, data) -> None:
     assert found.dtype == model.coef_.dtype == strict.float32
     found = np.asarray(strict.asarray(found, device=strict.Device("CPU_DEVICE")))
     assert_allclose(found, expected, atol=1e-3 * data[1].std())
+
+
+# Derivatives
+
+
+def quadratic_data(rng, n_samples):
+    """A quadratic form of features of five coordinates, one of which is padding."""
+    positions = rng.normal(size=(n_samples, 4))
+    mixing = rng.normal(size=(4, 6))
+    X = positions @ mixing + 0.1 * (positions @ mixing) ** 2
+    jacobian = mixing.T * (1 + 0.2 * positions @ mixing)[:, :, None]
+    form = rng.normal(size=(6, 6)) / 6
+    slopes = 1 + X @ (form + form.T)
+    return {
+        "X": X,
+        "y": 5 + X.sum(axis=1) + np.einsum("ni,ij,nj->n", X, form, X),
+        "jacobian": np.pad(jacobian, [(0, 0), (0, 0), (0, 1)]),
+        "gradients": np.pad(
+            np.einsum("npc,np->nc", jacobian, slopes), [(0, 0), (0, 1)]
+        ),
+    }, slopes
+
+
+def test_derivatives_teach_a_quadratic_form(rng) -> None:
+    data, slopes = quadratic_data(rng, 60)
+    few = {name: array[:15] for name, array in data.items()}
+    model = MultilinearRegressor(2, random_state=0).fit(**few)
+    alone = MultilinearRegressor(2, random_state=0).fit(few["X"], few["y"])
+    left = {name: array[15:] for name, array in data.items()}
+    assert model.gradient_weight_ > 0
+    assert alone.gradient_weight_ is None
+    error = abs(model.predict(left["X"]) - left["y"]).mean()
+    assert error < 0.01 * left["y"].std()
+    assert error < abs(alone.predict(left["X"]) - left["y"]).mean() / 10
+    found = model.predict_gradient(left["X"])
+    assert abs(found - slopes[15:]).mean() < 0.05 * slopes.std()
+
+
+def test_derivatives_teach_a_linear_form(rng) -> None:
+    data, _ = quadratic_data(rng, 5)
+    coef = rng.normal(size=6)
+    data["y"] = 3 + data["X"] @ coef
+    data["gradients"] = np.einsum("npc,p->nc", data["jacobian"], coef)
+    model = MultilinearRegressor(1, random_state=0).fit(**data)
+    assert_allclose(model.coef_, coef, atol=1e-3)
+    assert model.intercept_ == pytest.approx(3, abs=1e-2)
+    assert len(model.product_coef_) == 0
+
+
+def test_gradients_of_predictions(model, data) -> None:
+    X, y = data
+    for targets in (y, np.stack([y, 2 * y + X[:, 0]], axis=1)):
+        fitted = model.fit(X, targets)
+        step = 1e-5
+        expected = np.stack(
+            [
+                (fitted.predict(X + shift) - fitted.predict(X - shift)) / (2 * step)
+                for shift in step * np.eye(X.shape[1])
+            ],
+            axis=-1,
+        )
+        found = fitted.predict_gradient(X)
+        assert found.shape == expected.shape
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "columns", "message"),
+    [
+        ({"degree": 1}, 2, "y has 2 targets"),
+        ({"degree": 3}, 1, "Trained products do not learn from gradients"),
+        ({"degree": 2, "n_components": 4}, 1, "Trained products do not learn"),
+    ],
+)
+def test_derivatives_that_are_refused(rng, parameters, columns, message) -> None:
+    data, _ = quadratic_data(rng, 10)
+    data["y"] = np.squeeze(np.repeat(data["y"][:, None], columns, axis=1))
+    with pytest.raises(ValueError, match=message):
+        MultilinearRegressor(**parameters).fit(**data)
+
+
+def test_order_and_weights_with_derivatives(rng) -> None:
+    data, _ = quadratic_data(rng, 20)
+    weight = rng.integers(0, 3, size=20)
+    order = rng.permutation(np.repeat(np.arange(20), weight))
+    model = MultilinearRegressor(2, random_state=0)
+    expected = model.fit(**data, sample_weight=weight).predict(data["X"])
+    copies = {name: array[order] for name, array in data.items()}
+    assert_allclose(model.fit(**copies).predict(data["X"]), expected, rtol=1e-7)

@@ -102,6 +102,44 @@ def test_small_axes_are_not_lost(rng) -> None:
     assert deviations[1] == pytest.approx(1e-7, rel=0.5)
 
 
+def test_axes_of_derivatives(rng) -> None:
+    # Two samples vary along one axis, their features along two more.
+    X = np.array([[1.0, 0, 5, 7], [3, 0, 5, 7]]) + 100
+    jacobian = rng.normal(size=(2, 4, 3))
+    jacobian[:, [0, 3]] = 0
+    mean, matrix, deviations = find_whitening(X, np.ones(2), jacobian)
+    assert_allclose(mean, X.mean(axis=0))
+    # A feature that is equal in all samples has no weight.
+    assert len(deviations) == 1
+    X[1, [1, 2]] += [0.1, 0.2]
+    mean, matrix, deviations = find_whitening(X, np.array([1.0, 3.0]), jacobian)
+    assert len(deviations) == 3
+    assert_allclose(matrix[3], 0)
+    # The covariance, in which a factor makes the traces proportional.
+    share = np.array([0.25, 0.75])
+    scale = np.hypot(np.sqrt(share @ (X - mean)[:, :3] ** 2), module._FLOOR * mean[:3])
+    first = np.cov(((X - mean)[:, :3] / scale).T, aweights=share, bias=True)
+    slopes = jacobian[:, :3] / scale[:, None]
+    second = np.einsum("n,npc,nqc->pq", share, slopes, slopes)
+    second *= module._SHARE**2 * np.trace(first) / np.trace(second)
+    assert_allclose(
+        matrix[:3].T
+        @ np.diag(scale)
+        @ (first + second)
+        @ (np.diag(scale) @ matrix[:3]),
+        np.eye(3),
+        atol=1e-9,
+    )
+
+
+def test_batches_of_derivatives(rng, monkeypatch) -> None:
+    X, jacobian = rng.normal(size=(10, 3)), rng.normal(size=(10, 3, 4))
+    expected = find_whitening(X, np.ones(10), jacobian)
+    monkeypatch.setattr(module, "_JACOBIANS", 3)
+    found = find_whitening(X, np.ones(10), jacobian)
+    assert_allclose(found.deviations, expected.deviations)
+
+
 def test_no_axes() -> None:
     mean, matrix, deviations = find_whitening(np.full((3, 2), 0.1), np.ones(3))
     assert_allclose(mean, 0.1)

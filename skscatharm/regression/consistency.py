@@ -1,0 +1,66 @@
+"""Do targets and their derivatives belong together?"""
+
+import numpy as np
+
+from skscatharm.regression.whitening import Array
+
+__all__ = ["compare_with_gradients"]
+
+# Features that vary less than this share of their size are constants with noise.
+_CONSTANT = 1e-5
+_PENALTY = 1e-7  # of the mean square of the rows
+
+
+def compare_with_gradients(
+    features: Array, targets: Array, jacobian: Array, gradients: Array
+) -> tuple[float, float]:
+    """Compare targets with those that a linear model of their gradients predicts.
+
+    The model does not see the targets. 20 samples of an energy surface suffice to find
+    gradients of the wrong sign or unit.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_samples, n_features)
+    targets : ndarray of shape (n_samples,)
+    jacobian : ndarray of shape (n_samples, n_features, n_coordinates)
+        Derivatives of the features.
+    gradients : ndarray of shape (n_samples, n_coordinates)
+        Derivatives of the targets.
+
+    Returns
+    -------
+    slope : float
+        Slope of the targets over the predictions: 1 if both agree, otherwise about the
+        quotient of their units.
+    correlation : float
+        Correlation of the targets and the predictions; 0 if either is constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skscatharm.regression.consistency import compare_with_gradients
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> jacobian = np.tile(np.eye(3), (20, 1, 1))
+    >>> y, gradients = X @ [1, 2, 3], np.tile([-1.0, -2, -3], (20, 1))
+    >>> slope, correlation = compare_with_gradients(X, y, jacobian, gradients)
+    >>> print(f"{slope:.3f}, {correlation:.3f}")
+    -1.000, -1.000
+    """
+    deviations = features.std(axis=0)
+    varies = deviations > _CONSTANT * np.abs(features).mean(axis=0)
+    scale = deviations[varies]
+    rows = np.concatenate(jacobian[:, varies].swapaxes(1, 2)) / scale
+    gram = rows.T @ rows
+    penalty = _PENALTY * np.trace(gram)
+    centred = targets - targets.mean()
+    if penalty == 0 or not centred.any():
+        return 1.0, 0.0
+    gram[np.diag_indices_from(gram)] += penalty
+    slopes = np.linalg.solve(gram, rows.T @ gradients.ravel())
+    predicted = (features - features.mean(axis=0))[:, varies] / scale @ slopes
+    square = float(predicted @ predicted)
+    if square == 0:
+        return 1.0, 0.0
+    product = float(predicted @ centred)
+    return product / square, product / float(np.sqrt(square * (centred @ centred)))

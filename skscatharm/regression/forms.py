@@ -1,0 +1,158 @@
+"""Fit linear and quadratic forms to targets and derivatives: a convex problem."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from skscatharm._threads import one_blas_thread
+from skscatharm.regression.gaussian_process import Problem, check_size, solve_dual
+from skscatharm.regression.kernel_selection import search, select_some
+from skscatharm.regression.kernels import Kernel, expand, linear, square
+from skscatharm.regression.polynomial import Polynomial
+from skscatharm.regression.whitening import scale_axes
+
+
+class Prior(NamedTuple):
+    """Scales and penalty of a form.
+
+    Attributes
+    ----------
+    linear_decay, product_decay, curvature, alpha : float
+        As in `quadratic.Prior`.
+    gradient_weight : float
+        As in `Problem.noise`.
+    """
+
+    linear_decay: float
+    product_decay: float
+    curvature: float
+    alpha: float
+    gradient_weight: float
+
+    def kernels(self, problem: Problem) -> list[Kernel]:
+        """Return the kernel of linear forms, and that of products unless it is zero."""
+        factors, product_factors = (
+            scale_axes(problem.points.positions[:0], problem.deviations, decay)[1]
+            for decay in (self.linear_decay, self.product_decay)
+        )
+        kernels = [Kernel(linear, factors, False)]
+        if self.curvature > 0:
+            kernels.append(Kernel(square, product_factors, False, self.curvature))
+        return kernels
+
+
+_START = Prior(0.5, 0.25, 0.003, 1e-7, 1.0)
+_GRIDS: dict[str, Sequence[float]] = {
+    "linear_decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
+    "product_decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0),
+    "curvature": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "alpha": tuple(10.0 ** np.arange(-9, 4)),
+    "gradient_weight": tuple(10.0 ** np.arange(-3, 4)),
+}
+
+
+def fit_form(
+    problem: Problem,
+    degree: int,
+    alpha: float | None,
+    gradient_weight: float | None,
+    random_state: np.random.RandomState,
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[Polynomial, Prior]:
+    """Fit a linear form, or one with all products of two coordinates.
+
+    Linear forms are fitted in their coefficients, quadratic forms in dual coefficients,
+    of which there are fewer.
+
+    Parameters
+    ----------
+    problem : Problem
+        Targets and derivatives.
+    degree : int
+        1 or 2.
+    alpha, gradient_weight : float or None
+        As in `Prior`. None chooses them.
+    random_state : RandomState
+        Draws the samples that choose the prior.
+    progress : callable
+        Called after each fit.
+
+    Returns
+    -------
+    polynomial : Polynomial
+        Polynomial of the white coordinates, in units of the problem.
+    prior : Prior
+    """
+    start, grids = _START, dict(_GRIDS)
+    if degree == 1:
+        start = start._replace(curvature=0.0)
+        del grids["product_decay"], grids["curvature"]
+    else:
+        check_size(problem)
+    for name, value in (("alpha", alpha), ("gradient_weight", gradient_weight)):
+        if value is not None:
+            start = start._replace(**{name: value})
+            del grids[name]
+    some = select_some(problem, random_state)
+    # The matrices are small: more threads would wait for each other.
+    with one_blas_thread():
+        prior: Prior = search(
+            lambda prior: (prior.kernels(some), prior), some, start, grids, progress
+        )
+    fit = _fit_linear if degree == 1 else _fit_quadratic
+    return fit(problem, prior, progress), prior
+
+
+def _fit_linear(
+    problem: Problem, prior: Prior, progress: Callable[[], object]
+) -> Polynomial:
+    """Minimise over the coefficients and the intercept."""
+    points = problem.points
+    (kernel,) = prior.kernels(problem)
+    n_samples, n_axes = points.positions.shape
+    noise = problem.noise([kernel], prior.alpha, prior.gradient_weight)
+    rows = np.zeros((len(noise) + n_axes, n_axes + 2))
+    rows[:n_samples, 0] = 1
+    rows[:n_samples, 1:-1] = points.positions * kernel.factors
+    rows[n_samples : len(noise), 1:-1] = points.directions * kernel.factors
+    rows[: len(noise), -1] = problem.sides
+    rows[: len(noise)] /= np.sqrt(noise)[:, None]
+    # The penalty.
+    rows[len(noise) :, 1:-1] = np.eye(n_axes)
+    triangle = np.array(np.linalg.qr(rows, mode="r"))
+    solution = solve_triangular(triangle[: n_axes + 1, :-1], triangle[: n_axes + 1, -1])
+    progress()
+    return Polynomial(
+        solution[:1],
+        (solution[1:] * kernel.factors)[None],
+        np.zeros((1, 0)),
+        np.zeros((0, 1, n_axes)),
+        np.zeros((0, 1)),
+    )
+
+
+def _fit_quadratic(
+    problem: Problem, prior: Prior, progress: Callable[[], object]
+) -> Polynomial:
+    """Solve for dual coefficients, and find the squares of the quadratic form."""
+    kernels = prior.kernels(problem)
+    dual, intercept = solve_dual(
+        kernels, problem, prior.alpha, prior.gradient_weight, progress
+    )
+    first, second = (expand(kernel, problem.points, dual) for kernel in kernels)
+    slope = first.weights @ first.positions + first.slopes.sum(axis=0)
+    half = (
+        second.positions.T * second.weights / 2 + second.slopes.T
+    ) @ second.positions
+    coef, directions = np.linalg.eigh(second.kernel.amplitude * (half + half.T))
+    order = np.argsort(-abs(coef))
+    squares = directions.T[order] * second.kernel.factors
+    return Polynomial(
+        np.array([intercept]),
+        (slope * first.kernel.factors)[None],
+        coef[None, order],
+        np.stack([squares, squares], axis=1),
+        np.zeros((len(squares), 2)),
+    )

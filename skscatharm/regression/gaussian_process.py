@@ -1,0 +1,297 @@
+"""Gaussian processes of targets and derivatives: the problem, its errors, its fit."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from sklearn.utils import gen_batches
+
+from skscatharm.regression.cholesky import BlockCholesky
+from skscatharm.regression.derivatives import reduce_derivatives
+from skscatharm.regression.kernels import (
+    Kernel,
+    Points,
+    covariance,
+    without_directions,
+)
+from skscatharm.regression.whitening import (
+    Array,
+    Whitening,
+    find_whitening,
+    root_mean_square,
+)
+
+# Samples from which the variance of a function is estimated.
+_VARIANCE_SIZE = 1000
+# Rows of a block of the kernel matrix, and of the largest one, of 7 GB.
+_BLOCK_ROWS, _MAX_ROWS = 1000, 42_000
+
+
+class Problem(NamedTuple):
+    """Targets and derivatives to fit.
+
+    Attributes
+    ----------
+    points : Points
+        White coordinates and directions of the derivatives.
+    deviations : ndarray of shape (n_axes,)
+        Standard deviations before whitening.
+    y : ndarray of shape (n_samples,)
+        Targets, with weighted mean 0 and mean square 1.
+    slopes : ndarray of shape (n_directions,)
+        Derivatives of the targets.
+    weight : ndarray of shape (n_samples,)
+        Positive weights.
+    slope_unit : float
+        Root mean square of the derivatives of a sample.
+    """
+
+    points: Points
+    deviations: Array
+    y: Array
+    slopes: Array
+    weight: Array
+    slope_unit: float
+
+    @property
+    def sides(self) -> Array:
+        """Targets, then their derivatives."""
+        return np.concatenate([self.y, self.slopes])
+
+    def part(self, samples: NDArray[np.intp]) -> Self:
+        """Return some samples."""
+        rows, points = self.points.rows(samples)
+        return self._replace(
+            points=points,
+            y=self.y[samples],
+            slopes=self.slopes[rows],
+            weight=self.weight[samples],
+        )
+
+    def values(self) -> Self:
+        """Return the samples without derivatives."""
+        points = without_directions(self.points.positions)
+        return self._replace(points=points, slopes=self.slopes[:0])
+
+    def noise(
+        self, kernels: Sequence[Kernel], alpha: float, gradient_weight: float
+    ) -> Array:
+        """Return the variances of the noise of targets, then of derivatives.
+
+        Parameters
+        ----------
+        kernels : sequence of Kernel
+            Their sum is the covariance of the function.
+        alpha : float
+            Variance of the noise of a target of weight 1, relative to the variance of
+            the function over the samples.
+        gradient_weight : float
+            Weight of squared errors of derivatives, relative to those of targets, in
+            squared standard deviations of the targets per mean squared derivative.
+        """
+        values = alpha * prior_variance(kernels, self.points) / self.weight
+        slopes = self.slope_unit**2 / gradient_weight * values
+        return np.concatenate([values, slopes[self.points.owners]])
+
+
+def pose_problem(
+    features: Array,
+    targets: Array,
+    weight: Array,
+    derivatives: tuple[Array, Array] | None,
+) -> tuple[Problem, Whitening, float, float]:
+    """Whiten features, and scale targets.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_samples, n_features)
+    targets : ndarray of shape (n_samples,)
+    weight : ndarray of shape (n_samples,)
+        Positive weights.
+    derivatives : tuple of ndarrays or None
+        Jacobian of the features, and gradients of the targets.
+
+    Returns
+    -------
+    problem : Problem
+    whitening : Whitening
+        Map from features to white coordinates.
+    mean, scale : float
+        Weighted mean of the targets, and root mean square of their deviations from it.
+    """
+    share = weight / weight.sum()
+    mean = float(share @ targets)
+    centred = targets - mean
+    scale = float(root_mean_square(centred[:, None], share)[0]) or 1.0
+    slopes, unit = np.zeros(0), 1.0
+    if derivatives is None:
+        whitening = find_whitening(features, weight)
+        points = without_directions((features - whitening.mean) @ whitening.matrix)
+    else:
+        jacobian, gradients = derivatives
+        whitening = find_whitening(features, weight, jacobian)
+        reduced = reduce_derivatives(jacobian, gradients, whitening)
+        points = Points(
+            (features - whitening.mean) @ whitening.matrix,
+            reduced.features,
+            reduced.owners,
+        )
+        slopes = reduced.targets / scale
+        unit = float(np.sqrt(share[points.owners] @ slopes**2)) or 1.0
+    problem = Problem(
+        points, whitening.deviations, centred / scale, slopes, weight, unit
+    )
+    return problem, whitening, mean, scale
+
+
+def check_size(problem: Problem) -> None:
+    """Refuse problems whose kernel matrix is too large.
+
+    Raises
+    ------
+    ValueError
+        If there are too many targets and derivatives.
+    """
+    n_rows, n_samples = len(problem.sides), len(problem.y)
+    if n_rows > _MAX_ROWS:
+        raise ValueError(
+            f"{n_samples} samples have {n_rows} targets and independent derivatives; "
+            f"their kernel matrix would need {4e-9 * n_rows**2:.0f} GB. Fit at most "
+            f"{n_samples * _MAX_ROWS // n_rows} of these samples, or use "
+            "MultilinearRegressor(degree=1)."
+        )
+
+
+def prior_variance(kernels: Sequence[Kernel], points: Points) -> float:
+    """Compute the variance over the samples of functions drawn from kernels."""
+    step = -(-len(points.positions) // _VARIANCE_SIZE)
+    values = without_directions(points.positions[::step])
+    matrix = covariance(kernels, values, values)
+    variance = np.trace(matrix) / len(matrix) - matrix.mean()
+    return max(float(variance), np.finfo(float).eps)
+
+
+class Errors(NamedTuple):
+    """Leave-one-out errors.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_samples,)
+        Errors of the targets.
+    slopes : ndarray of shape (n_samples,)
+        Norms of the errors of the derivatives of each sample.
+    deviations : ndarray of shape (n_samples,)
+        Standard deviations of `values` that a Gaussian process expects.
+    """
+
+    values: Array
+    slopes: Array
+    deviations: Array
+
+
+def leave_one_out(
+    kernels: Sequence[Kernel], problem: Problem, alpha: float, gradient_weight: float
+) -> Errors | None:
+    """Compute the errors of each sample in a fit without it and its derivatives.
+
+    Parameters
+    ----------
+    kernels : sequence of Kernel
+        Their sum is the covariance of the function.
+    problem : Problem
+        Few samples: the kernel matrix is inverted.
+    alpha, gradient_weight : float
+        As in `Problem.noise`.
+
+    Returns
+    -------
+    errors : Errors or None
+        None if the matrix is not positive definite.
+    """
+    points, n_samples = problem.points, len(problem.y)
+    matrix = covariance(kernels, points, points)
+    matrix.flat[:: len(matrix) + 1] += problem.noise(kernels, alpha, gradient_weight)
+    factor, fault = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
+    if fault:
+        return None
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse = np.tril(inverse)
+    inverse += np.tril(inverse, -1).T
+    # The intercept is free.
+    ones = inverse[:, :n_samples].sum(axis=1)
+    inverse -= ones[:, None] * (ones / ones[:n_samples].sum())
+    dual = inverse @ problem.sides
+    errors = Errors(*np.empty((3, n_samples)))
+    bounds = np.searchsorted(points.owners, np.arange(n_samples + 1)) + n_samples
+    for i in range(n_samples):
+        own = np.r_[i, bounds[i] : bounds[i + 1]]
+        covariances = np.linalg.pinv(inverse[np.ix_(own, own)], hermitian=True)
+        left = covariances @ dual[own]
+        errors.values[i], errors.slopes[i] = left[0], np.linalg.norm(left[1:])
+        errors.deviations[i] = np.sqrt(max(covariances[0, 0], 0.0))
+    return errors
+
+
+def solve_dual(
+    kernels: Sequence[Kernel],
+    problem: Problem,
+    alpha: float,
+    gradient_weight: float,
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[Array, float]:
+    """Solve for dual coefficients and a free intercept by a Cholesky factorisation.
+
+    Parameters
+    ----------
+    kernels : sequence of Kernel
+        Their sum is the covariance of the function.
+    problem : Problem
+    alpha, gradient_weight : float
+        As in `Problem.noise`.
+    progress : callable
+        Called after each block row.
+
+    Returns
+    -------
+    dual : ndarray of shape (n_samples + n_directions,)
+        Coefficients of the values, then of the derivatives.
+    intercept : float
+
+    Raises
+    ------
+    ValueError
+        If alpha is too small for double precision.
+    """
+    points = problem.points
+    n_samples = len(problem.y)
+    per_sample = 1 + len(points.owners) // n_samples
+    parts = list(gen_batches(n_samples, max(1, _BLOCK_ROWS // per_sample)))
+    blocks = [points.part(part) for part in parts]
+    noise = problem.noise(kernels, alpha, gradient_weight)
+    bounds = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
+    # Rows of each block: its targets, then their derivatives.
+    rows = [np.r_[part, bounds[part.start] : bounds[part.stop]] for part in parts]
+
+    def block(i: int, j: int) -> Array:
+        matrix = covariance(kernels, blocks[i], blocks[j])
+        if i == j:
+            matrix.flat[:: len(matrix) + 1] += noise[rows[i]]
+        return matrix
+
+    try:
+        factor = BlockCholesky(len(parts), block, progress)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"alpha={alpha:g} is too small: the kernel matrix is not positive definite "
+            "in double precision. Choose a larger alpha, or None."
+        ) from error
+    sides = np.zeros((len(noise), 2))
+    sides[:, 0] = problem.sides
+    sides[:n_samples, 1] = 1
+    order = np.concatenate(rows)
+    dual = np.empty_like(sides)
+    dual[order] = factor.solve(sides[order])
+    intercept = dual[:n_samples, 0].sum() / dual[:n_samples, 1].sum()
+    return dual[:, 0] - intercept * dual[:, 1], float(intercept)

@@ -1,0 +1,413 @@
+"""The estimator that fits a function to targets and their derivatives."""
+
+from collections.abc import Callable
+from copy import copy
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skscatharm._compat import Interval, StrOptions, _fit_context
+from skscatharm._progress import progress_bar
+from skscatharm._threads import one_blas_thread
+from skscatharm.regression.derivatives import check_derivatives
+from skscatharm.regression.gaussian_process import (
+    Problem,
+    check_size,
+    leave_one_out,
+    pose_problem,
+    solve_dual,
+)
+from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
+from skscatharm.regression.kernel_selection import (
+    START,
+    Setting,
+    select_setting,
+    select_some,
+)
+from skscatharm.regression.kernels import (
+    Expansion,
+    Kernel,
+    Profile,
+    expand,
+    gaussian,
+    matern,
+    without_directions,
+)
+from skscatharm.regression.whitening import Array, distinct_samples
+
+_PROFILES: dict[str, Profile] = {"matern": matern, "gaussian": gaussian}
+# Number of predictions whose standard deviations are computed together.
+_BATCH = 1000
+# Largest number of samples from which standard deviations are computed.
+_REFERENCES = 2000
+# Longest length scale and least noise in them.
+_LONGEST, _LEAST_NOISE = 4.0, 1e-6
+
+
+class KernelRegressor(RegressorMixin, BaseEstimator):
+    r"""Gaussian process regression of targets and their derivatives.
+
+    The prediction for a sample x is the mean of a Gaussian process,
+
+    .. math::
+
+        f(x) = b + \sum_i \alpha_i \, k(x, x_i)
+        + \sum_i \beta_i \cdot \nabla_{x_i} k(x, x_i) ,
+
+    where the second sum is there if derivatives were given to `fit` [1]_ [2]_. The
+    kernel k depends on the distance r of two samples: Matérn of smoothness 5/2,
+    :math:`(1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}`, or Gaussian,
+    :math:`e^{-r^2 / 2}`. The coefficients minimise
+
+    .. math::
+
+        \sum_i \omega_i \big( (y_i - f(x_i))^2
+        + \gamma \, |g_i - J_i^T \nabla f(x_i)|^2 \big) + \lambda \, |f - b|_k^2
+
+    with sample weights :math:`\omega_i`, Jacobians :math:`J_i` of the features,
+    derivatives :math:`g_i` of the targets, and the norm of the kernel's function space.
+    In molecules, :math:`g_i` is minus the forces.
+
+    Features are standardised and rotated to their principal axes. The coordinate along
+    axis k, which has standard deviation :math:`\sigma_k`, is scaled to standard
+    deviation :math:`\sigma_k^p`. All coordinates are then divided by the length scale
+    times their root mean squared norm.
+
+    Parameters that are None are chosen by leave-one-out errors on some of the samples:
+    they minimise the product of the mean absolute error of the targets and the mean
+    norm of the errors of their derivatives. Nothing has to be tuned.
+
+    Parameters
+    ----------
+    kernel : {"matern", "gaussian"}, default="matern"
+        Kernel.
+    length_scale : float or None, default=None
+        Distance over which the function varies, relative to the root mean squared
+        distance of the samples from their mean.
+    alpha : float or None, default=None
+        Variance of the noise of a target with weight 1, relative to the variance of the
+        function.
+    decay : float or None, default=None
+        Power p of the standard deviations. 0 keeps white coordinates, 1 the principal
+        components of the standardised features.
+    gradient_weight : float or None, default=None
+        Weight :math:`\gamma` of squared errors of the derivatives, relative to those of
+        the targets. The unit is the variance of the targets divided by the mean squared
+        norm of their gradients. Ignored without derivatives.
+    random_state : int, RandomState instance or None, default=None
+        Draws the samples that choose the parameters, if there are more than needed.
+        Pass an int for reproducible results.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    intercept_ : float
+        The intercept b.
+    mean_ : ndarray of shape (n_features,)
+        Means of the features.
+    matrix_ : ndarray of shape (n_features, n_axes)
+        Map from centred features to scaled coordinates.
+    positions_ : ndarray of shape (n_samples, n_axes)
+        Scaled coordinates of the training samples.
+    weights_ : ndarray of shape (n_samples,)
+        Coefficients :math:`\alpha_i`.
+    slopes_ : ndarray of shape (n_samples, n_axes)
+        Coefficients :math:`\beta_i`, with respect to scaled coordinates.
+    length_scale_, alpha_, decay_, gradient_weight_ : float
+        The parameters that were used.
+    references_ : ndarray of shape (n_references, n_axes)
+        Coordinates of up to 2,000 training samples, for standard deviations, scaled by
+        a length of 4 at most.
+    precision_ : ndarray of shape (n_references, n_references)
+        Inverse of the kernel matrix of these samples, with noise.
+    variance_ : float
+        Variance of the Gaussian process.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features. Defined only if all names in X are strings.
+
+    See Also
+    --------
+    MultilinearRegressor : Linear, bilinear and trilinear models.
+
+    Notes
+    -----
+    Directions in which no feature varies, such as rigid motions of a molecule, are
+    projected out. A molecule of n atoms has one target and up to 3 n - 6 derivatives.
+
+    The kernel matrix is factorised: with m targets and derivatives, this needs
+    :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications.
+
+    References
+    ----------
+    .. [1] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine
+       Learning", MIT Press (2006), section 9.4. http://gaussianprocess.org/gpml
+    .. [2] S. Chmiela, A. Tkatchenko, H. E. Sauceda, I. Poltavsky, K. T. Schütt,
+       K.-R. Müller, "Machine learning of accurate energy-conserving molecular force
+       fields", Science Advances 3, e1603015 (2017).
+       https://doi.org/10.1126/sciadv.1603015
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skscatharm import KernelRegressor
+    >>> X = np.random.default_rng(0).normal(size=(30, 2))
+    >>> y = np.sin(X[:, 0]) * X[:, 1]
+    >>> gradients = np.stack([np.cos(X[:, 0]) * X[:, 1], np.sin(X[:, 0])], axis=1)
+
+    The coordinates of this example are the features themselves:
+
+    >>> jacobian = np.tile(np.eye(2), (30, 1, 1))
+    >>> regressor = KernelRegressor().fit(X, y, jacobian=jacobian, gradients=gradients)
+    >>> regressor.predict([[0.5, 1]]).round(2)
+    array([0.48])
+    >>> regressor.predict_gradient([[0.5, 1]]).round(2)
+    array([[0.88, 0.48]])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "kernel": [StrOptions(set(_PROFILES))],
+        "length_scale": [Interval(Real, 0, None, closed="neither"), None],
+        "alpha": [Interval(Real, 0, None, closed="neither"), None],
+        "decay": [Interval(Real, 0, 1, closed="both"), None],
+        "gradient_weight": [Interval(Real, 0, None, closed="neither"), None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        kernel: str = "matern",
+        *,
+        length_scale: float | None = None,
+        alpha: float | None = None,
+        decay: float | None = None,
+        gradient_weight: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.kernel = kernel
+        self.length_scale = length_scale
+        self.alpha = alpha
+        self.decay = decay
+        self.gradient_weight = gradient_weight
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @np.errstate(under="ignore")
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | float | None = None,
+        *,
+        jacobian: Any = None,
+        gradients: Any = None,
+    ) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Targets.
+        sample_weight : float or array-like of shape (n_samples,), default=None
+            Weight of each sample, 0 or more. A number is the weight of all samples.
+            None means 1.
+        jacobian : array-like of shape (n_samples, n_features, ...), default=None
+            Derivatives of the features with respect to coordinates, such as the
+            positions of atoms. Coordinates that a sample lacks are zero.
+        gradients : array-like of shape (n_samples, ...), default=None
+            Derivatives of the targets with respect to the same coordinates.
+
+        Returns
+        -------
+        self : KernelRegressor
+            The fitted regressor.
+
+        Raises
+        ------
+        ValueError
+            If an array has NaN, infinite, complex or masked entries, if shapes do not
+            fit, if one of `jacobian` and `gradients` is missing, if sample_weight is
+            negative, or 0 for all samples, if there are more than 42,000 targets and
+            derivatives, or if `alpha` is too small for double precision.
+        """
+        # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
+        fitted = copy(self)
+        X, y = validate_data(
+            fitted, real_numbers(X, "X"), real_numbers(y, "y"), y_numeric=True
+        )
+        features, targets = to_doubles(X), to_doubles(y)
+        weight = check_weight(sample_weight, len(features))
+        derivatives = check_derivatives(jacobian, gradients, *features.shape)
+        arrays = [features, targets[:, None]]
+        if derivatives is not None:
+            slopes, aims = derivatives
+            arrays += [aims, slopes.reshape(len(slopes), -1)]
+        rows, weight = distinct_samples(arrays, weight)
+        if derivatives is not None:
+            derivatives = slopes[rows], aims[rows]
+        problem, whitening, mean, scale = pose_problem(
+            features[rows], targets[rows], weight, derivatives
+        )
+        check_size(problem)
+        profile = _PROFILES[self.kernel]
+        with progress_bar(self.verbose, "step") as advance:
+            random_state = check_random_state(self.random_state)
+            setting, deviation = self._choose(problem, random_state, advance)
+            kernel = setting.kernel(profile, problem)
+            dual, intercept = solve_dual(
+                [kernel], problem, setting.alpha, setting.gradient_weight, advance
+            )
+        expansion = expand(kernel, problem.points, dual)
+        fitted.mean_ = whitening.mean
+        fitted.matrix_ = whitening.matrix * kernel.factors
+        fitted.positions_ = expansion.positions
+        fitted.weights_ = scale * expansion.weights
+        fitted.slopes_ = scale * expansion.slopes
+        fitted.intercept_ = mean + scale * intercept
+        for name, value in setting._asdict().items():
+            setattr(fitted, f"{name}_", float(value))
+        chosen = random_state.permutation(len(rows))[:_REFERENCES]
+        some, coarse = problem.part(chosen).values(), _coarse(setting)
+        kernel = coarse.kernel(profile, problem)
+        matrix = kernel.covariance(some.points, some.points)
+        matrix.flat[:: len(matrix) + 1] += some.noise([kernel], coarse.alpha, 1.0)
+        fitted.precision_ = np.linalg.inv(matrix)
+        fitted.references_ = some.points.positions * kernel.factors
+        fitted.variance_ = (scale * deviation) ** 2
+        self.__dict__ = fitted.__dict__
+        return self
+
+    def _choose(
+        self,
+        problem: Problem,
+        random_state: np.random.RandomState,
+        progress: Callable[[], object],
+    ) -> tuple[Setting, float]:
+        """Choose the setting, and the standard deviation of the Gaussian process."""
+        profile = _PROFILES[self.kernel]
+        fixed = {
+            name: getattr(self, name)
+            for name in Setting._fields
+            if getattr(self, name) is not None
+        }
+        if len(problem.y) < 2:
+            return START._replace(**fixed), 1.0
+        some = select_some(problem, random_state)
+        # The matrices are small: more threads would wait for each other.
+        with one_blas_thread():
+            setting = select_setting(profile, some, fixed, progress)
+            coarse = _coarse(setting)
+            found = leave_one_out(
+                [setting.kernel(profile, some)],
+                some,
+                setting.alpha,
+                setting.gradient_weight,
+            )
+            expected = leave_one_out(
+                [coarse.kernel(profile, some)], some.values(), coarse.alpha, 1.0
+            )
+        if found is None or expected is None:
+            return setting, 1.0  # the fit fails too, and says so
+        ratio = np.linalg.norm(found.values) / np.linalg.norm(expected.deviations)
+        return setting, float(ratio) or 1.0
+
+    def _expansion(self) -> Expansion:
+        """Return the fitted function of scaled coordinates."""
+        kernel = Kernel(_PROFILES[self.kernel], np.ones(self.positions_.shape[1]), True)
+        return Expansion(kernel, self.positions_, self.weights_, self.slopes_)
+
+    def _scaled(self, X: Any) -> Array:
+        """Return the scaled coordinates of samples."""
+        check_is_fitted(self)
+        X = validate_data(self, real_numbers(X, "X"), reset=False)
+        return (to_doubles(X) - self.mean_) @ self.matrix_
+
+    @np.errstate(under="ignore")
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        return_std : bool, default=False
+            Whether to estimate the standard deviations of the errors too. They grow
+            with the distance from the training samples.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Predictions.
+        std : ndarray of shape (n_samples,)
+            Standard deviations. Only if `return_std`. Those that the Gaussian process
+            expects from the targets alone, multiplied by one number, so that their
+            root mean square is that of the leave-one-out errors.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X has NaN, infinite, complex or masked entries, or another number of
+            features than in `fit`.
+        """
+        scaled = self._scaled(X)
+        expansion = self._expansion()
+        y = self.intercept_ + expansion.evaluate(scaled)
+        if not return_std:
+            return y
+        kernel = expansion.kernel
+        scaled *= max(1.0, self.length_scale_ / _LONGEST)
+        variance = np.empty(len(y))
+        for rows in gen_batches(len(y), _BATCH):
+            found = kernel.covariance(
+                without_directions(scaled[rows]), without_directions(self.references_)
+            )
+            explained = np.einsum("ij,ij->i", found @ self.precision_, found)
+            # The intercept is uncertain too.
+            ones = self.precision_.sum(axis=1)
+            variance[rows] = 1 - explained + (1 - found @ ones) ** 2 / ones.sum()
+        return y, np.sqrt(self.variance_ * np.maximum(variance, 0.0))
+
+    def predict_gradient(self, X: Any) -> Array:
+        """Predict the derivatives of the target with respect to the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        gradients : ndarray of shape (n_samples, n_features)
+            Derivatives of the prediction with respect to the features.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            As in `predict`.
+        """
+        scaled = self._scaled(X)
+        return self._expansion().gradient(scaled) @ self.matrix_.T
+
+
+def _coarse(setting: Setting) -> Setting:
+    """Return the setting of standard deviations, in which rounding errors are small."""
+    return setting._replace(
+        length_scale=min(setting.length_scale, _LONGEST),
+        alpha=max(setting.alpha, _LEAST_NOISE),
+    )

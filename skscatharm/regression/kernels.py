@@ -1,0 +1,275 @@
+"""Kernels between values and derivatives, and the functions that they span."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+from skscatharm.regression.whitening import Array
+
+# Number of samples evaluated together, to bound memory.
+_BATCH = 256
+
+
+class Points(NamedTuple):
+    """Samples at which a function and some of its directional derivatives are known.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n_samples, n_axes)
+        Coordinates of the samples.
+    directions : ndarray of shape (n_directions, n_axes)
+        Directions of all derivatives, sample after sample.
+    owners : ndarray of shape (n_directions,)
+        Sample of each direction, ascending.
+    """
+
+    positions: Array
+    directions: Array
+    owners: NDArray[np.intp]
+
+    def part(self, samples: slice) -> Self:
+        """Return consecutive samples, with their directions."""
+        start, stop, _ = samples.indices(len(self.positions))
+        first, last = np.searchsorted(self.owners, [start, stop])
+        return self._replace(
+            positions=self.positions[start:stop],
+            directions=self.directions[first:last],
+            owners=self.owners[first:last] - start,
+        )
+
+    def rows(self, samples: NDArray[np.intp]) -> tuple[NDArray[np.intp], Self]:
+        """Return some samples, and the rows of their directions."""
+        bounds = np.searchsorted(self.owners, np.arange(len(self.positions) + 1))
+        counts = np.diff(bounds)[samples]
+        owners = np.repeat(np.arange(len(samples)), counts)
+        rows = np.concatenate(
+            [np.zeros(0, np.intp), *(np.arange(*bounds[i : i + 2]) for i in samples)]
+        )
+        return rows, self._replace(
+            positions=self.positions[samples],
+            directions=self.directions[rows],
+            owners=owners,
+        )
+
+    def scaled(self, factors: Array) -> Self:
+        """Multiply each axis by a factor."""
+        return self._replace(
+            positions=self.positions * factors, directions=self.directions * factors
+        )
+
+
+def without_directions(positions: Array) -> Points:
+    """Return samples at which no derivatives are known."""
+    return Points(positions, positions[:0], np.zeros(0, np.intp))
+
+
+# Maps u to f(u) and its first two derivatives.
+Profile = Callable[[Array], tuple[Array, Array, Array]]
+
+
+def gaussian(u: Array) -> tuple[Array, Array, Array]:
+    """Gaussian kernel, infinitely smooth: f(u) = exp(-u)."""
+    value = np.exp(-u)
+    return value, -value, value
+
+
+def matern(u: Array) -> tuple[Array, Array, Array]:
+    """Matérn kernel of smoothness 5/2, twice differentiable, with r^2 = 2 u."""
+    root = np.sqrt(10.0 * u)
+    decay = np.exp(-root)
+    return (
+        (1 + root + root**2 / 3) * decay,
+        -5 / 3 * (1 + root) * decay,
+        25 / 3 * decay,
+    )
+
+
+def linear(u: Array) -> tuple[Array, Array, Array]:
+    """Kernel of linear forms: f(u) = u."""
+    return u, np.ones_like(u), np.zeros_like(u)
+
+
+def square(u: Array) -> tuple[Array, Array, Array]:
+    """Kernel of quadratic forms: f(u) = u^2."""
+    return u**2, 2 * u, np.full_like(u, 2.0)
+
+
+class Kernel(NamedTuple):
+    """Kernel ``f(u)`` of two samples.
+
+    Attributes
+    ----------
+    profile : callable
+        The function f.
+    factors : ndarray of shape (n_axes,)
+        Coordinates are multiplied by these factors first.
+    stationary : bool
+        Whether u is half the squared distance of the samples. Else it is their scalar
+        product.
+    amplitude : float
+        Factor of f.
+    """
+
+    profile: Profile
+    factors: Array
+    stationary: bool
+    amplitude: float = 1.0
+
+    def _argument(self, a: Array, b: Array) -> Array:
+        """Compute u of all pairs of scaled samples."""
+        products = a @ b.T
+        if not self.stationary:
+            return products
+        halves = [np.einsum("ij,ij->i", c, c) / 2 for c in (a, b)]
+        distances = halves[0][:, None] + halves[1] - products
+        return np.maximum(distances, 0.0, out=distances)
+
+    def covariance(self, a: Points, b: Points) -> Array:
+        """Compute the kernel between the values and derivatives of two sets.
+
+        Parameters
+        ----------
+        a, b : Points
+            Samples and directions.
+
+        Returns
+        -------
+        matrix : ndarray
+            Rows are the values and then the derivatives at `a`, columns those at `b`.
+        """
+        a, b = a.scaled(self.factors), b.scaled(self.factors)
+        value, first, second = self.profile(self._argument(a.positions, b.positions))
+        # Derivatives of u along the directions of `a`, of `b`, and of both.
+        along_a = a.directions @ b.positions.T
+        along_b = a.positions @ b.directions.T
+        both = a.directions @ b.directions.T
+        if self.stationary:
+            own_a, own_b = (
+                np.einsum("ij,ij->i", c.directions, c.positions[c.owners])
+                for c in (a, b)
+            )
+            along_a = own_a[:, None] - along_a
+            along_b = own_b - along_b
+            both *= -1
+        n_a, n_b = value.shape
+        matrix = np.empty((n_a + len(both), n_b + both.shape[1]))
+        matrix[:n_a, :n_b] = value
+        np.multiply(first[a.owners], along_a, out=matrix[n_a:, :n_b])
+        np.multiply(first[:, b.owners], along_b, out=matrix[:n_a, n_b:])
+        both *= first[a.owners][:, b.owners]
+        along_a *= second[a.owners]
+        matrix[n_a:, n_b:] = along_a[:, b.owners]
+        matrix[n_a:, n_b:] *= along_b[a.owners]
+        matrix[n_a:, n_b:] += both
+        matrix *= self.amplitude
+        return matrix
+
+
+def covariance(kernels: Sequence[Kernel], a: Points, b: Points) -> Array:
+    """Sum `Kernel.covariance` over kernels."""
+    matrix = kernels[0].covariance(a, b)
+    for kernel in kernels[1:]:
+        matrix += kernel.covariance(a, b)
+    return matrix
+
+
+class Expansion(NamedTuple):
+    """Function spanned by a kernel between samples.
+
+    ``f(z) = sum_i weights[i] * k(z, z_i) + slopes[i] @ grad k(z, z_i)``, where the
+    gradient is that with respect to the sample ``z_i``.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    positions : ndarray of shape (n_samples, n_axes)
+        Samples, scaled by the factors of the kernel.
+    weights : ndarray of shape (n_samples,)
+    slopes : ndarray of shape (n_samples, n_axes)
+        Gradients with respect to scaled coordinates.
+    """
+
+    kernel: Kernel
+    positions: Array
+    weights: Array
+    slopes: Array
+
+    def _factors(self, z: Array) -> tuple[Array, Array, Array, Array]:
+        """Return f and its derivatives, and u differentiated along the slopes."""
+        value, first, second = self.kernel.profile(
+            self.kernel._argument(z, self.positions)
+        )
+        along = z @ self.slopes.T
+        if self.kernel.stationary:
+            along = np.einsum("ij,ij->i", self.positions, self.slopes) - along
+        return value, first, second, along
+
+    def evaluate(self, white: Array) -> Array:
+        """Compute the function.
+
+        Parameters
+        ----------
+        white : ndarray of shape (n_points, n_axes)
+            Coordinates, not scaled.
+
+        Returns
+        -------
+        values : ndarray of shape (n_points,)
+        """
+        values = np.empty(len(white))
+        for rows in gen_batches(len(white), _BATCH):
+            value, first, _, along = self._factors(white[rows] * self.kernel.factors)
+            along *= first
+            values[rows] = value @ self.weights + along.sum(axis=1)
+        return self.kernel.amplitude * values
+
+    def gradient(self, white: Array) -> Array:
+        """Compute the gradient with respect to coordinates that are not scaled.
+
+        Parameters
+        ----------
+        white : ndarray of shape (n_points, n_axes)
+            Coordinates, not scaled.
+
+        Returns
+        -------
+        gradients : ndarray of shape (n_points, n_axes)
+        """
+        gradients = np.empty_like(white)
+        for rows in gen_batches(len(white), _BATCH):
+            z = white[rows] * self.kernel.factors
+            _, first, second, along = self._factors(z)
+            along *= second
+            along += first * self.weights
+            toward = along @ self.positions
+            if self.kernel.stationary:
+                gradients[rows] = along.sum(axis=1)[:, None] * z - toward
+                gradients[rows] -= first @ self.slopes
+            else:
+                gradients[rows] = toward + first @ self.slopes
+        return self.kernel.amplitude * self.kernel.factors * gradients
+
+
+def expand(kernel: Kernel, points: Points, dual: Array) -> Expansion:
+    """Return the function of dual coefficients.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    points : Points
+        Samples and directions.
+    dual : ndarray of shape (n_samples + n_directions,)
+        Coefficients of the values, then of the derivatives.
+
+    Returns
+    -------
+    expansion : Expansion
+    """
+    scaled = points.scaled(kernel.factors)
+    weights, slopes = np.split(dual, [len(points.positions)])
+    summed = np.zeros_like(scaled.positions)
+    np.add.at(summed, points.owners, slopes[:, None] * scaled.directions)
+    return Expansion(kernel, scaled.positions, weights, summed)
