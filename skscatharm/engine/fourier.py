@@ -788,7 +788,7 @@ class _Batch:
         return total * self._array(twice / box)
 
     def _near(self, path: Path, lattice: _Lattice) -> Array:
-        """Return 1 where there are fields, and 0 in the empty parts of the boxes.
+        """Return 1 where a channel has fields, and 0 in the empty parts of its boxes.
 
         There, FFTs leave noise, of which low powers would add up to something. A point
         is near if Gaussians at the atoms reach what one has at the margin.
@@ -806,7 +806,7 @@ class _Batch:
             )
         )
         x, y, z = (xp.exp(-d * d / 2) for d in (x, y, z))
-        present = self._array(self.present[..., np.newaxis])
+        present = self._array((self.weights != 0)[..., np.newaxis])
         gaussians = _sum_over_atoms(x, y, xp.expand_dims(z, axis=1) * present, xp)
         return self._array(gaussians > exp(-(reach**2) / 2))
 

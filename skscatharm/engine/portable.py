@@ -95,7 +95,7 @@ def power_derivatives(
     xp = array_namespace(factors)
     low = xp.asarray(epsilon[:, np.newaxis], dtype=factors.dtype)
     squared = reduce(add, (values * values for values in components)) + floor
-    root, _ = soften(squared / peak**2, low / peak)
+    root = soften(squared, low)[0] / peak
     total: Any = 0.0 if onto_modulus is None else onto_modulus / root
     for e, q in enumerate(exponents):
         # Twice the derivative, as that of a square is twice a component.

@@ -161,7 +161,21 @@ def test_gradients_are_sums_of_jacobians(batch, engine, rng) -> None:
         assert_allclose(a, b, atol=1e-10 * np.abs(b).max())
 
 
-def test_paths_of_order_2_alone(rng) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_channel_without_some_atoms(engine) -> None:
+    far = np.vstack([POSITIONS, [[6.0, 0, 0]]])
+    atoms = Atoms(far, np.array([6, 1, 8, 1]), np.array([[2.0, 0, 2.0, 0]]))
+    options = {"Q": (0.5, 3), "engine": engine, "tol": 1e-4}
+    few = Atoms(POSITIONS[::2], np.array([6, 8]), np.array([[2.0, 2.0]]))
+    paths = [Path((), 0), Path((0,), 1), Path((0, 1), 0)]
+    (found,) = jacobian([atoms], paths, **options)
+    (expected,) = jacobian([few], paths, **options)
+    assert not found[..., 1::2, :].any()
+    error = (found[..., ::2, :] - expected) / largest(expected)
+    assert_allclose(error, 0, atol=5e-3)
+
+
+def test_paths_of_order_2_alone() -> None:
     everything = scattering_paths(2, 1, 2)
     chosen = [path for path in everything if path.scales in ((0, 2), (1,))]
     options = {"Q": (1, 2), "tol": 1e-3, "sigma": 0.8}
