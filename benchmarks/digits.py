@@ -109,7 +109,7 @@ def write(name: str, rows: list[list[str]]) -> None:
 
 def draw(errors: dict[tuple[str, str], list[float]]) -> None:
     plt.rcParams["svg.hashsalt"] = "skscatharm"
-    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
     for (features, classifier), values in errors.items():
         color = "C0" if features == "scattering" else "gray"
         style = "o-" if classifier == "ridge" else "s--"
@@ -119,7 +119,7 @@ def draw(errors: dict[tuple[str, str], list[float]]) -> None:
     ax.loglog(list(PUBLISHED), list(PUBLISHED.values()), "x", color="C1", label=label)
     ax.set(xlabel="Images to train on", ylabel="Error (%)")
     ax.grid(which="both", alpha=0.3)
-    ax.legend()
+    figure.legend(loc="outside right center")
     figure.savefig(MEASURED / "digits.svg", metadata={"Date": None})
 
 
