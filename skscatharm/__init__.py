@@ -2,12 +2,15 @@
 
 from skscatharm import datasets
 from skscatharm.display import SearchDisplay
+from skscatharm.images import ImageScattering
+from skscatharm.planar import PlanarScattering
 from skscatharm.potentials import ScatteringPotential
 from skscatharm.regression import KernelRegressor, MultilinearRegressor
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import StructureWarning, pad_structures
 from skscatharm.structures.channels import STANDARD_CHANNELS
+from skscatharm.structures.planes import distances_from_plane
 
 __version__ = "0.1.0"
 
@@ -15,8 +18,10 @@ __all__ = [
     "SETTINGS",
     "STANDARD_CHANNELS",
     "CoefficientStore",
+    "ImageScattering",
     "KernelRegressor",
     "MultilinearRegressor",
+    "PlanarScattering",
     "ScatteringPotential",
     "SearchDisplay",
     "SolidHarmonicScattering",
@@ -24,5 +29,6 @@ __all__ = [
     "StructureWarning",
     "__version__",
     "datasets",
+    "distances_from_plane",
     "pad_structures",
 ]

@@ -38,6 +38,7 @@ def each_batch(
     n_jobs: int | None,
     verbose: int,
     largest: int = 32,
+    unit: str = "molecule",
 ) -> Iterator[Any]:
     """Call a function with batches of molecules in parallel, and yield the results.
 
@@ -54,6 +55,8 @@ def each_batch(
         Show a progress bar if not 0.
     largest : int, default=32
         Molecules that a process computes at a time, or fewer.
+    unit : str, default="molecule"
+        Name of an entry, in the progress bar.
     """
     n_molecules = len(columns[0])
     if on_device:
@@ -72,7 +75,7 @@ def each_batch(
         for batch in gen_batches(n_molecules, size)
     )
     # The limit is for this process and its threads; other processes set their own.
-    with one_blas_thread(), progress_bar(verbose, "molecule", n_molecules) as update:
+    with one_blas_thread(), progress_bar(verbose, unit, n_molecules) as update:
         for result in results:
             update(len(result))
             yield result

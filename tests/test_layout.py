@@ -22,6 +22,7 @@ ROOMS = (
     "derivatives",
     "scattering",
     "planar",
+    "images",
     "potentials",
     "ase",
     "datasets",

@@ -178,7 +178,9 @@ class Accuracy:
         if order == 2:
             amplitude *= exp(_SOFT_GROWTH * max(degree - 4, 0))
         step = rate / max(log(amplitude / (_SOFT_SHARE * self.tol)), 0.1)
-        softness: Any = self.softness / (1 + _OVERLAP / crowding**3)
+        # In a plane, fields of order 2 are as smooth where those of neighbours add up.
+        overlap = 0.0 if self.dimension == 2 and order == 2 else _OVERLAP
+        softness: Any = self.softness / (1 + overlap / crowding**3)
         softness = np.minimum(softness / _SOFTNESS, 1.0)
         return step * softness ** _SOFTNESS_POWER[order]
 

@@ -70,10 +70,10 @@ def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> A
     -------
     array of shape (..., n_rows, n)
     """
-    component = np.matmul(*components[0])
-    squared = np.full_like(component, floor)
+    squared = np.matmul(*components[0])
     flat = squared.reshape(-1, squared.shape[-1])
-    _add_squares(flat, component.reshape(flat.shape))
+    _square(flat, squared.dtype.type(floor))
+    component = np.empty_like(squared) if len(components) > 1 else squared
     for a, b in components[1:]:
         _add_squares(flat, np.matmul(a, b, out=component).reshape(flat.shape))
     return squared
@@ -294,6 +294,13 @@ def _atom_terms(
                     term[j] += factor * powers[j]
         start = stop
     return terms
+
+
+@compile_loops
+def _square(values: Any, floor: Any) -> None:
+    for i in range(len(values)):
+        for k in range(values.shape[1]):
+            values[i, k] = values[i, k] * values[i, k] + floor
 
 
 @compile_loops

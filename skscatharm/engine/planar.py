@@ -413,6 +413,7 @@ class _Grid(NamedTuple):
     sharpness: float
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def fine(cls, size: _Size, path: Path, sigma: float, accuracy: Accuracy) -> "_Grid":
         """Make the grid on which the modulus of a field is integrated."""
         width, degree = _width(path, sigma), path.degree

@@ -37,7 +37,7 @@ def distances_from_plane(X: Any) -> NDArray[np.float64]:
     >>> from ase.build import molecule
     >>> from skscatharm import distances_from_plane
     >>> distances_from_plane([molecule("C6H6"), molecule("NH3")]).round(3)
-    array([0.   , 0.165])
+    array([0.   , 0.168])
     """
     return _distances(check_structures(X))
 

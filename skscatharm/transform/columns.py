@@ -8,9 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skscatharm.transform.morlet import ImagePath
 from skscatharm.transform.paths import Path
 
-__all__ = ["Column", "arrange", "column_names", "list_columns", "rearrange"]
+__all__ = [
+    "Column",
+    "arrange",
+    "column_names",
+    "image_column_names",
+    "list_columns",
+    "rearrange",
+]
 
 
 class Column(NamedTuple):
@@ -82,6 +90,54 @@ def column_names(
             where = ["", f"j={j},l={degree},", f"j=({j}),l={degree},"]
             names.append(f"S{order}[{channel},{where[order]}q={q}]")
     return names
+
+
+def image_column_names(
+    paths: Sequence[ImagePath], pooled: tuple[int, int], style: str = "plain"
+) -> list[str]:
+    """Name the columns of images.
+
+    Parameters
+    ----------
+    paths : sequence of ImagePath
+    pooled : (int, int)
+        Number of rows and columns of the coefficients of a path. If there is one of
+        each, it is not named.
+    style : {"plain", "readable"}
+
+    Examples
+    --------
+    >>> from skscatharm.transform.columns import image_column_names
+    >>> from skscatharm.transform.morlet import ImagePath
+    >>> path = ImagePath((0, 2), (3, 1))
+    >>> image_column_names([path], (1, 2))
+    ['S2_j0_t3_j2_t1_y0_x0', 'S2_j0_t3_j2_t1_y0_x1']
+    >>> image_column_names([path], (1, 1), style="readable")
+    ['S2[j=(0,2),t=(3,1)]']
+    """
+    places = list(product(*map(range, pooled)))
+    names = []
+    for path in paths:
+        order = len(path.scales)
+        for y, x in places:
+            if style == "plain":
+                where = [f"j{j}_t{t}" for j, t in zip(*path, strict=True)]
+                where += [f"y{y}_x{x}"] * (len(places) > 1)
+                names.append("_".join([f"S{order}", *where]))
+            else:
+                where = [
+                    f"{name}={_tuple(indices)}"
+                    for name, indices in (("j", path.scales), ("t", path.orientations))
+                    if order
+                ]
+                where += [f"y={y},x={x}"] * (len(places) > 1)
+                names.append(f"S{order}[{','.join(where)}]")
+    return names
+
+
+def _tuple(indices: Sequence[int]) -> str:
+    text = ",".join(map(str, indices))
+    return text if len(indices) == 1 else f"({text})"
 
 
 def _plain(names: Sequence[str]) -> list[str]:
