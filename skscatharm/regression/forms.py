@@ -48,8 +48,8 @@ _GRIDS: dict[str, Sequence[float]] = {
     "linear_decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
     "product_decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0),
     "curvature": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-    "alpha": tuple(10.0 ** np.arange(-9, 4)),
-    "gradient_weight": tuple(10.0 ** np.arange(-3, 4)),
+    "alpha": tuple(float(f"1e{k}") for k in range(-9, 4)),
+    "gradient_weight": tuple(float(f"1e{k}") for k in range(-3, 4)),
 }
 
 

@@ -119,6 +119,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         Coefficients :math:`\alpha_i`.
     slopes_ : ndarray of shape (n_samples, n_axes)
         Coefficients :math:`\beta_i`, with respect to scaled coordinates.
+    kernel_ : str
+        The kernel.
     length_scale_, alpha_, decay_, gradient_weight_ : float
         The parameters that were used.
     references_ : ndarray of shape (n_references, n_axes)
@@ -270,6 +272,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
                 [kernel], problem, setting.alpha, setting.gradient_weight, advance
             )
         expansion = expand(kernel, problem.points, dual)
+        fitted.kernel_ = self.kernel
         fitted.mean_ = whitening.mean
         fitted.matrix_ = whitening.matrix * kernel.factors
         fitted.positions_ = expansion.positions
@@ -325,7 +328,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
 
     def _expansion(self) -> Expansion:
         """Return the fitted function of scaled coordinates."""
-        kernel = Kernel(_PROFILES[self.kernel], np.ones(self.positions_.shape[1]), True)
+        profile = _PROFILES[self.kernel_]
+        kernel = Kernel(profile, np.ones(self.positions_.shape[1]), True)
         return Expansion(kernel, self.positions_, self.weights_, self.slopes_)
 
     def _scaled(self, X: Any) -> Array:

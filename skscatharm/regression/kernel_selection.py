@@ -40,10 +40,10 @@ class Setting(NamedTuple):
 # Grids on which scales and penalties are searched, and where the search starts. Beyond
 # their ends, rounding errors would be larger than the noise.
 _GRIDS: dict[str, tuple[float, ...]] = {
-    "length_scale": tuple(2.0 ** np.arange(-2, 6)),
-    "alpha": tuple(10.0 ** np.arange(-8, 3)),
+    "length_scale": tuple(2.0**k for k in range(-2, 6)),
+    "alpha": tuple(float(f"1e{k}") for k in range(-8, 3)),
     "decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0),
-    "gradient_weight": tuple(10.0 ** np.arange(-3, 4)),
+    "gradient_weight": tuple(float(f"1e{k}") for k in range(-3, 4)),
 }
 # Number of targets and derivatives that choose a setting. More add little.
 _SELECTION_ROWS = 2000

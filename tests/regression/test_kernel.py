@@ -262,3 +262,10 @@ def test_constant_target(clusters) -> None:
     model = KernelRegressor().fit(clusters["X"], np.full(25, 3.0))
     assert_allclose(model.predict(clusters["X"]), 3)
     assert_allclose(model.predict_gradient(clusters["X"]), 0, atol=1e-12)
+
+
+def test_parameters_set_after_the_fit(clusters, others) -> None:
+    model = KernelRegressor("matern", **FIXED).fit(**clusters)
+    expected = model.predict(others["X"])
+    model.set_params(kernel="gaussian", length_scale=1.0)
+    assert_array_equal(model.predict(others["X"]), expected)
