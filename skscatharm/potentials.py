@@ -104,7 +104,7 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
     See Also
     --------
     skscatharm.ase.ScatteringCalculator : Use a potential in ASE.
-    force_scorer : Score predicted forces in a search.
+    skscatharm.potentials.force_scorer : Score predicted forces in a search.
 
     Notes
     -----
