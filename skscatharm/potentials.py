@@ -20,7 +20,7 @@ from skscatharm.engine.arrays import to_host
 from skscatharm.regression import KernelRegressor
 from skscatharm.regression.consistency import compare_with_gradients
 from skscatharm.regression.inputs import check_weight
-from skscatharm.scattering import SolidHarmonicScattering
+from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.elements import SYMBOLS
 from skscatharm.structures.labels import check_energies, check_forces, read_labels
@@ -78,8 +78,8 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
     ----------
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients and their derivatives. None means
-        ``SolidHarmonicScattering(dtype="float64")``. In single precision, rounding
-        errors make energies noisy.
+        ``SolidHarmonicScattering(**SETTINGS["potential"])``. In single precision,
+        rounding errors make energies noisy.
     regressor : estimator, default=None
         Predicts energies from coefficients. To learn from forces, its `fit` needs the
         arguments `jacobian` and `gradients`; to predict forces, it needs a method
@@ -409,9 +409,8 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         return tags
 
 
-# Rounding errors of single precision make energies and forces noisy.
 _DEFAULTS: dict[str, Callable[[], Any]] = {
-    "scattering": partial(SolidHarmonicScattering, dtype="float64"),
+    "scattering": partial(SolidHarmonicScattering, **SETTINGS["potential"]),
     "regressor": KernelRegressor,
 }
 

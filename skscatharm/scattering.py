@@ -66,9 +66,14 @@ _DEFAULT: dict[str, Any] = {
 #: ``published``
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
+#: ``potential``
+#:     The default of :class:`ScatteringPotential`: a larger scale, no core electrons, and
+#:     double precision. 615 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
     "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
+    "potential": _DEFAULT
+    | {"J": 3, "channels": ("nuclear", "valence", "bonding"), "dtype": "float64"},
 }
 
 

@@ -125,6 +125,10 @@ def test_settings() -> None:
         for name, value in published.get_params().items()
         if value != soft.get_params()[name]
     } == changed
+    potential = SolidHarmonicScattering(**SETTINGS["potential"])
+    names = potential.get_feature_names_out()
+    assert len(names) == 615
+    assert not any("core" in name for name in names)
 
 
 def test_columns_are_what_they_are_called(molecules) -> None:
