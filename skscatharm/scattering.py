@@ -67,8 +67,8 @@ _DEFAULT: dict[str, Any] = {
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
 #: ``potential``
-#:     The default of :class:`ScatteringPotential`: a larger scale, no core electrons, and
-#:     double precision. 615 coefficients.
+#:     The default of :class:`ScatteringPotential`: one scale more, no core electrons,
+#:     and double precision. 615 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
     "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},

@@ -26,7 +26,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 def test_code_of_readme(capsys: pytest.CaptureFixture[str]) -> None:
-    first, search = code_blocks(README)
+    first, search, potential = code_blocks(README)
     assert len(first.strip().splitlines()) <= 10
     names: dict[str, object] = {}
     exec(first, names)
@@ -40,6 +40,14 @@ def test_code_of_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'scattering__J'" in printed
     assert "kcal/mol" in printed
     assert -names["search"].best_score_ < 0.3 * spread
+
+    exec(potential, names)
+    expected = names["frames"][100]
+    energies = [frame.get_potential_energy() for frame in names["frames"]]
+    error = names["atoms"].get_potential_energy() - expected.get_potential_energy()
+    assert abs(error) < np.std(energies)
+    errors = names["atoms"].get_forces() - expected.get_forces()
+    assert np.abs(errors).mean() < 0.3 * np.abs(expected.get_forces()).mean()
 
 
 @pytest.mark.parametrize("name", ["README.rst", "CONTRIBUTING.rst"])
