@@ -194,7 +194,6 @@ class SeparableEngine:
         chosen_transform = replace(
             transform, paths=tuple(compress(transform.paths, chosen))
         )
-        tol = transform.tol * (_OF_DENSITIES if densities else 1)
         Q = np.asarray(transform.exponents)
         frame = Frame(atoms.positions, atoms.charges)
         for softness, signed, channels in weight_classes(
@@ -207,6 +206,8 @@ class SeparableEngine:
             for largest, exponents in exponent_classes(Q):
                 # Densities of both signs may cancel.
                 double = largest > DOUBLE or signed or densities
+                exact = densities and not signed
+                tol = transform.tol * (_OF_DENSITIES if exact else 1)
                 molecule = _Molecule(
                     frame,
                     atoms.weights[channels],
