@@ -148,7 +148,7 @@ def test_tensors_of_integers_become_arrays() -> None:
 def test_gradients_are_refused() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.asarray(X).requires_grad_(True)
-    with pytest.raises(ValueError, match=r"gradient.*X\.detach\(\)"):
+    with pytest.raises(ValueError, match=r"gradient.*detach\(\)"):
         to_host(tensor)
     assert_array_equal(to_host(tensor.detach()), X)
     with torch.no_grad():
