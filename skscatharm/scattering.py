@@ -1,7 +1,7 @@
 """The transformer: molecules in, invariant coefficients out."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -415,11 +415,10 @@ class SolidHarmonicScattering(MoleculeScattering):
         n_atoms = task.n_atoms(structures)
         n_columns = len(list_columns(*task.layout))
         check_size(len(structures), n_columns, n_atoms)
-        found = np.zeros((len(structures), n_columns, n_atoms, 3))
-        rows = iter(found)
-        for batch in self._jacobians(task, structures, weights, self.verbose):
-            for derivatives in batch:
-                next(rows)[:, : derivatives.shape[1]] = derivatives
+        found = _padded(
+            self._jacobians(task, structures, weights, self.verbose),
+            (len(structures), n_columns, n_atoms, 3),
+        )
         return to_library_of(X, found)
 
     def iter_jacobian(
@@ -448,12 +447,10 @@ class SolidHarmonicScattering(MoleculeScattering):
         n_atoms = task.n_atoms(structures)
         n_columns = len(list_columns(*task.layout))
         for part in gen_batches(len(structures), batch_size):
-            found = np.zeros((len(structures[part]), n_columns, n_atoms, 3))
-            rows = iter(found)
-            for batch in self._jacobians(task, structures[part], weights[part], 0):
-                for derivatives in batch:
-                    next(rows)[:, : derivatives.shape[1]] = derivatives
-            yield found
+            yield _padded(
+                self._jacobians(task, structures[part], weights[part], 0),
+                (len(structures[part]), n_columns, n_atoms, 3),
+            )
 
     def gradient(self, X: Any, weights: Any) -> Any:
         r"""Differentiate a weighted sum of the coefficients of each molecule.
@@ -498,11 +495,11 @@ class SolidHarmonicScattering(MoleculeScattering):
         task = _Task(self, X)
         structures, rows = task.check()
         factors = check_array(to_host(weights), dtype=np.float64, input_name="weights")
-        shape = (len(structures), len(list_columns(*task.layout)))
-        if factors.shape != shape:
+        expected = (len(structures), len(list_columns(*task.layout)))
+        if factors.shape != expected:
             raise ValueError(
                 f"weights have shape {factors.shape}; pass one row for each of the "
-                f"{shape[0]} molecules, with {shape[1]} coefficients."
+                f"{expected[0]} molecules, with {expected[1]} coefficients."
             )
         compute = partial(
             column_gradient, transform=task.transform, library=task.library
@@ -510,10 +507,8 @@ class SolidHarmonicScattering(MoleculeScattering):
         batches = self._each_batch(
             task, compute, structures, rows, factors, verbose=self.verbose
         )
-        gradients = _padded(
-            [g for batch in batches for g in batch], task.n_atoms(structures)
-        )
-        return to_library_of(X, gradients)
+        shape = (len(structures), task.n_atoms(structures), 3)
+        return to_library_of(X, _padded(batches, shape))
 
     def linearize(
         self, X: Any, weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -553,7 +548,8 @@ class SolidHarmonicScattering(MoleculeScattering):
         )
         found = [pair for batch in batches for pair in batch]
         coefficients = np.array([coefficients for coefficients, _ in found])
-        return coefficients, _padded([g for _, g in found], task.n_atoms(structures))
+        shape = (len(structures), task.n_atoms(structures), 3)
+        return coefficients, _padded([[gradient for _, gradient in found]], shape)
 
     def _jacobians(
         self,
@@ -591,12 +587,21 @@ class SolidHarmonicScattering(MoleculeScattering):
 
 
 def _padded(
-    gradients: Sequence[NDArray[np.float64]], n_atoms: int
+    batches: Iterable[Sequence[NDArray[np.float64]]], shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Put arrays of shape (n_atoms, 3) together, with zeros where there is no atom."""
-    found = np.zeros((len(gradients), n_atoms, 3))
-    for row, gradient in zip(found, gradients, strict=True):
-        row[: len(gradient)] = gradient
+    """Join derivatives of molecules, with zeros where a molecule has no atom.
+
+    Parameters
+    ----------
+    batches : iterable of sequence of ndarray of shape (..., n_atoms_of_molecule, 3)
+    shape : tuple of int
+        Shape (n_molecules, ..., n_atoms, 3) of the result.
+    """
+    found = np.zeros(shape)
+    rows = iter(found)
+    for batch in batches:
+        for derivatives in batch:
+            next(rows)[..., : derivatives.shape[-2], :] = derivatives
     return found
 
 
