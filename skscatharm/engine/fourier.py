@@ -376,16 +376,14 @@ class _Batch:
         derivatives: bool,
     ) -> None:
         # Molecules are filled up with atoms that are absent.
-        n_atoms = max(len(frame.positions) for frame in frames)
-        self.positions = np.zeros((len(frames), n_atoms, 3))
-        self.weights = np.zeros((len(weights), len(weights[0]), n_atoms))
-        self.present = np.zeros((len(frames), 1, n_atoms))
+        n_atoms = np.array([len(frame.positions) for frame in frames])
+        self.positions = np.zeros((len(frames), n_atoms.max(), 3))
+        self.weights = np.zeros((len(weights), len(weights[0]), n_atoms.max()))
         for i, (frame, w) in enumerate(zip(frames, weights, strict=True)):
-            self.positions[i, : len(frame.positions)] = frame.positions
-            self.weights[i, :, : len(frame.positions)] = w
-            self.present[i, :, : len(frame.positions)] = 1
+            self.positions[i, : n_atoms[i]] = frame.positions
+            self.weights[i, :, : n_atoms[i]] = w
         self.rotations = np.stack([frame.rotation for frame in frames])
-        unit = np.abs(self.weights).max(axis=2) * self.present.sum(axis=2)
+        unit = np.abs(self.weights).max(axis=2) * n_atoms[:, np.newaxis]
         self.unit = np.where(unit > 0, unit, 1.0)[:, :, np.newaxis]
         self.weights /= self.unit
         self.accuracy = job.accuracy
