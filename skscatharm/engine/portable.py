@@ -1,10 +1,11 @@
 """The loops of the separable engine as array functions, for any array library.
 
 :mod:`skscatharm.engine.compiled` has the same functions for processors, and documents
-their parameters.
+their parameters. `sum_of_squares` and `integrate_powers` also accept arrays with more
+axes in front, such as those of the batched engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -57,8 +58,14 @@ def gaussian_factors(
     return xp.stack(factors)
 
 
-def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:
-    return reduce(add, ((a @ b) ** 2 for a, b in components)) + floor
+def sum_of_squares(components: Iterable[tuple[Array, Array]], floor: float) -> Array:
+    squared: Array = floor
+    for a, b in components:
+        component = a @ b
+        component *= component
+        component += squared
+        squared = component
+    return squared
 
 
 def integrate_powers(
@@ -69,13 +76,16 @@ def integrate_powers(
     epsilon: Any,
 ) -> tuple[Array, Array]:
     xp = array_namespace(squared)
-    low = xp.asarray(epsilon[:, np.newaxis], dtype=squared.dtype)
+    low = xp.asarray(epsilon[..., np.newaxis], dtype=squared.dtype)
+    weights = xp.expand_dims(weights, axis=-1)
     root, modulus = soften(squared, low)
-    powers = [
+    powers = (
         power(squared * s**2, root * s, modulus * s, low * s, float(q))
+        if s != 1
+        else power(squared, root, modulus, low, float(q))
         for q, s in zip(exponents, map(float, scales), strict=True)
-    ]
-    return modulus, xp.stack([p @ weights for p in powers])
+    )
+    return modulus, xp.stack([xp.squeeze(p @ weights, axis=-1) for p in powers])
 
 
 def products(components: Sequence[tuple[Array, Array]]) -> list[Array]:
