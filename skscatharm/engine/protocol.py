@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Atoms", "DifferentiableEngine", "Engine"]
+__all__ = ["Atoms", "Derivatives", "DifferentiableEngine", "Engine"]
 
 
 class Atoms(NamedTuple):
@@ -20,11 +20,33 @@ class Atoms(NamedTuple):
         Nuclear charges.
     weights : ndarray of shape (n_channels, n_atoms)
         Weights of the atoms in each channel.
+    cell : ndarray of shape (3, 3) or None
+        The vectors of a cell, one a row; None for a free molecule.
+    pbc : tuple of bool
+        Along which of them the structure repeats.
     """
 
     positions: NDArray[np.float64]
     charges: NDArray[Any]
     weights: NDArray[np.float64]
+    cell: NDArray[np.float64] | None = None
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+
+
+class Derivatives(NamedTuple):
+    r"""Derivatives of coefficients, or of a sum of them.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (..., n_atoms, 3)
+        With respect to the positions of the atoms.
+    strain : ndarray of shape (..., 3, 3)
+        With respect to a homogeneous strain e of positions and cell, as in
+        :math:`r \to (1 + e) r`; symmetric.
+    """
+
+    positions: NDArray[np.float64]
+    strain: NDArray[np.float64]
 
 
 class Engine(Protocol):

@@ -16,6 +16,7 @@ __all__ = [
     "harmonic_norm",
     "solid_harmonics",
     "wavelet_constant",
+    "wavelet_gradients_in_frequency",
     "wavelet_peak",
     "wavelets_in_frequency",
 ]
@@ -231,11 +232,61 @@ def wavelets_in_frequency(
         array.
     """
     x, y, z = (scale * k for k in wavevectors)
+    gaussian = _gaussian_in_frequency(degree, x, y, z, xp)
+    for harmonic in solid_harmonics(degree):
+        yield gaussian * _evaluate(harmonic, x, y, z)
+
+
+def wavelet_gradients_in_frequency(
+    degree: int, scale: float, wavevectors: Sequence[Any], xp: Any
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Differentiate the Fourier transforms of wavelets with respect to wavevectors.
+
+    The parameters are those of :func:`wavelets_in_frequency`.
+
+    Yields
+    ------
+    tuple of three arrays
+        For m = -l, ..., l the derivatives of its values with respect to the components
+        of k.
+    """
+    x, y, z = (scale * k for k in wavevectors)
+    gaussian = scale * _gaussian_in_frequency(degree, x, y, z, xp)
+    for harmonic in solid_harmonics(degree):
+        value = _evaluate(harmonic, x, y, z)
+        a, b, c = (
+            gaussian * (_evaluate(slope, x, y, z) - k * value)
+            for slope, k in zip(_gradient(harmonic), (x, y, z), strict=True)
+        )
+        yield a, b, c
+
+
+def _gaussian_in_frequency(degree: int, x: Any, y: Any, z: Any, xp: Any) -> Any:
     # Smaller values have no effect, but subnormal numbers would be slow.
     exponent = xp.clip((x * x + y * y + z * z) / 2, None, 60.0)
-    gaussian = (2 * pi) ** 1.5 * wavelet_constant(degree) * xp.exp(-exponent)
-    for harmonic in solid_harmonics(degree):
-        yield gaussian * sum(
-            z**c * sum(p * x**a * y**b for (a, b), p in polynomial.items())
-            for c, polynomial in harmonic.items()
-        )
+    return (2 * pi) ** 1.5 * wavelet_constant(degree) * xp.exp(-exponent)
+
+
+def _evaluate(harmonic: Mapping[int, Polynomial], x: Any, y: Any, z: Any) -> Any:
+    return sum(
+        z**c * sum(p * x**a * y**b for (a, b), p in polynomial.items())
+        for c, polynomial in harmonic.items()
+    )
+
+
+def _gradient(
+    harmonic: Mapping[int, Polynomial],
+) -> tuple[Mapping[int, Polynomial], ...]:
+    """Differentiate a polynomial with respect to x, y and z."""
+    along_x: dict[int, dict[tuple[int, int], float]] = {}
+    along_y: dict[int, dict[tuple[int, int], float]] = {}
+    along_z: dict[int, dict[tuple[int, int], float]] = {}
+    for c, polynomial in harmonic.items():
+        for (a, b), p in polynomial.items():
+            if a:
+                along_x.setdefault(c, {})[a - 1, b] = a * p
+            if b:
+                along_y.setdefault(c, {})[a, b - 1] = b * p
+            if c:
+                along_z.setdefault(c - 1, {})[a, b] = c * p
+    return along_x, along_y, along_z

@@ -5,7 +5,7 @@ import pytest
 from engines import engine_of
 from numpy.testing import assert_allclose
 
-from skscatharm.engine import fourier
+from skscatharm.engine.lattice import Lattice
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
@@ -14,7 +14,7 @@ from skscatharm.transform.paths import scattering_paths
 
 def test_wavevectors_of_an_oblique_box() -> None:
     cell = np.array([[4.0, 0, 0], [1.0, 3.0, 0], [-0.5, 0.7, 5.0]])
-    lattice = fourier._Lattice(cell, (6, 5, 8), np.zeros(3))
+    lattice = Lattice(cell, (6, 5, 8), np.zeros(3))
     k = np.stack(np.broadcast_arrays(*lattice.wavevectors()), axis=-1)
     assert k.shape == (6, 5, 5, 3)
     # A wavevector turns by a whole number of cycles along each edge.

@@ -1,0 +1,234 @@
+"""The engine of crystals: Fourier series on the reciprocal lattice.
+
+The spectrum of a periodic density is exact on the reciprocal lattice of any cell.
+Integrals are taken over the primitive cell, and a cell that holds it several times has
+as many times its coefficients.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine.accuracy import (
+    DOUBLE,
+    Accuracy,
+    exponent_classes,
+    weight_classes,
+)
+from skscatharm.engine.arrays import Library
+from skscatharm.engine.crystal import Crystal
+from skscatharm.engine.protocol import Atoms, Derivatives
+from skscatharm.engine.sources import AtomSource
+from skscatharm.engine.spectral import FieldSettings, SpectralFields
+from skscatharm.transform.transform import Transform
+
+__all__ = ["CrystalEngine"]
+
+_Array = NDArray[np.float64]
+_Indices = NDArray[np.intp]
+
+_ARRAYS = 7  # of the size of a field, that are held at a time
+_MOST = 2**30  # bytes of the fields of some channels together
+_SOFT = 0.05  # softness from which single precision serves low exponents
+
+
+class CrystalEngine:
+    """Computes crystals, slabs and wires one by one.
+
+    Parameters
+    ----------
+    transform : Transform
+        What to compute.
+    library : Library
+        The array library that computes, and where.
+    """
+
+    def __init__(self, transform: Transform, library: Library) -> None:
+        self.transform = transform
+        self.library = library
+
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes that a structure needs, one channel at a time."""
+        crystal = Crystal(atoms)
+        weights = atoms.weights[:, crystal.members[0]]
+        return max(
+            (self._memory(job, crystal) for job in self._jobs(weights)), default=0.0
+        )
+
+    def coefficients(self, batch: Sequence[Atoms]) -> _Array:
+        """Compute the coefficients of structures.
+
+        Returns
+        -------
+        ndarray of shape (n_structures, n_paths, n_channels, n_exponents)
+        """
+        found = np.zeros((len(batch), *self._shape(batch[0])))
+        for atoms, of_structure in zip(batch, found, strict=True):
+            crystal = Crystal(atoms)
+            for where, fields in self._parts(crystal, atoms.weights):
+                of_structure[where] = fields.coefficients()[0] * len(crystal.members)
+        return found
+
+    def jacobian(self, batch: Sequence[Atoms]) -> list[Derivatives]:
+        """Differentiate the coefficients of structures.
+
+        Returns
+        -------
+        list of Derivatives
+            Of shapes (n_paths, n_channels, n_exponents, n_atoms, 3) and
+            (n_paths, n_channels, n_exponents, 3, 3).
+        """
+        found = []
+        for atoms in batch:
+            crystal = Crystal(atoms)
+            shape = self._shape(atoms)
+            positions = np.zeros((*shape, *crystal.positions.shape))
+            strain = np.zeros((*shape, 3, 3))
+            for where, fields in self._parts(crystal, atoms.weights, derivatives=True):
+                (positions[where],), (strain[where],) = fields.jacobian()
+            found.append(_of_all(Derivatives(positions, strain), crystal))
+        return found
+
+    def gradient(
+        self, batch: Sequence[Atoms], weights: Sequence[_Array]
+    ) -> list[Derivatives]:
+        """Differentiate weighted sums of the coefficients of structures.
+
+        `weights` are of shape (n_paths, n_channels, n_exponents).
+
+        Returns
+        -------
+        list of Derivatives
+            Of shapes (n_atoms, 3) and (3, 3).
+        """
+        found = []
+        for atoms, factors in zip(batch, weights, strict=True):
+            crystal = Crystal(atoms)
+            positions, strain = np.zeros_like(crystal.positions), np.zeros((3, 3))
+            for where, fields in self._parts(crystal, atoms.weights, derivatives=True):
+                of_part = fields.gradient(factors[where][np.newaxis])
+                positions += of_part.positions[0]
+                strain += of_part.strain[0]
+            found.append(_of_all(Derivatives(positions, strain), crystal))
+        return found
+
+    def linearize(
+        self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
+    ) -> tuple[_Array, list[Derivatives]]:
+        """Compute coefficients, and differentiate sums with weights made of them.
+
+        The arguments are those of
+        :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
+        """
+        coefficients = self.coefficients(batch)
+        return coefficients, self.gradient(batch, list(weigh(coefficients)))
+
+    def _shape(self, atoms: Atoms) -> tuple[int, int, int]:
+        transform = self.transform
+        return len(transform.paths), len(atoms.weights), len(transform.exponents)
+
+    def _parts(
+        self, crystal: Crystal, weights: _Array, derivatives: bool = False
+    ) -> "Iterator[tuple[Any, SpectralFields]]":
+        """Yield what shares its grids, and where it stands among the coefficients."""
+        weights = weights[:, crystal.members[0]]
+        xp = self.library.namespace()
+        for job in self._jobs(weights):
+            most = max(int(_MOST / self._memory(job, crystal, derivatives)), 1)
+            for start in range(0, len(job.channels), most):
+                channels = job.channels[start : start + most]
+                dtype = getattr(xp, job.dtype)
+                source = AtomSource([crystal], [weights[channels]], xp, dtype)
+                fields = SpectralFields(
+                    source,
+                    self._settings(job, crystal),
+                    xp,
+                    job.dtype,
+                    derivatives,
+                )
+                yield np.ix_(job.paths, channels, job.exponents), fields
+
+    def _jobs(self, weights: _Array) -> "Iterator[_Job]":
+        transform = self.transform
+        Q = np.asarray(transform.exponents)
+        has_zeros = np.array([path.degree > 0 for path in transform.paths])
+        for softness, signed, channels in weight_classes(weights, transform.softening):
+            channels = channels[weights[channels].any(axis=1)]
+            for largest, exponents in exponent_classes(Q):
+                accuracy = Accuracy(transform.tol, softness, largest, signed)
+                for paths in (np.flatnonzero(~has_zeros), np.flatnonzero(has_zeros)):
+                    if len(paths) == 0 or len(channels) == 0:
+                        continue
+                    # Low powers of the noise that FFTs leave in the empty parts of a
+                    # cell would add up to something, unless they are softened.
+                    soft = softness >= _SOFT and bool(has_zeros[paths[0]])
+                    low = Q[exponents].min() < 1 and not soft
+                    double = low or largest > DOUBLE
+                    yield _Job(
+                        accuracy,
+                        paths,
+                        channels,
+                        exponents,
+                        "float64" if double else transform.dtype,
+                    )
+
+    def _settings(self, job: "_Job", crystal: Crystal) -> FieldSettings:
+        transform = self.transform
+        return FieldSettings(
+            tuple(transform.paths[i] for i in job.paths),
+            np.asarray(transform.exponents)[job.exponents],
+            transform.sigma,
+            transform.softening,
+            job.accuracy,
+            crystal.spacing,
+        )
+
+    def _memory(
+        self, job: "_Job", crystal: Crystal, derivatives: bool = False
+    ) -> float:
+        """Estimate the bytes that a channel needs."""
+        settings = self._settings(job, crystal)
+        n_points = max(
+            prod(crystal.lattice(*settings.step_and_reach(path)).shape)
+            for path in settings.paths
+        )
+        n_arrays = _ARRAYS
+        if derivatives:  # all components are kept
+            n_arrays += 2 * max(path.degree for path in settings.paths) + 4
+        return float(n_arrays * n_points * np.dtype(job.dtype).itemsize)
+
+
+class _Job(NamedTuple):
+    """What is computed together.
+
+    Attributes
+    ----------
+    accuracy : Accuracy
+    paths, channels, exponents : ndarray of int
+        Indices.
+    dtype : {"float32", "float64"}
+    """
+
+    accuracy: Accuracy
+    paths: _Indices
+    channels: _Indices
+    exponents: _Indices
+    dtype: str
+
+
+def _of_all(derivatives: Derivatives, crystal: Crystal) -> Derivatives:
+    """Turn derivatives of the primitive cell into those of the cell as given.
+
+    To move an atom with all of its images changes the coefficients of the primitive
+    cell as much as to move it in one copy changes those of the whole.
+    """
+    n_copies, n_atoms = crystal.members.shape
+    positions = derivatives.positions
+    positions = positions - positions.mean(axis=-2, keepdims=True)
+    found = np.empty((*positions.shape[:-2], n_copies * n_atoms, 3))
+    for members in crystal.members:
+        found[..., members, :] = positions
+    return Derivatives(found, derivatives.strain * n_copies)

@@ -1,0 +1,596 @@
+r"""Fields as Fourier series, and derivatives of their integrals.
+
+The spectrum of a source times that of a wavelet is the spectrum of a field of order 1,
+and a real FFT gives the values. The spectrum of their modulus is a matrix product along
+each edge of the box; it is taken only at the wavevectors that the next wavelet leaves
+over, which are few, and those of another box.
+"""
+
+from collections.abc import Iterator
+from math import prod, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine.accuracy import Accuracy
+from skscatharm.engine.arrays import fft_namespace, to_numpy
+from skscatharm.engine.lattice import Lattice
+from skscatharm.engine.protocol import Derivatives
+from skscatharm.engine.sources import AtomSource, Source, phases
+from skscatharm.transform.harmonics import (
+    wavelet_gradients_in_frequency,
+    wavelets_in_frequency,
+)
+from skscatharm.transform.modulus import (
+    KinkRounding,
+    path_peak,
+    power,
+    power_derivative,
+    soften,
+)
+from skscatharm.transform.paths import Path
+
+__all__ = ["FieldSettings", "SpectralFields"]
+
+_Array = NDArray[np.float64]
+Array = Any  # of the array library that computes
+
+_NOISE = {"float32": 1e-6, "float64": 3e-15}  # of FFTs, in largest values of a field
+
+
+class FieldSettings(NamedTuple):
+    """What is computed, and how finely.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+    exponents : ndarray of shape (n_exponents,)
+    sigma : float
+        Width of the Gaussian of an atom.
+    softening : float
+    accuracy : Accuracy
+    spacing : float
+        Distance of neighbouring atoms, or less.
+    """
+
+    paths: tuple[Path, ...]
+    exponents: _Array
+    sigma: float
+    softening: float
+    accuracy: Accuracy
+    spacing: float
+
+    def step_and_reach(self, path: Path) -> tuple[float, float]:
+        """Step of the grid of a field, and how far it reaches beyond the atoms."""
+        width = _path_width(path, self.sigma)
+        order, degree = max(1, len(path.scales)), path.degree
+        step = self.accuracy.step(order, degree, self.spacing / width)
+        step = min(step, self.accuracy.spectral_step(degree))
+        return step * width, self.accuracy.margin(degree) * width
+
+
+class _Field(NamedTuple):
+    """A modulus on a grid, of shape (n_molecules, n_channels, n_x, n_y, n_z).
+
+    Attributes
+    ----------
+    squared, root, modulus : array
+        The square of the field; see :func:`~skscatharm.transform.modulus.soften`.
+    epsilon : array or float
+        Softening.
+    lattice : Lattice
+    near : array
+        1 where there are fields, and 0 in the empty parts of the boxes.
+    spectrum : array or None
+        For derivatives, the spectrum of what met the last wavelets.
+    components : list of array
+        For derivatives, the components of the field. A density that changes sign has
+        itself and the sum of the moduli of its atoms.
+    powers : list of array or None
+        Powers of a density that changes sign, with rounded kinks.
+    """
+
+    squared: Array
+    root: Array
+    modulus: Array
+    epsilon: Array | float
+    lattice: Lattice
+    near: Array
+    spectrum: Array | None
+    components: list[Array]
+    powers: list[Array] | None = None
+
+
+class SpectralFields:
+    """The fields of a source, in boxes that its samples share.
+
+    Fields come without what is common to all their points: a power of the scales and
+    the units of the weights.
+
+    Parameters
+    ----------
+    source : Source
+        For derivatives, an :class:`~skscatharm.engine.sources.AtomSource`.
+    settings : FieldSettings
+    xp : module
+        Namespace of the array library.
+    dtype : {"float32", "float64"}
+        Precision of the fields.
+    derivatives : bool, default=False
+        Keep what derivatives need.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: FieldSettings,
+        xp: Any,
+        dtype: str,
+        derivatives: bool = False,
+    ) -> None:
+        self.source = source
+        self.settings = settings
+        self.accuracy = settings.accuracy
+        self.Q = settings.exponents
+        self.rounding = KinkRounding(self.Q, self.accuracy.kink_kernel[0])
+        self.xp = xp
+        self.dtype = getattr(xp, dtype)
+        self.noise = _NOISE[dtype]
+        self.derivatives = derivatives
+
+    def coefficients(self) -> _Array:
+        """Compute all paths, each field of order 1 once.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        """
+        found = {}
+        for first, field, seconds in self._fields():
+            found[first] = self._units(first) * self.moments(field)
+            for path in seconds:
+                last = self.convolution(field, path)
+                found[path] = self._units(path) * self.moments(last)
+        return np.stack([found[path] for path in self.settings.paths], axis=1)
+
+    def jacobian(self) -> Derivatives:
+        """Differentiate all paths.
+
+        Returns
+        -------
+        Derivatives
+            Of shapes (n_molecules, n_paths, n_channels, n_exponents, n_atoms, 3) and
+            (n_molecules, n_paths, n_channels, n_exponents, 3, 3).
+        """
+        found: dict[Path, list[Derivatives]] = {}
+        each = np.broadcast_to(
+            np.eye(len(self.Q))[:, np.newaxis, np.newaxis],
+            (len(self.Q), *self.source.unit.shape[:2], len(self.Q)),
+        )
+        none = np.zeros_like(each[0])
+        for first, field, seconds in self._fields():
+            if first in self.settings.paths:
+                found[first] = [self.atoms_back(first, field, e, None) for e in each]
+            for path in seconds:
+                last = self.convolution(field, path)
+                found[path] = []
+                for e in each:
+                    onto, strain = self.convolution_back(field, path, last, e)
+                    positions, of_first = self.atoms_back(first, field, none, onto)
+                    found[path].append(Derivatives(positions, of_first + strain))
+
+        def stack(kind: int) -> _Array:
+            of_paths = [
+                np.stack([derivatives[kind] for derivatives in found[path]], axis=2)
+                for path in self.settings.paths
+            ]
+            return np.stack(of_paths, axis=1)
+
+        return Derivatives(stack(0), stack(1))
+
+    def gradient(self, factors: _Array) -> Derivatives:
+        """Differentiate the sums of all paths with factors.
+
+        `factors` are of shape (n_molecules, n_paths, n_channels, n_exponents).
+
+        Returns
+        -------
+        Derivatives
+            Of shapes (n_molecules, n_atoms, 3) and (n_molecules, 3, 3).
+        """
+        positions: Any = 0.0
+        strain: Any = 0.0
+        of_path = dict(zip(self.settings.paths, factors.swapaxes(0, 1), strict=True))
+        for first, field, seconds in self._fields():
+            onto: Any = None
+            for path in seconds:
+                last = self.convolution(field, path)
+                found, of_path_strain = self.convolution_back(
+                    field, path, last, of_path[path]
+                )
+                onto = found if onto is None else onto + found
+                strain = strain + of_path_strain
+            of_first = of_path.get(first, np.zeros_like(factors[:, 0]))
+            derivatives = self.atoms_back(first, field, of_first, onto)
+            positions = positions + derivatives.positions
+            strain = strain + derivatives.strain
+        return Derivatives(positions.sum(axis=1), strain.sum(axis=1))
+
+    def _fields(self) -> Iterator[tuple[Path, _Field, list[Path]]]:
+        """Compute each field of order 0 and 1 once; yield it with the paths of order 2
+        that start from it.
+        """
+        paths = self.settings.paths
+        for first in sorted({self._first(path) for path in paths}):
+            seconds = [
+                path for path in paths if self._first(path) == first and path != first
+            ]
+            yield first, self.atoms(first), seconds
+
+    def _first(self, path: Path) -> Path:
+        """Return the path of the field of the atoms that a path starts from.
+
+        Without a change of sign, fields of degree 0 are Gaussians all the way, and
+        there is nothing for the modulus to change.
+        """
+        if path.degree == 0 and not self.accuracy.signed:
+            return path
+        return Path(path.scales[:1], path.degree)
+
+    def _units(self, path: Path) -> _Array:
+        """Units of moments, of shape (n_molecules, n_channels, n_exponents)."""
+        units: _Array = (self.source.unit * self._constant(path)) ** self.Q
+        return units
+
+    def _constant(self, path: Path) -> float:
+        """Return the factor that is common to all points of a field."""
+        sigma = self.settings.sigma
+        width = _path_width(self._first(path), sigma)
+        ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
+        return ratio**path.degree * width**-3
+
+    def _epsilon(self, path: Path) -> Array | float:
+        """Softening, of the shape of fields; 0 if there is none."""
+        softening, sigma = self.settings.softening, self.settings.sigma
+        if softening == 0 or path.degree == 0:
+            return 0.0
+        unit = self.source.unit * self._constant(path)
+        epsilon = softening * path_peak(path, sigma) / unit
+        return self._array(epsilon[..., np.newaxis, np.newaxis])
+
+    def atoms(self, path: Path) -> _Field:
+        """Compute the fields of the atoms, of order 0 or 1."""
+        lattice = self._lattice(path)
+        width = _path_width(path, self.settings.sigma)
+        factor = self._atom_factor(path)
+        if not self._rounds(path):
+            spectrum = self.source.spectrum(lattice, factor)
+            return self._modulus(spectrum, path, width, lattice)
+        near = self._near(path, lattice)
+        values, envelope = (
+            next(self._components(spectrum, path, width, lattice)) * near
+            for spectrum in (
+                self._atoms.spectrum(lattice, factor),
+                self._atoms.spectrum(lattice, factor, moduli=True),
+            )
+        )
+        envelope = self.xp.abs(envelope)
+        kinks, _ = self._atoms.kinks(width, self.accuracy)
+        modulus, powers = self.rounding.powers(values, envelope, kinks)
+        return _Field(
+            values * values,
+            modulus,
+            modulus,
+            0.0,
+            lattice,
+            near,
+            None,
+            [values, envelope] * self.derivatives,
+            powers,
+        )
+
+    def atoms_back(
+        self, path: Path, field: _Field, factors: _Array, onto: Array | None
+    ) -> Derivatives:
+        """Differentiate sums of moments with respect to the positions of the atoms.
+
+        Parameters
+        ----------
+        path : Path
+        field : _Field
+            The fields of the atoms.
+        factors : ndarray of shape (n_molecules, n_channels, n_exponents)
+            Factors of the moments.
+        onto : array or None
+            Derivatives with respect to the moduli, which are added.
+
+        Returns
+        -------
+        Derivatives
+            Of shapes (n_molecules, n_channels, n_atoms, 3) and
+            (n_molecules, n_channels, 3, 3).
+        """
+        width, lattice = _path_width(path, self.settings.sigma), field.lattice
+        derivatives = self._derivatives(path, field, factors, onto)
+        factor = self._atom_factor(path)
+        if field.powers is None:
+            total, strain = self._components_back(derivatives, field, path, width)
+            if field.spectrum is not None:
+                strain += self._volume_strain(field, factors, path)
+                # The volume of the box, by which spectra are divided.
+                along = self.xp.real(total * field.spectrum)
+                strain -= self._sums(along)[..., np.newaxis, np.newaxis] * np.eye(3)
+            return Derivatives(self._atoms.back(total, lattice, factor), strain)
+        found: Any = 0.0
+        for values, moduli in zip(derivatives, (False, True), strict=True):
+            total, strain = self._components_back(iter([values]), field, path, width)
+            found = found + self._atoms.back(total, lattice, factor, moduli)
+        return Derivatives(found, strain)
+
+    @property
+    def _atoms(self) -> AtomSource:
+        assert isinstance(self.source, AtomSource)
+        return self.source
+
+    def _atom_factor(self, path: Path) -> complex:
+        width = _path_width(path, self.settings.sigma)
+        return complex((-1j) ** path.degree * width**3)
+
+    def _rounds(self, path: Path) -> bool:
+        """Whether the kinks of densities that change sign are rounded on a path."""
+        return self.accuracy.signed and path.degree == 0 and len(path.scales) < 2
+
+    def convolution(self, field: _Field, path: Path) -> _Field:
+        """Convolve fields with the last wavelets of a path."""
+        xp = self.xp
+        lattice = self._lattice(path)
+        x, y, z = self._field_phases(field, path, lattice)
+        batch, (n_x, n_y, n_z) = field.modulus.shape[:2], field.lattice.shape
+        # The field is real: two real products are half of a complex one.
+        values = xp.reshape(field.modulus, (-1, n_z))
+        imaginary = xp.asarray(xp.matmul(values, xp.imag(z)), dtype=z.dtype)
+        spectrum = xp.matmul(values, xp.real(z)) + 1j * imaginary
+        spectrum = xp.matmul(y.T, xp.reshape(spectrum, (-1, n_y, z.shape[1])))
+        spectrum = xp.matmul(x.T, xp.reshape(spectrum, (*batch, n_x, -1)))
+        spectrum = xp.reshape(spectrum, (*batch, x.shape[1], y.shape[1], z.shape[1]))
+        return self._modulus(spectrum, path, self._scale(path), lattice)
+
+    def convolution_back(
+        self, field: _Field, path: Path, result: _Field, factors: _Array
+    ) -> tuple[Array, _Array]:
+        """Differentiate sums of moments of order 2 with respect to moduli of order 1.
+
+        Parameters
+        ----------
+        field, path
+            As for :meth:`convolution`.
+        result : _Field
+            What it has returned.
+        factors : ndarray of shape (n_molecules, n_channels, n_exponents)
+            Factors of the moments.
+
+        Returns
+        -------
+        array of the shape of the fields
+        ndarray of shape (n_molecules, n_channels, 3, 3)
+            The derivative with respect to strain while the moduli stay.
+        """
+        xp = self.xp
+        derivatives = self._derivatives(path, result, factors, None)
+        spectrum, strain = self._components_back(
+            derivatives, result, path, self._scale(path)
+        )
+        if result.spectrum is not None:
+            strain += self._volume_strain(result, factors, path)
+        x, y, z = self._field_phases(field, path, result.lattice)
+        batch, (n_x, n_y, n_z) = field.modulus.shape[:2], field.lattice.shape
+        spectrum = xp.matmul(x, xp.reshape(spectrum, (*batch, x.shape[1], -1)))
+        spectrum = xp.reshape(spectrum, (-1, y.shape[1], z.shape[1]))
+        spectrum = xp.reshape(xp.matmul(y, spectrum), (-1, z.shape[1]))
+        values = xp.matmul(xp.real(spectrum), xp.real(z).T)
+        values = values - xp.matmul(xp.imag(spectrum), xp.imag(z).T)
+        return xp.reshape(values, (*batch, n_x, n_y, n_z)), strain
+
+    def _field_phases(
+        self, field: _Field, path: Path, lattice: Lattice
+    ) -> tuple[Array, Array, Array]:
+        """Make the matrices from points of a field to wavevectors along each axis."""
+        x, y, z = (
+            phases(coordinates, indices, self.xp, self.dtype)
+            for coordinates, indices in zip(
+                field.lattice.points_in(lattice), lattice.indices(), strict=True
+            )
+        )
+        return x, y, (-1j) ** path.degree * field.lattice.volume * z
+
+    def _scale(self, path: Path) -> float:
+        """Return the last scale of a path."""
+        return self.settings.sigma * 2 ** path.scales[-1]
+
+    def moments(self, field: _Field) -> _Array:
+        """Integrate powers of fields.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_channels, n_exponents)
+        """
+        powers = field.powers or (power(*field[:4], q) for q in self.Q.tolist())
+        sums = [self._sums(values) for values in powers]
+        return field.lattice.volume * np.stack(sums, axis=-1)
+
+    def _sums(self, values: Array) -> _Array:
+        """Add up the values of fields, or of their spectra."""
+        return to_numpy(self.xp.sum(values, axis=(-3, -2, -1)))
+
+    def _modulus(
+        self, spectrum: Array, path: Path, scale: float, lattice: Lattice
+    ) -> _Field:
+        """Convolve with the wavelets of a scale, and take the modulus."""
+        squared: Array = 0.0
+        kept = []
+        for values in self._components(spectrum, path, scale, lattice):
+            if self.derivatives:
+                kept.append(values)
+                values = values * values
+            else:
+                values *= values
+            squared += values
+        near = self._near(path, lattice, squared)
+        squared *= near
+        epsilon = self._epsilon(path)
+        keep = self.derivatives and self.source.is_periodic
+        return _Field(
+            squared,
+            *soften(squared, epsilon),
+            epsilon,
+            lattice,
+            near,
+            spectrum if keep else None,
+            kept,
+        )
+
+    def _derivatives(
+        self, path: Path, field: _Field, factors: _Array, onto: Array | None
+    ) -> Iterator[Array]:
+        """Differentiate sums of moments with respect to the components of fields.
+
+        Parameters
+        ----------
+        path : Path
+        field : _Field
+        factors : ndarray of shape (n_molecules, n_channels, n_exponents)
+            Factors of the moments.
+        onto : array or None
+            Derivatives with respect to the moduli, which are added.
+        """
+        xp = self.xp
+        factors = factors * self._units(path) * field.lattice.volume
+        terms = [
+            (e, q, self._array(factors[..., e, np.newaxis, np.newaxis, np.newaxis]))
+            for e, q in enumerate(self.Q.tolist())
+            if factors[..., e].any()
+        ]
+        if field.powers is not None:
+            kinks, _ = self._atoms.kinks(
+                _path_width(path, self.settings.sigma), self.accuracy
+            )
+            density, envelope = field.components
+            slopes = self.rounding.derivatives(density, envelope, kinks)
+            for of_modulus, *of_powers in slopes:
+                total: Any = 0.0 if onto is None else onto * of_modulus
+                for e, _, factor in terms:
+                    total = total + factor * of_powers[e]
+                yield total * field.near
+            return
+        total = 0.0 if onto is None else onto / field.root
+        for _, q, factor in terms:
+            # Twice, as the derivative of a square is twice a component.
+            total = total + 2 * factor * power_derivative(field.root, q)
+        total = xp.where(field.near > 0, total, xp.zeros_like(field.root))
+        for values in field.components:
+            yield total * values
+
+    def _components(
+        self, spectrum: Array, path: Path, scale: float, lattice: Lattice
+    ) -> Iterator[Array]:
+        """Convolve with each of the wavelets of a scale."""
+        fft = fft_namespace(self.xp)
+        wavevectors = self._wavevectors(lattice)
+        for wavelet in wavelets_in_frequency(path.degree, scale, wavevectors, self.xp):
+            yield fft.irfftn(
+                spectrum * (wavelet / lattice.volume),
+                s=lattice.shape,
+                axes=(-3, -2, -1),
+            )
+
+    def _components_back(
+        self,
+        derivatives: Iterator[Array],
+        field: _Field,
+        path: Path,
+        scale: float,
+    ) -> tuple[Array, _Array]:
+        r"""Take derivatives with respect to components back to the spectrum.
+
+        Returns
+        -------
+        array
+            D, for which the derivative of the sum is the real part of the sum of
+            :math:`D \, dS` over half of the wavevectors of a spectrum S.
+        ndarray of shape (n_molecules, n_channels, 3, 3)
+            The derivative with respect to the strain of the wavevectors, if the field
+            keeps its spectrum; otherwise zeros.
+        """
+        xp, fft = self.xp, fft_namespace(self.xp)
+        lattice = field.lattice
+        wavevectors = self._wavevectors(lattice)
+        half = self._half(lattice)
+        strain = np.zeros((*self.source.unit.shape[:2], 3, 3))
+        slopes: Any = None
+        if field.spectrum is not None:
+            slopes = wavelet_gradients_in_frequency(path.degree, scale, wavevectors, xp)
+        total: Any = 0.0
+        wavelets = wavelets_in_frequency(path.degree, scale, wavevectors, xp)
+        # A density that changes sign, of degree 0, has its components taken in turn.
+        for wavelet, values in zip(wavelets, derivatives, strict=True):
+            spectrum = xp.conj(fft.rfftn(values, axes=(-3, -2, -1)))
+            total = total + spectrum * wavelet
+            if slopes is not None:
+                # A strain e turns a wavevector k into k - e k.
+                along = xp.real(spectrum * field.spectrum) * half
+                for b, slope in enumerate(next(slopes)):
+                    for a, k in enumerate(wavevectors):
+                        strain[..., a, b] -= self._sums(along * (slope * k))
+        return total * half, (strain + strain.mT) / 2
+
+    def _half(self, lattice: Lattice) -> Array:
+        """Return factors of the half of all wavevectors that spectra hold."""
+        n_z = lattice.shape[2]
+        # Most wavevectors stand for two.
+        twice = np.full(n_z // 2 + 1, 2.0)
+        twice[0] = 1.0
+        if n_z % 2 == 0:
+            twice[-1] = 1.0
+        box = lattice.volume * prod(lattice.shape)
+        return self._array(twice / box)
+
+    def _volume_strain(self, field: _Field, factors: _Array, path: Path) -> _Array:
+        """Differentiate the volume of the points with respect to strain."""
+        sums = np.sum(factors * self._units(path) * self.moments(field), axis=-1)
+        strain: _Array = sums[..., np.newaxis, np.newaxis] * np.eye(3)
+        return strain
+
+    def _wavevectors(self, lattice: Lattice) -> list[Array]:
+        return [self._array(k) for k in lattice.wavevectors()]
+
+    def _near(
+        self, path: Path, lattice: Lattice, squared: Array | None = None
+    ) -> Array:
+        """Return 1 where a channel has fields, and 0 where FFTs leave their noise.
+
+        Low powers of the noise would add up to something.
+        """
+        width = _path_width(path, self.settings.sigma)
+        reach = self.accuracy.margin(path.degree)
+        near = self.source.near(lattice, width, reach)
+        if near is None:
+            peak = self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
+            near = self._array(squared > self.noise**2 * peak)
+        return near
+
+    def _lattice(self, path: Path) -> Lattice:
+        step, reach = self.settings.step_and_reach(path)
+        if self._rounds(path):
+            width = _path_width(path, self.settings.sigma)
+            step = min(step, self._atoms.kinks(width, self.accuracy)[1])
+        return self.source.lattice(step, reach)
+
+    def _array(self, values: Any) -> Array:
+        """Move an array to where the fields are computed, or change its type there."""
+        return self.xp.asarray(values, dtype=self.dtype)
+
+
+def _path_width(path: Path, sigma: float) -> float:
+    """Width of a field: that of an atom, and of all wavelets it has met."""
+    return sigma * sqrt(1 + sum(4**j for j in path.scales))
