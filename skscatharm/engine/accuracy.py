@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
-from scipy.special import gammainccinv
+from scipy.special import gamma, gammainccinv
 
 from skscatharm.transform.harmonics import cancellation
 from skscatharm.transform.transform import Transform
@@ -82,6 +82,7 @@ _PLANE_SOFT = {
 _SOFTNESS, _SOFTNESS_POWER = 0.4, {1: 0.25, 2: 0.5}
 # Fields of neighbouring atoms add up, and are softened the less.
 _OVERLAP = 1.7
+_OVERLAP_POWER = -1 / 3  # in crystals: benchmarks/crystals/steps.py
 _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
 
 #: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
@@ -139,6 +140,18 @@ class Accuracy:
             step = np.maximum(self._hard(order, degree, crowding), soft)
         # The field to the power q is narrower than the field.
         return np.minimum(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
+
+    def overlap(self, degree: int, density: float) -> float:
+        """Return how much smaller steps are in a crystal, where many fields overlap.
+
+        `density` is the number of atoms per cube of a width. Times the volume of the
+        field of an atom, the integral of its square over the square of its maximum,
+        it is the number of fields that overlap.
+        """
+        if degree == 0 or self.softness == 0:
+            return 1.0
+        volume = 2 * pi * gamma(degree + 1.5) * (e / degree) ** degree
+        return (1 + density * volume / sqrt(self.softness)) ** _OVERLAP_POWER
 
     def spectral_step(self, degree: int) -> float:
         """Return the step at which a grid holds the spectrum of a field, in widths.

@@ -2,13 +2,13 @@
 
 from functools import cached_property
 from itertools import product
-from math import inf
+from math import pi
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from skscatharm.engine.lattice import Lattice, cell_lattice
+from skscatharm.engine.lattice import Lattice, Resolution, cell_lattice
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import Structure
 from skscatharm.structures.cells import primitive_cell
@@ -16,6 +16,8 @@ from skscatharm.structures.cells import primitive_cell
 __all__ = ["Crystal"]
 
 _Array = NDArray[np.float64]
+
+_SHELLS = 2.5  # distances of neighbours, within which atoms are counted
 
 
 class Crystal:
@@ -62,28 +64,34 @@ class Crystal:
     @cached_property
     def spacing(self) -> float:
         """Median distance of neighbouring atoms, images among them."""
-        shifts = list(product((-1, 0, 1), repeat=len(self._vectors)))
-        images = self.positions[:, np.newaxis] + np.array(shifts) @ self._vectors
-        distances, _ = KDTree(images.reshape(-1, 3)).query(self.positions, k=2)
-        found = float(np.median(np.asarray(distances)[:, 1]))
-        return found if found > 0 else inf
+        distances, _ = self._images(1.0).query(self.positions, k=2)
+        return float(np.median(np.asarray(distances)[:, 1]))
 
-    def lattice(self, step: float, reach: float) -> Lattice:
-        """Make the grid of a field.
-
-        Parameters
-        ----------
-        step : float
-            Distance of the points of a cubic grid that is fine enough.
-        reach : float
-            How far the field reaches beyond the atoms.
-        """
-        low = self._along_others.min(axis=0) - reach
-        high = self._along_others.max(axis=0) + reach
-        cell = np.concatenate(
-            [self._vectors, (high - low)[:, np.newaxis] * self._others]
+    @cached_property
+    def density(self) -> float:
+        """Median number of atoms per volume around an atom, whatever the vacuum."""
+        radius = _SHELLS * self.spacing
+        within = self._images(radius).query_ball_point(
+            self.positions, radius, return_length=True
         )
-        return cell_lattice(cell, low @ self._others, step)
+        return float(np.median(within)) / (4 / 3 * pi * radius**3)
+
+    def _images(self, radius: float) -> KDTree:
+        """Return the atoms with all of their images within a radius, and others."""
+        heights = 1 / np.linalg.norm(np.linalg.pinv(self._vectors), axis=0)
+        # Positions are wrapped into one cell.
+        counts = np.ceil(radius / heights).astype(int)
+        shifts = np.array(list(product(*(range(-n, n + 1) for n in counts))))
+        images = self.positions[:, np.newaxis] + shifts @ self._vectors
+        return KDTree(images.reshape(-1, 3))
+
+    def lattice(self, resolution: Resolution) -> Lattice:
+        """Make the grid of a field."""
+        low = self._along_others.min(axis=0) - resolution.reach
+        high = self._along_others.max(axis=0) + resolution.reach
+        edges = (high - low)[:, np.newaxis] * self._others
+        cell = np.concatenate([self._vectors, edges])
+        return cell_lattice(cell, low @ self._others, resolution)
 
 
 def _perpendicular_axes(vectors: _Array, positions: _Array) -> _Array:

@@ -6,6 +6,7 @@ as many times its coefficients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,7 +32,13 @@ _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
 
 _ARRAYS = 7  # of the size of a field, that are held at a time
-_MOST = 2**30  # bytes of the fields of some channels together
+# Bytes of the fields of channels that are computed together: on a processor, they had
+# better stay in cache.
+_MOST, _MOST_ON_DEVICE = 2**25, 2**32
+# Points of a small cell. Its atoms are often at places of high symmetry, where the
+# errors of all are the same and fields cancel: double precision and another share of
+# the tolerance cost little.
+_SMALL, _EXACT = 2**18, 0.1
 _SOFT = 0.05  # softness from which single precision serves low exponents
 
 
@@ -54,9 +61,8 @@ class CrystalEngine:
         """Estimate the bytes that a structure needs, one channel at a time."""
         crystal = Crystal(atoms)
         weights = atoms.weights[:, crystal.members[0]]
-        return max(
-            (self._memory(job, crystal) for job in self._jobs(weights)), default=0.0
-        )
+        jobs = self._jobs(crystal, weights)
+        return max((job.memory() for job in jobs), default=0.0)
 
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of structures.
@@ -134,71 +140,52 @@ class CrystalEngine:
         self, crystal: Crystal, weights: _Array, derivatives: bool = False
     ) -> "Iterator[tuple[Any, SpectralFields]]":
         """Yield what shares its grids, and where it stands among the coefficients."""
-        weights = weights[:, crystal.members[0]]
         xp = self.library.namespace()
-        for job in self._jobs(weights):
-            most = max(int(_MOST / self._memory(job, crystal, derivatives)), 1)
+        most_bytes = _MOST_ON_DEVICE if self.library.on_device else _MOST
+        weights = weights[:, crystal.members[0]]
+        for job in self._jobs(crystal, weights):
+            most = max(int(most_bytes / job.memory(derivatives)), 1)
             for start in range(0, len(job.channels), most):
                 channels = job.channels[start : start + most]
                 dtype = getattr(xp, job.dtype)
                 source = AtomSource([crystal], [weights[channels]], xp, dtype)
                 fields = SpectralFields(
-                    source,
-                    self._settings(job, crystal),
-                    xp,
-                    job.dtype,
-                    derivatives,
+                    source, job.settings, xp, job.dtype, derivatives
                 )
                 yield np.ix_(job.paths, channels, job.exponents), fields
 
-    def _jobs(self, weights: _Array) -> "Iterator[_Job]":
+    def _jobs(self, crystal: Crystal, weights: _Array) -> "Iterator[_Job]":
         transform = self.transform
         Q = np.asarray(transform.exponents)
         has_zeros = np.array([path.degree > 0 for path in transform.paths])
         for softness, signed, channels in weight_classes(weights, transform.softening):
             channels = channels[weights[channels].any(axis=1)]
             for largest, exponents in exponent_classes(Q):
-                accuracy = Accuracy(transform.tol, softness, largest, signed)
                 for paths in (np.flatnonzero(~has_zeros), np.flatnonzero(has_zeros)):
                     if len(paths) == 0 or len(channels) == 0:
                         continue
+                    settings = FieldSettings(
+                        tuple(transform.paths[i] for i in paths),
+                        Q[exponents],
+                        transform.sigma,
+                        transform.softening,
+                        Accuracy(transform.tol, softness, largest, signed),
+                        crystal.spacing,
+                        crystal.density,
+                    )
                     # Low powers of the noise that FFTs leave in the empty parts of a
                     # cell would add up to something, unless they are softened.
-                    soft = softness >= _SOFT and bool(has_zeros[paths[0]])
+                    soft = softness >= _SOFT and settings.paths[0].degree > 0
                     low = Q[exponents].min() < 1 and not soft
                     double = low or largest > DOUBLE
-                    yield _Job(
-                        accuracy,
-                        paths,
-                        channels,
-                        exponents,
-                        "float64" if double else transform.dtype,
-                    )
-
-    def _settings(self, job: "_Job", crystal: Crystal) -> FieldSettings:
-        transform = self.transform
-        return FieldSettings(
-            tuple(transform.paths[i] for i in job.paths),
-            np.asarray(transform.exponents)[job.exponents],
-            transform.sigma,
-            transform.softening,
-            job.accuracy,
-            crystal.spacing,
-        )
-
-    def _memory(
-        self, job: "_Job", crystal: Crystal, derivatives: bool = False
-    ) -> float:
-        """Estimate the bytes that a channel needs."""
-        settings = self._settings(job, crystal)
-        n_points = max(
-            prod(crystal.lattice(*settings.step_and_reach(path)).shape)
-            for path in settings.paths
-        )
-        n_arrays = _ARRAYS
-        if derivatives:  # all components are kept
-            n_arrays += 2 * max(path.degree for path in settings.paths) + 4
-        return float(n_arrays * n_points * np.dtype(job.dtype).itemsize)
+                    n_points = _count_points(crystal, settings)
+                    if n_points < _SMALL:
+                        double = True
+                        exact = replace(settings.accuracy, tol=_EXACT * transform.tol)
+                        settings = settings._replace(accuracy=exact)
+                        n_points = _count_points(crystal, settings)
+                    dtype = "float64" if double else transform.dtype
+                    yield _Job(settings, n_points, paths, channels, exponents, dtype)
 
 
 class _Job(NamedTuple):
@@ -206,17 +193,35 @@ class _Job(NamedTuple):
 
     Attributes
     ----------
-    accuracy : Accuracy
+    settings : FieldSettings
+    n_points : int
+        Of the finest grid.
     paths, channels, exponents : ndarray of int
         Indices.
     dtype : {"float32", "float64"}
     """
 
-    accuracy: Accuracy
+    settings: FieldSettings
+    n_points: int
     paths: _Indices
     channels: _Indices
     exponents: _Indices
     dtype: str
+
+    def memory(self, derivatives: bool = False) -> float:
+        """Estimate the bytes that a channel needs."""
+        n_arrays = _ARRAYS
+        if derivatives:  # all components are kept
+            n_arrays += 2 * max(path.degree for path in self.settings.paths) + 4
+        return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
+
+
+def _count_points(crystal: Crystal, settings: FieldSettings) -> int:
+    """Count the points of the finest grid."""
+    return max(
+        prod(crystal.lattice(settings.resolution(path)).shape)
+        for path in settings.paths
+    )
 
 
 def _of_all(derivatives: Derivatives, crystal: Crystal) -> Derivatives:

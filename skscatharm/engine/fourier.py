@@ -223,7 +223,7 @@ class FourierEngine:
     ) -> float:
         settings = self._settings(job)
         n_points = max(
-            prod(box_around(half_lengths, *settings.step_and_reach(path)).shape)
+            prod(box_around(half_lengths, settings.resolution(path)).shape)
             for path in self.transform.paths
         )
         itemsize = np.dtype(self._dtype(job)).itemsize

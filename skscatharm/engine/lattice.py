@@ -19,7 +19,7 @@ _NEIGHBOURS = np.array([n for n in product((-2, -1, 0, 1, 2), repeat=3) if any(n
 
 
 class Lattice(NamedTuple):
-    """A periodic box and the points of its grid.
+    """A periodic box, the points of its grid, and the wavevectors of its fields.
 
     Attributes
     ----------
@@ -29,19 +29,15 @@ class Lattice(NamedTuple):
         Number of points along each of them.
     origin : ndarray of shape (3,)
         The first point.
+    n_waves : tuple of int
+        Number of wavevectors along each reciprocal vector: odd, and as many as fields
+        have. The rest of what the points could hold is zero.
     """
 
     cell: _Array
     shape: tuple[int, int, int]
     origin: _Array
-
-    def is_part_of(self, other: "Lattice") -> bool:
-        """Whether another grid of the same box has all wavevectors of this one."""
-        return bool(
-            np.array_equal(self.cell, other.cell)
-            and np.array_equal(self.origin, other.origin)
-            and all(n <= m for n, m in zip(self.shape, other.shape, strict=True))
-        )
+    n_waves: tuple[int, int, int]
 
     @property
     def volume(self) -> float:
@@ -64,7 +60,7 @@ class Lattice(NamedTuple):
 
     def indices(self) -> list[NDArray[np.floating[Any]]]:
         """Number the wavevectors along each axis, as real FFTs do."""
-        x, y, z = self.shape
+        x, y, z = self.n_waves
         return [
             np.fft.fftfreq(x, 1 / x),
             np.fft.fftfreq(y, 1 / y),
@@ -80,39 +76,69 @@ class Lattice(NamedTuple):
             for row in reciprocal
         ]
 
+    def has_waves_of(self, other: "Lattice") -> bool:
+        """Whether all wavevectors of another lattice are among those of this one."""
+        return bool(
+            np.array_equal(self.cell, other.cell)
+            and np.array_equal(self.origin, other.origin)
+            and all(m >= n for m, n in zip(self.n_waves, other.n_waves, strict=True))
+        )
 
-def box_around(half_lengths: _Array, step: float, reach: float) -> Lattice:
+
+class Resolution(NamedTuple):
+    """What a field asks of its grid.
+
+    Attributes
+    ----------
+    step : float
+        Distance of the points of a cubic grid that is fine enough for integrals.
+    spectral_step : float
+        The same for a grid that is fine enough to hold the spectrum.
+    reach : float
+        How far the field reaches beyond the atoms.
+    """
+
+    step: float
+    spectral_step: float
+    reach: float
+
+
+def box_around(half_lengths: _Array, resolution: Resolution) -> Lattice:
     """Make the box of free molecules, centred on the origin.
 
     Parameters
     ----------
     half_lengths : ndarray of shape (3,)
         Half of the lengths of the molecules along the axes.
-    step : float
-        Distance of the points.
-    reach : float
-        How far the box reaches beyond the atoms.
+    resolution : Resolution
     """
-    shape = _fast_shape(2 * (half_lengths + reach) / step)
+    step = min(resolution.step, resolution.spectral_step)
+    shape = _fast_shape(2 * (half_lengths + resolution.reach) / step)
     half = np.array([n // 2 for n in shape])
-    return Lattice(np.diag(shape) * step, shape, step * (SHIFT - half))
+    cell = np.diag(shape) * step
+    n_waves = _count_waves(cell, shape, resolution.spectral_step)
+    return Lattice(cell, shape, step * (SHIFT - half), n_waves)
 
 
-def cell_lattice(cell: _Array, origin: _Array, step: float) -> Lattice:
+def cell_lattice(cell: _Array, origin: _Array, resolution: Resolution) -> Lattice:
     """Divide a cell into a grid that samples as well as a cubic one of a step.
 
-    What a grid samples exactly depends on the shortest wavevector that it cannot tell
-    from zero, which is at least as long as that of the cubic grid.
+    What a grid integrates exactly depends on the shortest wavevector that it cannot
+    tell from zero, which is at least as long as that of the cubic grid. And the
+    wavevectors of the field have to be among its own.
     """
     reciprocal = 2 * pi * np.linalg.inv(cell).T
-    least = 2 * pi / step
-    counts = least / np.linalg.norm(reciprocal, axis=1)
+    least = 2 * pi / resolution.step
+    counts = np.maximum(
+        least / np.linalg.norm(reciprocal, axis=1),
+        np.linalg.norm(cell, axis=1) / resolution.spectral_step,
+    )
     while True:
         shape = _fast_shape(counts)
         aliases = _NEIGHBOURS @ (np.array(shape)[:, np.newaxis] * reciprocal)
-        lengths = np.linalg.norm(aliases, axis=1)
-        if lengths.min() >= least * (1 - 1e-9):
-            return Lattice(cell, shape, origin)
+        if np.linalg.norm(aliases, axis=1).min() >= least * (1 - 1e-9):
+            n_waves = _count_waves(cell, shape, resolution.spectral_step)
+            return Lattice(cell, shape, origin, n_waves)
         counts = np.maximum(counts, shape) * 1.02
 
 
@@ -120,5 +146,20 @@ def _fast_shape(counts: _Array) -> tuple[int, int, int]:
     # Cells that are equal up to rounding get equal grids.
     x, y, z = (
         next_fast_len(max(ceil(n - 1e-6), 1), real=True) for n in counts.tolist()
+    )
+    return x, y, z
+
+
+def _count_waves(
+    cell: _Array, shape: tuple[int, int, int], step: float
+) -> tuple[int, int, int]:
+    """Count the wavevectors up to the largest of a cubic grid, along each axis.
+
+    Without the last one of an even number of points, all but zero come in pairs.
+    """
+    lengths = np.linalg.norm(cell, axis=1).tolist()
+    x, y, z = (
+        2 * min(ceil(length / (2 * step) - 1e-6), (n - 1) // 2) + 1
+        for length, n in zip(lengths, shape, strict=True)
     )
     return x, y, z

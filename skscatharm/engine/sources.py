@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.crystal import Crystal
+from skscatharm.engine.fourier_transform import crop
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.lattice import Lattice, box_around
+from skscatharm.engine.lattice import Lattice, Resolution, box_around
 from skscatharm.engine.quadrature import kink_step
 
 __all__ = ["AtomSource", "Source", "phases"]
@@ -40,11 +41,8 @@ class Source(Protocol):
     unit: _Array
     is_periodic: bool
 
-    def lattice(self, step: float, reach: float) -> Lattice:
-        """Make the grid of a field, of points at a distance of `step` or less.
-
-        The field reaches beyond the source by `reach`.
-        """
+    def lattice(self, resolution: Resolution) -> Lattice:
+        """Make the grid of a field."""
         ...
 
     def spectrum(self, lattice: Lattice, factor: complex) -> Array:
@@ -52,7 +50,7 @@ class Source(Protocol):
 
         Returns
         -------
-        array of shape (n_samples, n_channels, n_x, n_y, n_z // 2 + 1)
+        array of shape (n_samples, n_channels, *n_waves), half of them along z
             :math:`\int \rho(u) e^{-i k u} du` with u from the origin of the lattice.
         """
         ...
@@ -102,21 +100,23 @@ class AtomSource:
             self.positions[i, : n_atoms[i]] = place.positions
             self.weights[i, :, : n_atoms[i]] = w
         self.rotations = np.stack([place.rotation for place in places])
-        unit = np.abs(self.weights).max(axis=2) * n_atoms[:, np.newaxis]
-        self.unit = np.where(unit > 0, unit, 1.0)[:, :, np.newaxis]
-        self.weights /= self.unit
         self.is_periodic = isinstance(places[0], Crystal)
         self._crystal = next((p for p in places if isinstance(p, Crystal)), None)
+        unit = np.abs(self.weights).max(axis=2)
+        if self._crystal is None:  # fields of a molecule may add up
+            unit *= n_atoms[:, np.newaxis]
+        self.unit = np.where(unit > 0, unit, 1.0)[:, :, np.newaxis]
+        self.weights /= self.unit
         self._xp = xp
         self._dtype = dtype
         self._finest: tuple[Lattice, Array] | None = None
 
-    def lattice(self, step: float, reach: float) -> Lattice:
-        """Make the grid of a field; see :meth:`Source.lattice`."""
+    def lattice(self, resolution: Resolution) -> Lattice:
+        """Make the grid of a field."""
         if self._crystal is not None:
-            return self._crystal.lattice(step, reach)
+            return self._crystal.lattice(resolution)
         half_lengths = np.abs(self.positions).max(axis=(0, 1))
-        return box_around(half_lengths, step, reach)
+        return box_around(half_lengths, resolution)
 
     def spectrum(
         self, lattice: Lattice, factor: complex, moduli: bool = False
@@ -128,11 +128,13 @@ class AtomSource:
         weights = np.abs(self.weights) if moduli else self.weights
         if self._crystal is None:
             return self._spectrum(lattice, factor * weights)
-        # The paths of a crystal share its cell, and the finest grid comes first.
+        # The paths of a crystal share its cell, and most waves come first.
         kept = self._finest
-        if kept is None or not lattice.is_part_of(kept[0]):
+        if kept is None or not kept[0].has_waves_of(lattice):
             self._finest = kept = (lattice, self._spectrum(lattice, weights))
-        return factor * _part(kept[1], lattice.shape, self._xp)
+        x, y, z = lattice.n_waves
+        part = crop(kept[1][..., : z // 2 + 1], y, -2, self._xp)
+        return factor * crop(part, x, -3, self._xp)
 
     def _spectrum(self, lattice: Lattice, weights: NDArray[Any]) -> Array:
         xp = self._xp
@@ -246,18 +248,6 @@ def phases(
     x = xp.asarray(coordinates[..., np.newaxis], dtype=xp.float64)
     m = xp.asarray(-2j * np.pi * indices, dtype=xp.complex128)
     return xp.asarray(xp.exp(x * m), dtype=xp.result_type(dtype, xp.complex64))
-
-
-def _part(spectrum: Array, shape: tuple[int, int, int], xp: Any) -> Array:
-    """Take the wavevectors of a coarser grid out of a spectrum."""
-    for axis, n in ((-3, shape[0]), (-2, shape[1]), (-1, shape[2] // 2 + 1)):
-        if spectrum.shape[axis] == n:
-            continue
-        where = np.arange(n)
-        if axis != -1:  # the second half are negative wavevectors
-            where[(n + 1) // 2 :] += spectrum.shape[axis] - n
-        spectrum = xp.take(spectrum, xp.asarray(where), axis=axis)
-    return spectrum
 
 
 def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:

@@ -11,11 +11,14 @@ from math import prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
+from skscatharm.engine import compiled, portable
 from skscatharm.engine.accuracy import Accuracy
-from skscatharm.engine.arrays import fft_namespace, to_numpy
-from skscatharm.engine.lattice import Lattice
+from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.fourier_transform import to_points, to_waves
+from skscatharm.engine.lattice import Lattice, Resolution
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import AtomSource, Source, phases
 from skscatharm.transform.harmonics import (
@@ -25,7 +28,6 @@ from skscatharm.transform.harmonics import (
 from skscatharm.transform.modulus import (
     KinkRounding,
     path_peak,
-    power,
     power_derivative,
     soften,
 )
@@ -52,6 +54,8 @@ class FieldSettings(NamedTuple):
     accuracy : Accuracy
     spacing : float
         Distance of neighbouring atoms, or less.
+    density : float, default=0
+        Number of atoms per volume of a crystal.
     """
 
     paths: tuple[Path, ...]
@@ -60,14 +64,18 @@ class FieldSettings(NamedTuple):
     softening: float
     accuracy: Accuracy
     spacing: float
+    density: float = 0.0
 
-    def step_and_reach(self, path: Path) -> tuple[float, float]:
-        """Step of the grid of a field, and how far it reaches beyond the atoms."""
+    def resolution(self, path: Path) -> Resolution:
+        """Return what the field of a path asks of its grid."""
         width = _path_width(path, self.sigma)
         order, degree = max(1, len(path.scales)), path.degree
         step = self.accuracy.step(order, degree, self.spacing / width)
-        step = min(step, self.accuracy.spectral_step(degree))
-        return step * width, self.accuracy.margin(degree) * width
+        return Resolution(
+            step * self.accuracy.overlap(degree, self.density * width**3) * width,
+            self.accuracy.spectral_step(degree) * width,
+            self.accuracy.margin(degree) * width,
+        )
 
 
 class _Field(NamedTuple):
@@ -75,9 +83,12 @@ class _Field(NamedTuple):
 
     Attributes
     ----------
-    squared, root, modulus : array
-        The square of the field; see :func:`~skscatharm.transform.modulus.soften`.
-    epsilon : array or float
+    modulus : array
+    moments : ndarray of shape (n_molecules, n_channels, n_exponents)
+        Integrals of its powers.
+    squared : array
+        The square of the field.
+    epsilon : ndarray of shape (n_molecules, n_channels, 1, 1, 1)
         Softening.
     lattice : Lattice
     near : array
@@ -87,19 +98,19 @@ class _Field(NamedTuple):
     components : list of array
         For derivatives, the components of the field. A density that changes sign has
         itself and the sum of the moduli of its atoms.
-    powers : list of array or None
-        Powers of a density that changes sign, with rounded kinks.
+    kinks : float or None
+        For a density that changes sign, the width of the kernel that rounds kinks.
     """
 
-    squared: Array
-    root: Array
     modulus: Array
-    epsilon: Array | float
+    moments: _Array
+    squared: Array
+    epsilon: _Array
     lattice: Lattice
     near: Array
     spectrum: Array | None
     components: list[Array]
-    powers: list[Array] | None = None
+    kinks: float | None = None
 
 
 class SpectralFields:
@@ -136,6 +147,7 @@ class SpectralFields:
         self.rounding = KinkRounding(self.Q, self.accuracy.kink_kernel[0])
         self.xp = xp
         self.dtype = getattr(xp, dtype)
+        self.kernels: Any = compiled if is_numpy_namespace(xp) else portable
         self.noise = _NOISE[dtype]
         self.derivatives = derivatives
 
@@ -148,10 +160,10 @@ class SpectralFields:
         """
         found = {}
         for first, field, seconds in self._fields():
-            found[first] = self._units(first) * self.moments(field)
+            found[first] = self._units(first) * field.moments
             for path in seconds:
                 last = self.convolution(field, path)
-                found[path] = self._units(path) * self.moments(last)
+                found[path] = self._units(path) * last.moments
         return np.stack([found[path] for path in self.settings.paths], axis=1)
 
     def jacobian(self) -> Derivatives:
@@ -250,14 +262,14 @@ class SpectralFields:
         ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
         return ratio**path.degree * width**-3
 
-    def _epsilon(self, path: Path) -> Array | float:
-        """Softening, of the shape of fields; 0 if there is none."""
+    def _epsilon(self, path: Path) -> _Array:
+        """Softening, of shape (n_molecules, n_channels, 1, 1, 1)."""
         softening, sigma = self.settings.softening, self.settings.sigma
-        if softening == 0 or path.degree == 0:
-            return 0.0
+        if path.degree == 0:
+            softening = 0.0
         unit = self.source.unit * self._constant(path)
-        epsilon = softening * path_peak(path, sigma) / unit
-        return self._array(epsilon[..., np.newaxis, np.newaxis])
+        epsilon: _Array = softening * path_peak(path, sigma) / unit
+        return epsilon[..., np.newaxis, np.newaxis]
 
     def atoms(self, path: Path) -> _Field:
         """Compute the fields of the atoms, of order 0 or 1."""
@@ -278,16 +290,17 @@ class SpectralFields:
         envelope = self.xp.abs(envelope)
         kinks, _ = self._atoms.kinks(width, self.accuracy)
         modulus, powers = self.rounding.powers(values, envelope, kinks)
+        sums = np.stack([self._sums(p) for p in powers], axis=-1)
         return _Field(
+            modulus,
+            lattice.volume * sums,
             values * values,
-            modulus,
-            modulus,
-            0.0,
+            self._epsilon(path),
             lattice,
             near,
             None,
             [values, envelope] * self.derivatives,
-            powers,
+            kinks,
         )
 
     def atoms_back(
@@ -314,7 +327,7 @@ class SpectralFields:
         width, lattice = _path_width(path, self.settings.sigma), field.lattice
         derivatives = self._derivatives(path, field, factors, onto)
         factor = self._atom_factor(path)
-        if field.powers is None:
+        if field.kinks is None:
             total, strain = self._components_back(derivatives, field, path, width)
             if field.spectrum is not None:
                 strain += self._volume_strain(field, factors, path)
@@ -408,17 +421,6 @@ class SpectralFields:
         """Return the last scale of a path."""
         return self.settings.sigma * 2 ** path.scales[-1]
 
-    def moments(self, field: _Field) -> _Array:
-        """Integrate powers of fields.
-
-        Returns
-        -------
-        ndarray of shape (n_molecules, n_channels, n_exponents)
-        """
-        powers = field.powers or (power(*field[:4], q) for q in self.Q.tolist())
-        sums = [self._sums(values) for values in powers]
-        return field.lattice.volume * np.stack(sums, axis=-1)
-
     def _sums(self, values: Array) -> _Array:
         """Add up the values of fields, or of their spectra."""
         return to_numpy(self.xp.sum(values, axis=(-3, -2, -1)))
@@ -439,10 +441,22 @@ class SpectralFields:
         near = self._near(path, lattice, squared)
         squared *= near
         epsilon = self._epsilon(path)
+        # Rows are planes.
+        rows = self.xp.reshape(squared, (-1, prod(lattice.shape[1:])))
+        modulus, integrals = self.kernels.integrate_powers(
+            rows,
+            self.xp.ones(rows.shape[1], dtype=self.dtype),
+            self.Q,
+            np.ones(len(self.Q)),
+            np.repeat(epsilon, lattice.shape[0]),
+        )
+        shape = (len(self.Q), *squared.shape[:2], lattice.shape[0])
+        sums = to_numpy(integrals).reshape(shape).sum(axis=-1, dtype=np.float64)
         keep = self.derivatives and self.source.is_periodic
         return _Field(
+            self.xp.reshape(modulus, squared.shape),
+            lattice.volume * np.moveaxis(sums, 0, -1),
             squared,
-            *soften(squared, epsilon),
             epsilon,
             lattice,
             near,
@@ -471,23 +485,21 @@ class SpectralFields:
             for e, q in enumerate(self.Q.tolist())
             if factors[..., e].any()
         ]
-        if field.powers is not None:
-            kinks, _ = self._atoms.kinks(
-                _path_width(path, self.settings.sigma), self.accuracy
-            )
+        if field.kinks is not None:
             density, envelope = field.components
-            slopes = self.rounding.derivatives(density, envelope, kinks)
+            slopes = self.rounding.derivatives(density, envelope, field.kinks)
             for of_modulus, *of_powers in slopes:
                 total: Any = 0.0 if onto is None else onto * of_modulus
                 for e, _, factor in terms:
                     total = total + factor * of_powers[e]
                 yield total * field.near
             return
-        total = 0.0 if onto is None else onto / field.root
+        root, _ = soften(field.squared, self._array(field.epsilon))
+        total = 0.0 if onto is None else onto / root
         for _, q, factor in terms:
             # Twice, as the derivative of a square is twice a component.
-            total = total + 2 * factor * power_derivative(field.root, q)
-        total = xp.where(field.near > 0, total, xp.zeros_like(field.root))
+            total = total + 2 * factor * power_derivative(root, q)
+        total = xp.where(field.near > 0, total, xp.zeros_like(root))
         for values in field.components:
             yield total * values
 
@@ -495,14 +507,9 @@ class SpectralFields:
         self, spectrum: Array, path: Path, scale: float, lattice: Lattice
     ) -> Iterator[Array]:
         """Convolve with each of the wavelets of a scale."""
-        fft = fft_namespace(self.xp)
         wavevectors = self._wavevectors(lattice)
         for wavelet in wavelets_in_frequency(path.degree, scale, wavevectors, self.xp):
-            yield fft.irfftn(
-                spectrum * (wavelet / lattice.volume),
-                s=lattice.shape,
-                axes=(-3, -2, -1),
-            )
+            yield to_points(spectrum * (wavelet / lattice.volume), lattice, self.xp)
 
     def _components_back(
         self,
@@ -522,8 +529,7 @@ class SpectralFields:
             The derivative with respect to the strain of the wavevectors, if the field
             keeps its spectrum; otherwise zeros.
         """
-        xp, fft = self.xp, fft_namespace(self.xp)
-        lattice = field.lattice
+        xp, lattice = self.xp, field.lattice
         wavevectors = self._wavevectors(lattice)
         half = self._half(lattice)
         strain = np.zeros((*self.source.unit.shape[:2], 3, 3))
@@ -534,7 +540,7 @@ class SpectralFields:
         wavelets = wavelets_in_frequency(path.degree, scale, wavevectors, xp)
         # A density that changes sign, of degree 0, has its components taken in turn.
         for wavelet, values in zip(wavelets, derivatives, strict=True):
-            spectrum = xp.conj(fft.rfftn(values, axes=(-3, -2, -1)))
+            spectrum = xp.conj(to_waves(values, lattice, xp))
             total = total + spectrum * wavelet
             if slopes is not None:
                 # A strain e turns a wavevector k into k - e k.
@@ -546,18 +552,15 @@ class SpectralFields:
 
     def _half(self, lattice: Lattice) -> Array:
         """Return factors of the half of all wavevectors that spectra hold."""
-        n_z = lattice.shape[2]
-        # Most wavevectors stand for two.
-        twice = np.full(n_z // 2 + 1, 2.0)
+        # All wavevectors but zero stand for two.
+        twice = np.full(lattice.n_waves[2] // 2 + 1, 2.0)
         twice[0] = 1.0
-        if n_z % 2 == 0:
-            twice[-1] = 1.0
         box = lattice.volume * prod(lattice.shape)
         return self._array(twice / box)
 
     def _volume_strain(self, field: _Field, factors: _Array, path: Path) -> _Array:
         """Differentiate the volume of the points with respect to strain."""
-        sums = np.sum(factors * self._units(path) * self.moments(field), axis=-1)
+        sums = np.sum(factors * self._units(path) * field.moments, axis=-1)
         strain: _Array = sums[..., np.newaxis, np.newaxis] * np.eye(3)
         return strain
 
@@ -580,11 +583,12 @@ class SpectralFields:
         return near
 
     def _lattice(self, path: Path) -> Lattice:
-        step, reach = self.settings.step_and_reach(path)
+        resolution = self.settings.resolution(path)
         if self._rounds(path):
             width = _path_width(path, self.settings.sigma)
-            step = min(step, self._atoms.kinks(width, self.accuracy)[1])
-        return self.source.lattice(step, reach)
+            step = self._atoms.kinks(width, self.accuracy)[1]
+            resolution = resolution._replace(step=min(resolution.step, step))
+        return self.source.lattice(resolution)
 
     def _array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
