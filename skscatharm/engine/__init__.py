@@ -10,11 +10,10 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.engine.accuracy import check_accuracy, check_signs
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.batched import BatchedEngine
+from skscatharm.engine.dispatch import StructureEngine
 from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.planar import PlanarEngine
-from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
-from skscatharm.engine.radial import RadialEngine
-from skscatharm.engine.rigid import remove_rigid_motions
+from skscatharm.engine.protocol import Atoms, Derivatives, Engine
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
 from skscatharm.transform.transform import Transform
@@ -67,23 +66,41 @@ def check_molecules(
         The message names the molecule, and says what to change.
     """
     for i, (structure, rows) in enumerate(zip(structures, weights, strict=True)):
-        if np.any(rows < 0):
-            check_signs(i, structure.positions, rows, transform)
-    engine = make_engine(transform, library)
-    sizes = np.array([np.ptp(s.positions, axis=0).max() for s in structures])
-    # Few molecules, if any, are so large that it takes a closer look.
-    for i in np.argsort(-sizes, kind="stable").tolist():
-        memory = engine.memory(_atoms(structures[i], weights[i]))
-        if memory > _MEMORY:
-            other = " or engine='separable'" * (transform.engine == "fourier")
+        if not np.any(rows < 0):
+            continue
+        if any(structure.pbc):
             raise ValueError(
-                f"Molecule {i} extends over {sizes[i]:.3g} Å: with "
-                f"sigma={transform.sigma:g} its grid would take "
-                f"{memory / 2**30:.3g} GiB ({_MEMORY / 2**30:g} GiB are allowed). If "
-                f"the coordinates are in Å, choose a larger sigma{other}."
+                f"Molecule {i} is periodic, and a channel has negative weights: "
+                "crystals need weights of 0 or more in all channels."
             )
-        if memory < _MEMORY / 8:
-            return
+        check_signs(i, structure.positions, rows, transform)
+    engine = _engine(transform, library)
+    periodic = np.array([any(s.pbc) for s in structures])
+    sizes = np.array([_size(s) for s in structures])
+    for kind in (np.flatnonzero(periodic), np.flatnonzero(~periodic)):
+        # Few structures, if any, are so large that it takes a closer look.
+        for i in kind[np.argsort(-sizes[kind], kind="stable")].tolist():
+            (atoms,) = _atoms([structures[i]], [weights[i]])
+            memory = engine.memory(atoms)
+            if memory > _MEMORY:
+                other = " or engine='separable'" * (transform.engine == "fourier")
+                raise ValueError(
+                    f"Molecule {i} extends over {sizes[i]:.3g} Å: with "
+                    f"sigma={transform.sigma:g} its grid would take "
+                    f"{memory / 2**30:.3g} GiB ({_MEMORY / 2**30:g} GiB are allowed). "
+                    f"If the coordinates are in Å, choose a larger sigma{other}."
+                )
+            if memory < _MEMORY / 8:
+                break
+
+
+def _size(structure: Structure) -> float:
+    """Largest extent of a molecule, or of a cell, in Å."""
+    size = float(np.ptp(structure.positions, axis=0).max())
+    if structure.cell is None:
+        return size
+    lengths = np.linalg.norm(structure.cell[list(structure.pbc)], axis=1)
+    return max(size, float(lengths.max()))
 
 
 def scattering_batch(
@@ -108,18 +125,8 @@ def scattering_batch(
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
-    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
-    shape = (len(transform.paths), len(weights[0]), len(transform.exponents))
-    coefficients = np.empty((len(batch), *shape))
-    single = np.array([len(atoms.positions) == 1 for atoms in batch])
     with _computing(library):
-        for engine, chosen in (
-            (RadialEngine(transform), np.flatnonzero(single)),
-            (make_engine(transform, library), np.flatnonzero(~single)),
-        ):
-            if len(chosen):
-                coefficients[chosen] = engine.coefficients([batch[i] for i in chosen])
-    return coefficients
+        return _engine(transform, library).coefficients(_atoms(structures, weights))
 
 
 def jacobian_batch(
@@ -127,23 +134,19 @@ def jacobian_batch(
     weights: Sequence[_Array],
     transform: Transform,
     library: Library,
-) -> list[_Array]:
+) -> list[Derivatives]:
     """Differentiate the coefficients of a batch of molecules.
 
     The parameters are those of :func:`scattering_batch`.
 
     Returns
     -------
-    list of ndarray of shape (n_paths, n_channels, n_exponents, n_atoms, 3)
-        Derivatives with respect to the positions.
+    list of Derivatives
+        Of shapes (n_paths, n_channels, n_exponents, n_atoms, 3) and
+        (n_paths, n_channels, n_exponents, 3, 3).
     """
-    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
     with _computing(library):
-        found = _differentiable(transform, library).jacobian(batch)
-    for atoms, derivatives in zip(batch, found, strict=True):
-        derivatives[_constant(atoms, transform)] = 0
-        remove_rigid_motions(derivatives, atoms.positions)
-    return found
+        return _engine(transform, library).jacobian(_atoms(structures, weights))
 
 
 def gradient_batch(
@@ -152,7 +155,7 @@ def gradient_batch(
     factors: Sequence[_Array],
     transform: Transform,
     library: Library,
-) -> list[_Array]:
+) -> list[Derivatives]:
     """Differentiate weighted sums of the coefficients of a batch of molecules.
 
     Parameters
@@ -164,19 +167,12 @@ def gradient_batch(
 
     Returns
     -------
-    list of ndarray of shape (n_atoms, 3)
-        Derivatives with respect to the positions.
+    list of Derivatives
+        Of shapes (n_atoms, 3) and (3, 3).
     """
-    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
-    of_varying = [
-        np.where(_constant(atoms, transform), 0.0, f)
-        for atoms, f in zip(batch, factors, strict=True)
-    ]
     with _computing(library):
-        found = _differentiable(transform, library).gradient(batch, of_varying)
-    for atoms, derivatives in zip(batch, found, strict=True):
-        remove_rigid_motions(derivatives, atoms.positions)
-    return found
+        engine = _engine(transform, library)
+        return engine.gradient(_atoms(structures, weights), factors)
 
 
 def linearize_batch(
@@ -185,7 +181,7 @@ def linearize_batch(
     weigh: Callable[[_Array], _Array],
     transform: Transform,
     library: Library,
-) -> tuple[_Array, list[_Array]]:
+) -> tuple[_Array, list[Derivatives]]:
     """Compute coefficients, and differentiate sums with weights that depend on them.
 
     It needs less time than :func:`scattering_batch` and :func:`gradient_batch`.
@@ -201,33 +197,16 @@ def linearize_batch(
     Returns
     -------
     coefficients : ndarray of that shape
-    gradients : list of ndarray of shape (n_atoms, 3)
-        Derivatives with respect to the positions.
+    gradients : list of Derivatives
+        Of shapes (n_atoms, 3) and (3, 3).
     """
-    batch = [_atoms(s, w) for s, w in zip(structures, weights, strict=True)]
-    constant = np.stack([_constant(atoms, transform) for atoms in batch])
-    single = [i for i, atoms in enumerate(batch) if len(atoms.positions) == 1]
-
-    def weigh_varying(coefficients: _Array) -> _Array:
-        if single:
-            coefficients[single] = RadialEngine(transform).coefficients(
-                [batch[i] for i in single]
-            )
-        return np.where(constant, 0.0, weigh(coefficients))
-
     with _computing(library):
-        coefficients, found = _differentiable(transform, library).linearize(
-            batch, weigh_varying
-        )
-    for atoms, derivatives in zip(batch, found, strict=True):
-        remove_rigid_motions(derivatives, atoms.positions)
-    return coefficients, found
+        engine = _engine(transform, library)
+        return engine.linearize(_atoms(structures, weights), weigh)
 
 
-def _differentiable(transform: Transform, library: Library) -> DifferentiableEngine:
-    engine = make_engine(transform, library)
-    assert isinstance(engine, SeparableEngine | FourierEngine)
-    return engine
+def _engine(transform: Transform, library: Library) -> StructureEngine:
+    return StructureEngine(transform, library, make_engine(transform, library))
 
 
 @contextmanager
@@ -239,24 +218,8 @@ def _computing(library: Library) -> Iterator[None]:
         yield
 
 
-def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
-    """Find the coefficients that do not change with the positions of the atoms.
-
-    They are integrals of densities, and all of a single atom. Without this, rounding
-    errors would be all there is of their derivatives.
-
-    Returns
-    -------
-    ndarray of shape (n_paths, n_channels, n_exponents)
-    """
-    degrees = np.array([path.degree for path in transform.paths])
-    signed = (atoms.weights.min(axis=1) < 0) & (atoms.weights.max(axis=1) > 0)
-    densities = (degrees[:, np.newaxis] == 0) & ~signed
-    linear = np.array(transform.exponents) == 1
-    single = np.count_nonzero(atoms.weights, axis=1) < 2
-    found: NDArray[np.bool_] = densities[..., np.newaxis] & linear
-    return found | single[:, np.newaxis]
-
-
-def _atoms(structure: Structure, weights: _Array) -> Atoms:
-    return Atoms(structure.positions, structure.charges, weights)
+def _atoms(structures: Sequence[Structure], weights: Sequence[_Array]) -> list[Atoms]:
+    return [
+        Atoms(s.positions, s.charges, rows, s.cell, s.pbc)
+        for s, rows in zip(structures, weights, strict=True)
+    ]

@@ -43,7 +43,7 @@ _SOFT = 0.05  # softness from which single precision serves low exponents
 
 
 class CrystalEngine:
-    """Computes crystals, slabs and wires one by one.
+    """Computes crystals, slabs and wires one by one; no weight is negative.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class CrystalEngine:
         transform = self.transform
         Q = np.asarray(transform.exponents)
         has_zeros = np.array([path.degree > 0 for path in transform.paths])
-        for softness, signed, channels in weight_classes(weights, transform.softening):
+        for softness, _, channels in weight_classes(weights, transform.softening):
             channels = channels[weights[channels].any(axis=1)]
             for largest, exponents in exponent_classes(Q):
                 for paths in (np.flatnonzero(~has_zeros), np.flatnonzero(has_zeros)):
@@ -169,7 +169,7 @@ class CrystalEngine:
                         Q[exponents],
                         transform.sigma,
                         transform.softening,
-                        Accuracy(transform.tol, softness, largest, signed),
+                        Accuracy(transform.tol, softness, largest),
                         crystal.spacing,
                         crystal.density,
                     )
