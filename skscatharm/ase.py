@@ -1,9 +1,13 @@
-"""Potentials in ASE: molecular dynamics, geometry optimisation, vibrations."""
+"""Potentials in ASE: molecular dynamics, relaxation of atoms and cells, vibrations."""
 
 from collections.abc import Sequence
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from sklearn.utils.validation import check_is_fitted
 
 from skscatharm.potentials import ScatteringPotential
@@ -14,8 +18,12 @@ __all__ = ["ScatteringCalculator"]
 class ScatteringCalculator(Calculator):
     """Calculator of ASE for a fitted potential.
 
-    ASE expects energies in eV and forces in eV/Å: fit the potential to energies and
-    forces in these units. ``ase.units`` has the factors from others.
+    ASE expects energies in eV, forces in eV/Å and stresses in eV/Å^3: fit the potential
+    to energies, forces and stresses in these units. ``ase.units`` has the factors from
+    others.
+
+    Crystals, which are periodic along all vectors of their cell, have a ``stress``, so
+    ``ase.filters.FrechetCellFilter`` relaxes their cells.
 
     Besides ``energy`` (which is also ``free_energy``) and ``forces``, `results` has
     ``energy_uncertainty`` if the regressor estimates one. It grows where a molecule is
@@ -58,6 +66,7 @@ class ScatteringCalculator(Calculator):
         "energy",
         "free_energy",
         "forces",
+        "stress",
         "energy_uncertainty",
     ]
 
@@ -72,7 +81,7 @@ class ScatteringCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Compute energy, uncertainty, and forces if they are asked for.
+        """Compute energy and uncertainty; forces and stress if one is asked for.
 
         Parameters
         ----------
@@ -82,10 +91,20 @@ class ScatteringCalculator(Calculator):
             Ignored.
         """
         super().calculate(atoms, properties, system_changes)
-        found = self.potential.evaluate([self.atoms], forces="forces" in properties)
+        if "stress" in properties and not self.atoms.pbc.all():
+            raise PropertyNotImplementedError(
+                f"stress of a structure that has no volume (pbc={self.atoms.pbc})"
+            )
+        # Forces and stress are computed together in hardly more time than either.
+        forces = not {"forces", "stress"}.isdisjoint(properties)
+        found = self.potential.evaluate(
+            [self.atoms], forces=forces, stresses=forces and self.atoms.pbc.all()
+        )
         energy = float(found.energies[0])
         self.results = {**self.results, "energy": energy, "free_energy": energy}
         if found.forces is not None:
             self.results["forces"] = found.forces[0]
+        if found.stresses is not None:
+            self.results["stress"] = found.stresses[0]
         if found.uncertainties is not None:
             self.results["energy_uncertainty"] = float(found.uncertainties[0])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from skscatharm.engine import gradient_batch, jacobian_batch, linearize_batch
 from skscatharm.engine.arrays import Library
+from skscatharm.engine.protocol import Derivatives
 from skscatharm.store import CoefficientStore
 from skscatharm.structures import Structure
 from skscatharm.transform.columns import arrange, rearrange
@@ -29,7 +30,7 @@ def check_size(n_molecules: int, n_coefficients: int, n_atoms: int) -> None:
     ------
     ValueError
     """
-    size = 8.0 * n_molecules * n_coefficients * n_atoms * 3
+    size = 8.0 * n_molecules * n_coefficients * (n_atoms + 3) * 3
     if size > _LARGEST:
         raise ValueError(
             f"The Jacobians of {n_molecules} molecules, with {n_coefficients} "
@@ -46,7 +47,7 @@ def column_jacobian(
     transform: Transform,
     library: Library,
     store: CoefficientStore | None,
-) -> list[_Array]:
+) -> list[Derivatives]:
     """Differentiate coefficients, or read their derivatives from a store.
 
     Parameters
@@ -59,14 +60,15 @@ def column_jacobian(
 
     Returns
     -------
-    list of ndarray of shape (n_coefficients, n_atoms, 3)
+    list of Derivatives
+        Of shapes (n_coefficients, n_atoms, 3) and (n_coefficients, 3, 3).
     """
-    found: dict[int, _Array] = {}
+    found: dict[int, Derivatives] = {}
     if store is not None:
         for i, key in enumerate(keys):
             array = store.read_array(key)
             if array is not None:
-                found[i] = array
+                found[i] = Derivatives(array[:, :-3], array[:, -3:])
     lacking = [i for i in range(len(keys)) if i not in found]
     if lacking:
         computed = jacobian_batch(
@@ -76,9 +78,12 @@ def column_jacobian(
             library,
         )
         for i, derivatives in zip(lacking, computed, strict=True):
-            found[i] = arrange(derivatives[np.newaxis], transform.paths)[0]
+            positions, strain = (
+                arrange(array[np.newaxis], transform.paths)[0] for array in derivatives
+            )
+            found[i] = Derivatives(positions, strain)
             if store is not None:
-                store.write_array(keys[i], found[i])
+                store.write_array(keys[i], np.concatenate(found[i], axis=1))
     return [found[i] for i in range(len(keys))]
 
 
@@ -88,12 +93,13 @@ def column_gradient(
     factors: Sequence[_Array],
     transform: Transform,
     library: Library,
-) -> list[_Array]:
+) -> list[Derivatives]:
     """Differentiate sums of coefficients with factors of shape (n_coefficients,).
 
     Returns
     -------
-    list of ndarray of shape (n_atoms, 3)
+    list of Derivatives
+        Of shapes (n_atoms, 3) and (3, 3).
     """
     n_channels, n_exponents = len(weights[0]), len(transform.exponents)
     of_paths = rearrange(np.asarray(factors), transform.paths, n_channels, n_exponents)
@@ -103,26 +109,31 @@ def column_gradient(
 def linear_expansion(
     structures: Sequence[Structure],
     weights: Sequence[_Array],
+    sizes: Sequence[float],
     weigh: Callable[[_Array], _Array],
     transform: Transform,
     library: Library,
-) -> list[tuple[_Array, _Array]]:
+) -> list[tuple[_Array, Derivatives]]:
     """Compute coefficients, and differentiate sums with factors that depend on them.
 
-    `weigh` turns coefficients of shape (n_molecules, n_coefficients) into factors.
+    Coefficients are divided by the sizes of the molecules. `weigh` turns those, of
+    shape (n_molecules, n_coefficients), into factors.
 
     Returns
     -------
-    list of (ndarray of shape (n_coefficients,), ndarray of shape (n_atoms, 3))
+    list of (ndarray of shape (n_coefficients,), Derivatives)
+        The derivatives are of shapes (n_atoms, 3) and (3, 3).
     """
     n_channels, n_exponents = len(weights[0]), len(transform.exponents)
+    divisors = np.asarray(sizes)[:, np.newaxis]
 
     def weigh_paths(coefficients: _Array) -> _Array:
-        factors = np.asarray(weigh(arrange(coefficients, transform.paths)))
+        columns = arrange(coefficients, transform.paths) / divisors
+        factors = np.asarray(weigh(columns)) / divisors
         return rearrange(factors, transform.paths, n_channels, n_exponents)
 
     coefficients, gradients = linearize_batch(
         structures, weights, weigh_paths, transform, library
     )
-    columns = arrange(coefficients, transform.paths)
+    columns = arrange(coefficients, transform.paths) / divisors
     return list(zip(columns, gradients, strict=True))

@@ -163,7 +163,7 @@ class PlanarScattering(MoleculeScattering):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         name: constraint
         for name, constraint in SolidHarmonicScattering._parameter_constraints.items()
-        if name != "engine"
+        if name not in ("engine", "normalize")
     } | {"flatness": [Interval(Real, 0, None, closed="left")]}
 
     _limits = ("flatness",)

@@ -1,8 +1,7 @@
-"""Potentials: energies and forces of molecules, learned from both."""
+"""Potentials: energies, forces and stresses, learned from all of them."""
 
 import inspect
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
@@ -18,25 +17,31 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skscatharm._compat import HasMethods, _fit_context
 from skscatharm.engine.arrays import to_host
 from skscatharm.regression import KernelRegressor
-from skscatharm.regression.consistency import compare_with_gradients
 from skscatharm.regression.inputs import check_weight
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
+from skscatharm.slopes import (
+    known_slopes,
+    sizes_of,
+    strain_too,
+    volumes_of,
+    warn_of_slopes,
+)
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.elements import SYMBOLS
-from skscatharm.structures.labels import check_energies, check_forces, read_labels
+from skscatharm.structures.labels import (
+    check_energies,
+    check_forces,
+    read_labels,
+    to_voigt,
+)
 
 __all__ = ["Evaluation", "ScatteringPotential", "force_scorer"]
 
 _Array = NDArray[np.float64]
 
-# Forces of some molecules are compared with their energies: how many molecules, how
-# many there must be, and the correlation from which a comparison means something. With
-# 20 configurations of ethanol it is 0.9, and the slope differs from 1 by 10 %.
-_SAMPLE, _LEAST_SAMPLE, _CORRELATED = 20, 10, 0.8
-
 
 class Evaluation(NamedTuple):
-    """Energies, forces and uncertainties of molecules.
+    """Energies, forces, uncertainties and stresses of molecules.
 
     Attributes
     ----------
@@ -47,15 +52,19 @@ class Evaluation(NamedTuple):
         if they were not asked for.
     uncertainties : ndarray of shape (n_molecules,) or None
         Estimated errors of the energies; None if the regressor estimates none.
+    stresses : ndarray of shape (n_molecules, 6) or None
+        In the unit of the energies per Å^3, in the order xx, yy, zz, yz, xz, xy. None
+        if they were not asked for.
     """
 
     energies: _Array
     forces: _Array | None
     uncertainties: _Array | None
+    stresses: _Array | None = None
 
 
 class ScatteringPotential(RegressorMixin, BaseEstimator):
-    r"""Potential energy surface, learned from energies and forces.
+    r"""Potential energy surface, learned from energies, forces and stresses.
 
     The energy of a molecule with atoms of elements :math:`Z_n` at :math:`r_n` and
     scattering coefficients S is
@@ -74,12 +83,23 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
     hundred configurations suffice. Predicted forces are derivatives of predicted
     energies: they conserve energy, and add up to zero, as do their torques.
 
+    In crystals, slabs and wires, f is the energy per atom, as a function of the
+    coefficients per atom:
+
+    .. math:: E = \sum_n e(Z_n) + N f(S / N) .
+
+    A supercell has exactly the multiple of the energy. The stress of a crystal of
+    volume V is the derivative with respect to a strain :math:`\epsilon` of the cell and
+    the positions, :math:`\sigma = V^{-1} \, \partial E / \partial \epsilon`, and f
+    learns from it too.
+
     Parameters
     ----------
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients and their derivatives. None means
         ``SolidHarmonicScattering(**SETTINGS["potential"])``. In single precision,
-        rounding errors make energies noisy.
+        rounding errors make energies noisy. If a molecule of the training set is
+        periodic, ``normalize="atom"`` is set.
     regressor : estimator, default=None
         Predicts energies from coefficients. To learn from forces, its `fit` needs the
         arguments `jacobian` and `gradients`; to predict forces, it needs a method
@@ -144,6 +164,7 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
     __metadata_request__fit: ClassVar[dict[str, Any]] = {
         "energies": UNUSED,
         "forces": True,
+        "stresses": True,
     }
     __metadata_request__score: ClassVar[dict[str, Any]] = {"energies": UNUSED}
 
@@ -184,8 +205,9 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         energies: ArrayLike | None = None,
         forces: Any = None,
         sample_weight: ArrayLike | float | None = None,
+        stresses: Any = None,
     ) -> Self:
-        """Learn from energies, and from forces if there are any.
+        """Learn from energies, and from forces and stresses if there are any.
 
         Parameters
         ----------
@@ -193,14 +215,19 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
             Molecules, in any form that
             :func:`~skscatharm.structures.check_structures` accepts.
         energies : array-like of shape (n_molecules,), default=None
-            Energies. None reads energies and forces from `ase.Atoms` that carry them:
-            results of a calculator, otherwise ``info["energy"]`` and
-            ``arrays["forces"]``.
+            Energies. None reads energies, forces and stresses from `ase.Atoms` that
+            carry them: results of a calculator, otherwise ``info["energy"]``,
+            ``arrays["forces"]`` and ``info["stress"]``.
         forces : array-like of shape (n_molecules, n_atoms, 3), default=None
             Forces, padded with zeros, or a list of arrays of shape (n_atoms, 3), in the
             unit of the energies per Å. None fits given `energies` alone.
         sample_weight : float or array-like of shape (n_molecules,), default=None
             Weight of each molecule, 0 or more.
+        stresses : array-like of shape (n_molecules, 6) or (n_molecules, 3, 3), \
+default=None
+            Stresses of crystals, in the unit of the energies per Å^3: six components in
+            the order xx, yy, zz, yz, xz, xy of ASE, or matrices. NaN where a molecule
+            has none. None fits given `energies` without them.
 
         Returns
         -------
@@ -211,63 +238,66 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         TypeError
             If `X` is none of the forms, or the regressor cannot learn from forces.
         ValueError
-            If a molecule cannot be computed; if energies, forces or weights do not
-            match the molecules, or have NaN or infinite entries; if there are forces
-            without energies; or if `atomic_energies` lack an element.
+            If a molecule cannot be computed; if energies, forces, stresses or weights
+            do not match the molecules, or have NaN or infinite entries; if there are
+            forces or stresses without energies; if `atomic_energies` lack an element;
+            or if a molecule is periodic and `scattering` has ``normalize="volume"``.
 
         Warns
         -----
         UserWarning
-            If energies and forces contradict each other: the sign of the forces, or
-            their unit, seems wrong.
+            If energies contradict forces or stresses: their sign or their unit seems
+            wrong.
         """
         X = to_host(X)
         structures = check_structures(X)
         if energies is None:
-            if forces is not None:
-                raise ValueError(
-                    "forces are given without energies; pass both: fit(X, energies, "
-                    "forces)."
-                )
-            energies, forces = read_labels(X)
+            for name, given in (("forces", forces), ("stresses", stresses)):
+                if given is not None:
+                    raise ValueError(
+                        f"{name} are given without energies; pass both: fit(X, "
+                        f"energies, {name}={name})."
+                    )
+            energies, forces, stresses = read_labels(X)
             if energies is None:
                 raise ValueError(
                     "X carries no energies. Pass them: fit(X, energies, forces), or "
-                    "ase.Atoms with the results of a calculator, info['energy'] or "
-                    "arrays['forces']."
+                    "ase.Atoms with the results of a calculator, or with "
+                    "info['energy'] and arrays['forces']."
                 )
         y = check_energies(energies, len(structures))
         weight = check_weight(sample_weight, len(structures))
-        gradients = None if forces is None else -check_forces(forces, structures)
+        slopes = known_slopes(forces, stresses, structures)
 
+        scattering, regressor = (
+            default() if (part := getattr(self, name)) is None else clone(part)
+            for name, default in _DEFAULTS.items()
+        )
+        if slopes.are_known and not has_fit_parameter(regressor, "jacobian"):
+            raise TypeError(
+                f"{type(regressor).__name__} cannot learn from forces and stresses: "
+                "its fit has no argument jacobian. Choose another regressor, or pass "
+                "the energies alone: fit(X, energies)."
+            )
+        _use_coefficients_per_atom(scattering, structures)
+        sizes = sizes_of(scattering, structures)
         elements = np.unique(np.concatenate([s.charges for s in structures]))
-        counts = _count_atoms(structures, elements)
+        counts = _count_atoms(structures, elements) / sizes[:, np.newaxis]
+        y = y / sizes
         if self.atomic_energies is None:
             atomic_energies = _fit_atomic_energies(counts, y, weight)
             compositions = np.unique(counts, axis=0)
         else:
             atomic_energies = _given_energies(self.atomic_energies, elements)
             compositions = np.eye(len(elements))
-        scattering, regressor = (
-            default() if (part := getattr(self, name)) is None else clone(part)
-            for name, default in _DEFAULTS.items()
-        )
-        if gradients is not None and not has_fit_parameter(regressor, "jacobian"):
-            raise TypeError(
-                f"{type(regressor).__name__} cannot learn from forces: its fit has no "
-                "argument jacobian. Choose another regressor, or pass the energies "
-                "alone: fit(X, energies)."
-            )
 
         scattering.fit(structures)
         more: dict[str, Any] = {}
         if sample_weight is not None:
             more["sample_weight"] = weight
-        if gradients is not None:
-            _warn_of_forces(scattering, structures, y, gradients)
-            more["gradients"] = gradients.reshape(len(y), -1)
-            jacobian = scattering.jacobian(structures)
-            more["jacobian"] = jacobian.reshape(*jacobian.shape[:2], -1)
+        if slopes.are_known:
+            warn_of_slopes(scattering, structures, y, slopes)
+            more["jacobian"], more["gradients"] = slopes.rows(scattering, structures)
         coefficients = scattering.transform(structures)
         self.regressor_ = regressor.fit(
             coefficients, y - counts @ atomic_energies, **more
@@ -330,8 +360,33 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         assert forces is not None
         return forces
 
-    def evaluate(self, X: Any, *, forces: bool = True) -> Evaluation:
-        """Predict energies, forces and uncertainties, which share most of the work.
+    def predict_stresses(self, X: Any) -> _Array:
+        """Predict stresses.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Crystals, periodic along all vectors of their cells.
+
+        Returns
+        -------
+        stresses : ndarray of shape (n_molecules, 6)
+            In the unit of the energies per Å^3, in the order xx, yy, zz, yz, xz, xy of
+            ASE: derivatives of the energy with respect to strain, per volume.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `predict`, or if a molecule has no volume.
+        """
+        stresses = self.evaluate(X, stresses=True).stresses
+        assert stresses is not None
+        return stresses
+
+    def evaluate(
+        self, X: Any, *, forces: bool = True, stresses: bool = False
+    ) -> Evaluation:
+        """Predict energies, forces, stresses and uncertainties, which share most work.
 
         Parameters
         ----------
@@ -339,37 +394,61 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
             Molecules, as in `fit`.
         forces : bool, default=True
             Whether to predict forces.
+        stresses : bool, default=False
+            Whether to predict stresses. All molecules must be crystals then.
 
         Returns
         -------
         Evaluation
-            With the attributes `energies`, `forces` and `uncertainties`.
+            With the attributes `energies`, `forces`, `uncertainties` and `stresses`.
 
         Raises
         ------
         NotFittedError, TypeError, ValueError
-            As `predict`.
+            As `predict`, or if a molecule has no volume and `stresses` is set.
         """
         check_is_fitted(self)
         X = to_host(X)
         structures = check_structures(X)
         _check_elements(structures, self.elements_)
-        counts = _count_atoms(structures, self.elements_)
+        sizes = sizes_of(self.scattering_, structures)
+        volumes = volumes_of(structures) if stresses else None
+        self._check_extensive(structures)
+        counts = _count_atoms(structures, self.elements_) / sizes[:, np.newaxis]
         _warn_of_compositions(counts, self._compositions)
-        predicted = None
-        if forces:
-            coefficients, gradients = self.scattering_.linearize(
-                structures, self.regressor_.predict_gradient
+        predicted = predicted_stresses = None
+        if forces or stresses:
+            coefficients, gradients, *strain = self.scattering_.linearize(
+                structures, self.regressor_.predict_gradient, **strain_too(stresses)
             )
-            is_array = isinstance(X, np.ndarray) and X.ndim == 3
-            n_atoms = X.shape[1] if is_array else gradients.shape[1]
-            predicted = np.zeros((len(structures), n_atoms, 3))
-            predicted[:, : gradients.shape[1]] = -gradients
+            if forces:
+                is_array = isinstance(X, np.ndarray) and X.ndim == 3
+                n_atoms = X.shape[1] if is_array else gradients.shape[1]
+                predicted = np.zeros((len(structures), n_atoms, 3))
+                predicted[:, : gradients.shape[1]] = (
+                    -sizes[:, np.newaxis, np.newaxis] * gradients
+                )
+            if volumes is not None:
+                predicted_stresses = to_voigt(strain[0]) * (sizes / volumes)[:, None]
         else:
             coefficients = self.scattering_.transform(structures)
         energies, uncertainties = _predict(self.regressor_, coefficients)
-        energies = counts @ self.atomic_energies_ + energies
-        return Evaluation(energies, predicted, uncertainties)
+        energies = sizes * (counts @ self.atomic_energies_ + energies)
+        if uncertainties is not None:
+            uncertainties = sizes * uncertainties
+        return Evaluation(energies, predicted, uncertainties, predicted_stresses)
+
+    def _check_extensive(self, structures: Sequence[Structure]) -> None:
+        """Raise if the energy of a crystal would depend on the choice of its cell."""
+        if getattr(self.scattering_, "normalize", None) == "atom":
+            return
+        for i, structure in enumerate(structures):
+            if structure.cell is not None:
+                raise ValueError(
+                    f"Molecule {i} is periodic, but the potential was trained on "
+                    "molecules that are not. Train it on crystals too, or with "
+                    "normalize='atom' in its scattering."
+                )
 
     def score(
         self,
@@ -395,7 +474,7 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         if energies is None:
-            energies, _ = read_labels(X)
+            energies = read_labels(X).energies
         y = check_energies(energies, len(predicted))
         weight = check_weight(sample_weight, len(predicted))
         return float(r2_score(y, predicted, sample_weight=weight))
@@ -444,7 +523,7 @@ class _ForceScorer(BaseEstimator):
         """
         structures = check_structures(to_host(X))
         if forces is None:
-            _, forces = read_labels(X)
+            forces = read_labels(X).forces
         if forces is None:
             raise ValueError(
                 "X carries no forces to score. Search with ase.Atoms that carry them: "
@@ -532,39 +611,15 @@ def _warn_of_compositions(counts: _Array, known: _Array) -> None:
         )
 
 
-def _warn_of_forces(
-    scattering: Any,
-    structures: Sequence[Structure],
-    energies: _Array,
-    gradients: _Array,
+def _use_coefficients_per_atom(
+    scattering: Any, structures: Sequence[Structure]
 ) -> None:
-    """Warn if energies that some forces alone predict contradict the energies."""
-    chosen = _of_one_composition(structures)
-    if len(chosen) < _LEAST_SAMPLE:
-        return
-    chosen = chosen[:: max(len(chosen) // _SAMPLE, 1)][:_SAMPLE]
-    some = [structures[i] for i in chosen]
-    jacobian = scattering.jacobian(some)
-    slope, correlation = compare_with_gradients(
-        scattering.transform(some),
-        energies[chosen],
-        jacobian.reshape(*jacobian.shape[:2], -1),
-        gradients[chosen, : jacobian.shape[2]].reshape(len(some), -1),
-    )
-    if abs(correlation) < _CORRELATED or 2 / 3 < slope < 3 / 2:
-        return
-    seems = (
-        "have the wrong sign: they are minus the derivatives of the energy"
-        if slope < 0
-        else f"be off by a factor of about {1 / slope:.2g}: are they in the unit of "
-        "the energies per Å?"
-    )
-    warnings.warn(f"The forces seem to {seems}", stacklevel=4)
-
-
-def _of_one_composition(structures: Sequence[Structure]) -> list[int]:
-    """Return the indices of the molecules of the most frequent composition."""
-    indices = defaultdict(list)
-    for i, structure in enumerate(structures):
-        indices[np.sort(structure.charges).tobytes()].append(i)
-    return max(indices.values(), key=len)
+    """Make the energies of crystals independent of the choice of their cells."""
+    periodic = [i for i, s in enumerate(structures) if s.cell is not None]
+    if getattr(scattering, "normalize", None) == "volume":
+        raise ValueError(
+            "the energy is no function of coefficients per volume. Choose "
+            "normalize='atom' in the scattering, or None for molecules."
+        )
+    if periodic:
+        scattering.set_params(normalize="atom")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -34,6 +34,7 @@ from skscatharm.engine.arrays import (
     to_host,
     to_library_of,
 )
+from skscatharm.engine.protocol import Derivatives
 from skscatharm.store import CoefficientStore, open_store
 from skscatharm.store.files import absolute_folder
 from skscatharm.store.recall import density_keys, jacobian_names, known_keys, recall
@@ -81,8 +82,9 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     """Base of the transformers of molecules: all but their parameters.
 
     A transformer has the parameters of :class:`SolidHarmonicScattering`, except
-    `engine`, and the method `_engine`. It may have a limit of its own on molecules:
-    `_check` raises if they exceed it, and `_limits` are the parameters of the limit.
+    `engine` and `normalize`, and the method `_engine`. It may have a limit of its own
+    on molecules: `_check` raises if they exceed it, and `_limits` are the parameters of
+    the limit.
     """
 
     _limits: ClassVar[tuple[str, ...]] = ()
@@ -168,7 +170,8 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         else:
             store = open_store(self.memory)
             coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        return to_library_of(X, arrange(coefficients, task.transform.paths))
+        columns = arrange(coefficients, task.transform.paths)
+        return to_library_of(X, self._normalized(columns, task))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -211,12 +214,18 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         """Choose the engine, by name."""
         raise NotImplementedError
 
+    def _normalized(
+        self, columns: NDArray[np.float64], task: "_Task"
+    ) -> NDArray[np.float64]:
+        """Divide coefficients by the sizes of the molecules, if asked for."""
+        return columns
+
     def _check(self, structures: Sequence[Structure]) -> None:
         """Raise if a molecule cannot be computed."""
 
 
 class SolidHarmonicScattering(MoleculeScattering):
-    r"""Solid harmonic wavelet scattering coefficients of molecules.
+    r"""Solid harmonic wavelet scattering coefficients of molecules and crystals.
 
     A molecule with nuclear charges :math:`Z_n` at :math:`r_n` becomes one density for
     each channel k, with weights w and normalised Gaussians g,
@@ -244,6 +253,11 @@ class SolidHarmonicScattering(MoleculeScattering):
     `softening` times the largest modulus of an atom of weight 1. They have no kinks
     where a field vanishes, and are integrated far more accurately.
 
+    In a crystal, the sum over the atoms has all their images, and integrals are taken
+    over one cell. A supercell of n cells has n times the coefficients, and another
+    choice of cell vectors or origin changes nothing. Slabs and wires are periodic along
+    two vectors or one: integrals are taken over all of space along other directions.
+
     Parameters
     ----------
     J : int, default=2
@@ -265,6 +279,10 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
+    normalize : {"atom", "volume"} or None, default=None
+        Divide the coefficients by the number of atoms, or by the volume of the cell in
+        Å^3. None serves properties that grow with a cell, such as its energy; the
+        others serve properties that do not.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the fields. A `tol` below 2e-6 requires "float64".
     engine : {"auto", "separable", "fourier"}, default="auto"
@@ -307,7 +325,18 @@ class SolidHarmonicScattering(MoleculeScattering):
     (2, 14)
     >>> scattering.get_feature_names_out()[-1]
     'S2_nuclear_j0_j1_l1_q2'
+
+    Crystals are `ase.Atoms` with `pbc`. A supercell has the coefficients per atom of
+    its primitive cell:
+
+    >>> from ase.build import bulk
+    >>> scattering = scattering.set_params(normalize="atom")
+    >>> primitive, cubic = scattering.transform([bulk("Si"), bulk("Si", cubic=True)])
+    >>> bool(abs(primitive - cubic).max() < 1e-5 * abs(primitive).max())
+    True
     """
+
+    _limits = ("normalize",)
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "J": [Interval(Integral, 0, 10, closed="both")],
@@ -318,6 +347,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
+        "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
         "backend": [StrOptions({"auto", "numpy", "cupy", "torch"})],
@@ -338,6 +368,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         max_order: int = _DEFAULT["max_order"],
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
+        normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
         backend: str = "auto",
@@ -354,6 +385,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         self.max_order = max_order
         self.tol = tol
         self.softening = softening
+        self.normalize = normalize
         self.dtype = dtype
         self.engine = engine
         self.backend = backend
@@ -370,7 +402,7 @@ class SolidHarmonicScattering(MoleculeScattering):
 
     transform.__doc__ = MoleculeScattering.transform.__doc__
 
-    def jacobian(self, X: Any) -> Any:
+    def jacobian(self, X: Any, cell: bool = False) -> Any:
         r"""Differentiate all coefficients with respect to all positions.
 
         The grids on which fields are integrated follow the molecule, and the integrals
@@ -381,12 +413,17 @@ class SolidHarmonicScattering(MoleculeScattering):
         ----------
         X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
             Molecules, as for :meth:`transform`.
+        cell : bool, default=False
+            Whether to differentiate with respect to strain too.
 
         Returns
         -------
         jacobian : ndarray of shape (n_molecules, n_coefficients, n_atoms, 3)
             In the unit of the coefficient per Å, and 0 where a molecule has no atom. It
             is kept in the store if there is one (`memory`).
+        strain : ndarray of shape (n_molecules, n_coefficients, 3, 3)
+            Only if `cell`. Derivatives with respect to a symmetric strain e of cell and
+            positions, :math:`r \to (1 + e) r`, in the unit of the coefficient.
 
         Raises
         ------
@@ -415,15 +452,14 @@ class SolidHarmonicScattering(MoleculeScattering):
         n_atoms = task.n_atoms(structures)
         n_columns = len(list_columns(*task.layout))
         check_size(len(structures), n_columns, n_atoms)
-        found = _padded(
-            self._jacobians(task, structures, weights, self.verbose),
-            (len(structures), n_columns, n_atoms, 3),
-        )
-        return to_library_of(X, found)
+        found = self._jacobian(task, structures, weights, n_atoms, cell, self.verbose)
+        if cell:
+            return tuple(to_library_of(X, array) for array in found)
+        return to_library_of(X, found.positions)
 
     def iter_jacobian(
-        self, X: Any, batch_size: int = 64
-    ) -> Iterator[NDArray[np.float64]]:
+        self, X: Any, batch_size: int = 64, cell: bool = False
+    ) -> Iterator[Any]:
         """Yield the Jacobians of batches of molecules, one batch at a time.
 
         Parameters
@@ -433,26 +469,28 @@ class SolidHarmonicScattering(MoleculeScattering):
             computed.
         batch_size : int, default=64
             Number of molecules in a batch.
+        cell : bool, default=False
+            Whether to differentiate with respect to strain too.
 
         Yields
         ------
         jacobian : ndarray of shape (n_molecules_of_batch, n_coefficients, n_atoms, 3)
             As from :meth:`jacobian`, for `batch_size` molecules or the rest.
-            `n_atoms` is that of the largest molecule of all.
+            `n_atoms` is that of the largest molecule of all. If `cell`, a pair with
+            the derivatives with respect to strain.
         """
         self._validate_params()
         check_scalar(batch_size, "batch_size", Integral, min_val=1)
         task = _Task(self, X)
         structures, weights = task.check()
         n_atoms = task.n_atoms(structures)
-        n_columns = len(list_columns(*task.layout))
         for part in gen_batches(len(structures), batch_size):
-            yield _padded(
-                self._jacobians(task, structures[part], weights[part], 0),
-                (len(structures[part]), n_columns, n_atoms, 3),
+            found = self._jacobian(
+                task, structures[part], weights[part], n_atoms, cell, verbose=0
             )
+            yield tuple(found) if cell else found.positions
 
-    def gradient(self, X: Any, weights: Any) -> Any:
+    def gradient(self, X: Any, weights: Any, cell: bool = False) -> Any:
         r"""Differentiate a weighted sum of the coefficients of each molecule.
 
         .. math:: g_n = \sum_c w_c \, \partial S_c / \partial r_n
@@ -466,12 +504,17 @@ class SolidHarmonicScattering(MoleculeScattering):
             Molecules, as for :meth:`transform`.
         weights : array-like of shape (n_molecules, n_coefficients)
             Weights of the coefficients, in the order of :meth:`get_feature_names_out`.
+        cell : bool, default=False
+            Whether to differentiate with respect to strain too.
 
         Returns
         -------
         gradient : ndarray of shape (n_molecules, n_atoms, 3)
             In the unit of the sum per Å, and 0 where a molecule has no atom. If `X` is
             an array of CuPy or PyTorch, so is the gradient, on the same device.
+        strain : ndarray of shape (n_molecules, 3, 3)
+            Only if `cell`. Derivatives with respect to strain, as from
+            :meth:`jacobian`, in the unit of the sum.
 
         Raises
         ------
@@ -504,15 +547,24 @@ class SolidHarmonicScattering(MoleculeScattering):
         compute = partial(
             column_gradient, transform=task.transform, library=task.library
         )
+        divisors = self._sizes(structures)[:, np.newaxis]
         batches = self._each_batch(
-            task, compute, structures, rows, factors, verbose=self.verbose
+            task, compute, structures, rows, factors / divisors, verbose=self.verbose
         )
-        shape = (len(structures), task.n_atoms(structures), 3)
-        return to_library_of(X, _padded(batches, shape))
+        found = _padded(batches, (len(structures), task.n_atoms(structures), 3))
+        if not cell:
+            return to_library_of(X, found.positions)
+        if self.normalize == "volume":
+            sums = np.sum(factors * self.transform(structures), axis=1)
+            found.strain[...] -= _isotropic(sums)
+        return tuple(to_library_of(X, array) for array in found)
 
     def linearize(
-        self, X: Any, weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self,
+        X: Any,
+        weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        cell: bool = False,
+    ) -> tuple[NDArray[np.float64], ...]:
         """Compute coefficients, and the gradients of functions of them.
 
         It needs less time than :meth:`transform` and :meth:`gradient` together, since
@@ -527,12 +579,16 @@ class SolidHarmonicScattering(MoleculeScattering):
             their weights, of the same shape, such as the derivatives of a prediction
             with respect to the coefficients. It must be possible to send it to other
             processes if `n_jobs` is not 1.
+        cell : bool, default=False
+            Whether to differentiate with respect to strain too.
 
         Returns
         -------
         coefficients : ndarray of shape (n_molecules, n_coefficients)
         gradient : ndarray of shape (n_molecules, n_atoms, 3)
             As from :meth:`gradient`.
+        strain : ndarray of shape (n_molecules, 3, 3)
+            Only if `cell`, as from :meth:`gradient`.
         """
         self._validate_params()
         task = _Task(self, X)
@@ -544,12 +600,46 @@ class SolidHarmonicScattering(MoleculeScattering):
             library=task.library,
         )
         batches = self._each_batch(
-            task, compute, structures, rows, verbose=self.verbose
+            task,
+            compute,
+            structures,
+            rows,
+            self._sizes(structures),
+            verbose=self.verbose,
         )
-        found = [pair for batch in batches for pair in batch]
-        coefficients = np.array([coefficients for coefficients, _ in found])
+        pairs = [pair for batch in batches for pair in batch]
+        coefficients = np.array([coefficients for coefficients, _ in pairs])
         shape = (len(structures), task.n_atoms(structures), 3)
-        return coefficients, _padded([[gradient for _, gradient in found]], shape)
+        found = _padded([[gradient for _, gradient in pairs]], shape)
+        if not cell:
+            return coefficients, found.positions
+        if self.normalize == "volume":
+            sums = np.sum(np.asarray(weigh(coefficients)) * coefficients, axis=1)
+            found.strain[...] -= _isotropic(sums)
+        return coefficients, *found
+
+    def _jacobian(
+        self,
+        task: "_Task",
+        structures: Sequence[Structure],
+        weights: Sequence[NDArray[np.float64]],
+        n_atoms: int,
+        cell: bool,
+        verbose: int,
+    ) -> Derivatives:
+        """Differentiate normalised coefficients; with strain only if `cell`."""
+        found = _padded(
+            self._jacobians(task, structures, weights, verbose),
+            (len(structures), len(list_columns(*task.layout)), n_atoms, 3),
+        )
+        if self.normalize is not None:
+            sizes = self._sizes(structures)[:, *[np.newaxis] * 3]
+            for array in found:
+                array /= sizes
+        if cell and self.normalize == "volume":
+            # The volume grows with the trace of the strain.
+            found.strain[...] -= _isotropic(self.transform(structures))
+        return found
 
     def _jacobians(
         self,
@@ -557,7 +647,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         structures: Sequence[Structure],
         weights: Sequence[NDArray[np.float64]],
         verbose: int,
-    ) -> Iterator[list[NDArray[np.float64]]]:
+    ) -> Iterator[list[Derivatives]]:
         store = None if self.memory is None else open_store(self.memory)
         keys = density_keys(structures, weights, task.transform.settings)
         compute = partial(
@@ -585,23 +675,59 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
+    def _check(self, structures: Sequence[Structure]) -> None:
+        if self.normalize != "volume":
+            return
+        for i, structure in enumerate(structures):
+            if not all(structure.pbc):
+                raise ValueError(
+                    f"Molecule {i} has no volume: it is periodic along "
+                    f"{sum(structure.pbc)} of three vectors. Choose normalize='atom' "
+                    "or None, or pass ase.Atoms with pbc = True."
+                )
+
+    def _sizes(self, structures: Sequence[Structure]) -> NDArray[np.float64]:
+        """Return the sizes of molecules, by which coefficients are divided."""
+        if self.normalize == "atom":
+            return np.array([float(len(s.charges)) for s in structures])
+        if self.normalize == "volume":
+            cells = np.array([s.cell for s in structures])
+            return np.asarray(np.abs(np.linalg.det(cells)))
+        return np.ones(len(structures))
+
+    def _normalized(
+        self, columns: NDArray[np.float64], task: "_Task"
+    ) -> NDArray[np.float64]:
+        if self.normalize is None:
+            return columns
+        structures, _ = task.check()
+        return columns / self._sizes(structures)[:, np.newaxis]
+
+
+def _isotropic(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Multiply the unit matrix by each value."""
+    return values[..., np.newaxis, np.newaxis] * np.eye(3)
+
 
 def _padded(
-    batches: Iterable[Sequence[NDArray[np.float64]]], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
+    batches: Iterable[Sequence[Derivatives]], shape: tuple[int, ...]
+) -> Derivatives:
     """Join derivatives of molecules, with zeros where a molecule has no atom.
 
     Parameters
     ----------
-    batches : iterable of sequence of ndarray of shape (..., n_atoms_of_molecule, 3)
+    batches : iterable of sequence of Derivatives
+        Of shapes (..., n_atoms_of_molecule, 3) and (..., 3, 3).
     shape : tuple of int
-        Shape (n_molecules, ..., n_atoms, 3) of the result.
+        Shape (n_molecules, ..., n_atoms, 3) of those with respect to positions.
     """
-    found = np.zeros(shape)
-    rows = iter(found)
+    found = Derivatives(np.zeros(shape), np.zeros((*shape[:-2], 3, 3)))
+    rows = zip(*found, strict=True)
     for batch in batches:
         for derivatives in batch:
-            next(rows)[..., : derivatives.shape[-2], :] = derivatives
+            positions, strain = next(rows)
+            positions[..., : derivatives.positions.shape[-2], :] = derivatives.positions
+            strain[...] = derivatives.strain
     return found
 
 
@@ -647,6 +773,10 @@ class _Task:
 
     def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise; return structures and weights."""
+        return self._checked
+
+    @cached_property
+    def _checked(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         check_accuracy(self.transform)
         structures = check_structures(self.X)
         self.parameters._check(structures)
@@ -658,7 +788,7 @@ class _Task:
     def limits(self) -> dict[str, Any]:
         """All that checks of molecules depend on, and coefficients do not."""
         of = self.parameters
-        return {name: float(getattr(of, name)) for name in of._limits}
+        return {name: str(getattr(of, name)) for name in of._limits}
 
     @property
     def recalled(self) -> dict[str, Any]:

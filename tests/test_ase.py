@@ -47,9 +47,9 @@ def test_computes_once_and_only_what_is_asked(atoms, monkeypatch) -> None:
     calls = []
     evaluate = atoms.calc.potential.evaluate
 
-    def counted(X, *, forces=True):
+    def counted(X, *, forces=True, stresses=False):
         calls.append(forces)
-        return evaluate(X, forces=forces)
+        return evaluate(X, forces=forces, stresses=stresses)
 
     monkeypatch.setattr(atoms.calc.potential, "evaluate", counted)
     atoms.get_potential_energy()

@@ -23,6 +23,7 @@ ROOMS = (
     "scattering",
     "planar",
     "images",
+    "slopes",
     "potentials",
     "ase",
     "datasets",

@@ -207,6 +207,9 @@ def density_keys(
         molecule = common.copy()
         molecule.update(structure.charges.tobytes())
         molecule.update(structure.positions.tobytes())
+        if structure.cell is not None:
+            pbc = np.array(structure.pbc)
+            molecule.update(pbc.tobytes() + structure.cell[pbc].tobytes())
         for row in rows:
             density = molecule.copy()
             density.update(row.tobytes())
@@ -232,7 +235,8 @@ def jacobian_names(
     list of str
         Hexadecimal digests.
     """
-    common = repr((list(paths), list(exponents))).encode()
+    # Derivatives with respect to strain stand beside those to positions.
+    common = repr((list(paths), list(exponents), "strain")).encode()
     return [
         blake2b(common + row.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
         for row in keys

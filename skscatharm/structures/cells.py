@@ -15,7 +15,15 @@ from scipy.spatial import KDTree
 
 from skscatharm.structures.structure import Structure
 
-__all__ = ["PrimitiveCell", "periodic_vectors", "primitive_cell", "reduce_lattice"]
+__all__ = [
+    "PrimitiveCell",
+    "coordinates_along",
+    "nearest_images",
+    "periodic_vectors",
+    "primitive_cell",
+    "reduce_lattice",
+    "wrap",
+]
 
 _Array = NDArray[np.float64]
 
@@ -100,7 +108,7 @@ def primitive_cell(structure: Structure) -> PrimitiveCell:
         for atom in lacking[:_WITNESSES]:
             shifts = shifts[finder.images(shifts, atom) >= 0]
     members = _orbits(permutations, len(structure.charges))
-    positions = _wrap(structure.positions[members[0]], lattice)
+    positions = wrap(structure.positions[members[0]], lattice)
     return PrimitiveCell(lattice, positions, members)
 
 
@@ -130,7 +138,7 @@ def reduce_lattice(vectors: _Array) -> _Array:
         is_shorter = False
         for i in np.argsort(-np.linalg.norm(reduced, axis=1)):
             others = np.delete(reduced, i, axis=0)
-            nearest = np.rint(_coordinates(reduced[i], others))
+            nearest = np.rint(coordinates_along(others, reduced[i]))
             shifts = (nearest + _integers(1, len(others))) @ others
             candidates = reduced[i] - shifts
             lengths = np.linalg.norm(candidates, axis=1)
@@ -166,6 +174,76 @@ def _shortest(vectors: _Array, k: int) -> _Array:
     keys = np.rint(cosines[:, above[0], above[1]] / _EQUAL)
     basis = bases[np.lexsort(-keys.T[::-1])[0]] if k > 1 else bases[0]
     return -basis if k == 3 and np.linalg.det(basis) < 0 else basis
+
+
+def coordinates_along(vectors: _Array, positions: _Array) -> _Array:
+    """Return the coordinates of positions along one to three vectors.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (k, 3)
+    positions : ndarray of shape (..., 3)
+        Components orthogonal to the vectors are ignored.
+
+    Returns
+    -------
+    ndarray of shape (..., k)
+    """
+    return positions @ np.linalg.pinv(vectors)
+
+
+def wrap(positions: _Array, lattice: _Array) -> _Array:
+    """Move positions by lattice vectors into the cell that these span.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+    lattice : ndarray of shape (k, 3)
+
+    Returns
+    -------
+    ndarray of shape (n_atoms, 3)
+    """
+    return positions - np.floor(coordinates_along(lattice, positions)) @ lattice
+
+
+def nearest_images(
+    positions: _Array, lattice: _Array
+) -> tuple[_Array, NDArray[np.int64]]:
+    """Find the nearest neighbour of each atom of a periodic structure.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+    lattice : ndarray of shape (k, 3)
+        From :func:`reduce_lattice`.
+
+    Returns
+    -------
+    distances : ndarray of shape (n_atoms,)
+        Distance from the nearest image of another atom or of the atom itself.
+    neighbours : ndarray of shape (n_atoms,)
+        The atom whose image it is.
+    """
+    positions = wrap(positions, lattice)
+    n_atoms = len(positions)
+    reach = float(np.linalg.norm(lattice[0]))
+    if n_atoms > 1:
+        within = np.asarray(KDTree(positions).query(positions, k=2)[0])
+        reach = min(reach, float(within[:, 1].max()))
+    # All images that are not farther than this from the cell, along each vector.
+    margins = 1.001 * reach * np.linalg.norm(np.linalg.pinv(lattice), axis=0)
+    ranges = [range(-n, n + 1) for n in np.ceil(margins).astype(int).tolist()]
+    # The atoms themselves come first.
+    numbers = np.array(sorted(product(*ranges), key=lambda n: any(n)), dtype=float)
+    coordinates = coordinates_along(lattice, positions)
+    images = coordinates + numbers[:, np.newaxis]
+    cell, atom = np.nonzero(((images >= -margins) & (images <= 1 + margins)).all(2))
+    points = positions[atom] + numbers[cell] @ lattice
+    distances, found = map(np.asarray, KDTree(points).query(positions, k=2))
+    # Of two atoms at one place, either may be listed first.
+    is_itself = found[:, 1] == np.arange(n_atoms)
+    return distances[:, 1], atom[np.where(is_itself, found[:, 0], found[:, 1])]
 
 
 class _Translations:
@@ -221,7 +299,7 @@ class _Translations:
         )
         found = np.where(found < len(self.charges), found, -1)
         gaps = shifted - self.positions[found]
-        gaps -= np.rint(_coordinates(gaps, self.lattice)) @ self.lattice
+        gaps -= np.rint(coordinates_along(self.lattice, gaps)) @ self.lattice
         is_image = np.linalg.norm(gaps, axis=1) <= _TOLERANCE
         is_image &= self.charges[found] == self.charges[atoms]
         return np.where(is_image, found, -1)
@@ -243,7 +321,7 @@ def _snap(
     Its order, the number of times after which it is a lattice vector, divides the
     number of atoms of each element. None is returned if there is no such fraction.
     """
-    coordinates = _coordinates(shift, lattice)
+    coordinates = coordinates_along(lattice, shift)
     for order in range(2, largest_order + 1):
         if largest_order % order:
             continue
@@ -254,14 +332,14 @@ def _snap(
 
 
 def _is_lattice_vector(shifts: _Array, lattice: _Array) -> NDArray[np.bool_]:
-    shifts = shifts - np.rint(_coordinates(shifts, lattice)) @ lattice
+    shifts = shifts - np.rint(coordinates_along(lattice, shifts)) @ lattice
     return np.linalg.norm(shifts, axis=1) <= 2 * _TOLERANCE
 
 
 def _refine(lattice: _Array, step: _Array, order: int) -> _Array:
     """Add a fraction of lattice vectors to a lattice."""
     steps = np.arange(order)[:, np.newaxis] * step
-    steps -= np.rint(_coordinates(steps, lattice)) @ lattice
+    steps -= np.rint(coordinates_along(lattice, steps)) @ lattice
     shifts = _integers(2, len(lattice)) @ lattice
     return _shortest((steps[:, np.newaxis] + shifts).reshape(-1, 3), len(lattice))
 
@@ -276,16 +354,6 @@ def _orbits(permutations: list[NDArray[np.int64]], n_atoms: int) -> NDArray[np.i
     n_orbits, labels = connected_components(graph, directed=False)
     members = np.argsort(labels, kind="stable").reshape(n_orbits, -1)
     return members[np.argsort(members[:, 0])].T
-
-
-def _wrap(positions: _Array, lattice: _Array) -> _Array:
-    """Move positions by lattice vectors into the cell."""
-    return positions - np.floor(_coordinates(positions, lattice)) @ lattice
-
-
-def _coordinates(positions: _Array, lattice: _Array) -> _Array:
-    """Return coordinates along one to three vectors; other directions are ignored."""
-    return positions @ np.linalg.pinv(lattice)
 
 
 def _frame(lattice: _Array) -> _Array:

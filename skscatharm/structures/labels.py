@@ -1,7 +1,7 @@
-"""Energies and forces of molecules: arrays, or results that `ase.Atoms` carry."""
+"""Energies, forces and stresses: arrays, or results that `ase.Atoms` carry."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from skscatharm.structures.readers import as_numbers, read_frames
 from skscatharm.structures.structure import Structure
 
-__all__ = ["check_energies", "check_forces", "read_labels"]
+__all__ = [
+    "Labels",
+    "check_energies",
+    "check_forces",
+    "check_stresses",
+    "read_labels",
+    "to_voigt",
+]
 
 _Array = NDArray[np.float64]
 
@@ -20,11 +27,39 @@ _FORCES = (
 )
 
 
-def read_labels(X: Any) -> tuple[list[Any] | None, list[Any] | None]:
-    """Read the energies and forces that `ase.Atoms` carry.
+_STRESSES = (
+    "stresses of shape (n_molecules, 6), in the order xx, yy, zz, yz, xz, xy, or "
+    "(n_molecules, 3, 3), with NaN for molecules that have none"
+)
+# Rows and columns of the components, in the order of Voigt that ASE uses.
+_VOIGT = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+_ASYMMETRY = 0.01  # of a stress, relative to its largest component
+
+
+class Labels(NamedTuple):
+    """The results that `ase.Atoms` carry.
+
+    Attributes
+    ----------
+    energies : list of float or None
+        None if no molecule carries its energy.
+    forces : list of ndarray of shape (n_atoms, 3) or None
+        None if no molecule carries its forces.
+    stresses : list of ndarray or None
+        None if no crystal carries its stress. NaN for molecules, slabs and wires.
+    """
+
+    energies: list[Any] | None
+    forces: list[Any] | None
+    stresses: list[Any] | None
+
+
+def read_labels(X: Any) -> Labels:
+    """Read the energies, forces and stresses that `ase.Atoms` carry.
 
     They are the results of a calculator that has computed these positions; nothing is
-    computed. Without such results they are ``info["energy"]`` and ``arrays["forces"]``.
+    computed. Without such results they are ``info["energy"]``, ``arrays["forces"]`` and
+    ``info["stress"]``.
 
     Parameters
     ----------
@@ -32,15 +67,13 @@ def read_labels(X: Any) -> tuple[list[Any] | None, list[Any] | None]:
 
     Returns
     -------
-    energies : list of float or None
-        None if no molecule carries its energy.
-    forces : list of ndarray of shape (n_atoms, 3) or None
-        None if no molecule carries its forces.
+    Labels
 
     Raises
     ------
     ValueError
-        If some molecules carry an energy or forces, and others do not.
+        If some molecules carry an energy or forces, and others do not; or if some
+        crystals carry a stress, and others do not.
 
     Examples
     --------
@@ -49,16 +82,28 @@ def read_labels(X: Any) -> tuple[list[Any] | None, list[Any] | None]:
     >>> water = molecule("H2O")
     >>> water.info["energy"] = -14.2
     >>> read_labels([water])
-    ([-14.2], None)
+    Labels(energies=[-14.2], forces=None, stresses=None)
     """
     frames = read_frames(X)
     if frames is None:
-        return None, None
-    return (
-        _all_or_none([_result(frame, "energy", frame.info) for frame in frames]),
-        _all_or_none(
-            [_result(frame, "forces", frame.arrays) for frame in frames], "forces"
-        ),
+        return Labels(None, None, None)
+    energies = [_result(frame, "energy", frame.info) for frame in frames]
+    forces = [_result(frame, "forces", frame.arrays) for frame in frames]
+    stresses: list[Any] | None = None
+    # The volume of slabs and wires, and so their stress, is a matter of convention.
+    has_volume = [bool(np.all(frame.pbc)) for frame in frames]
+    if any(has_volume):
+        none = np.full(6, np.nan)
+        stresses = [
+            _result(frame, "stress", frame.info) if bulk else none
+            for frame, bulk in zip(frames, has_volume, strict=True)
+        ]
+        if all(stress is None or stress is none for stress in stresses):
+            stresses = None
+    return Labels(
+        _all_or_none(energies, "energy"),
+        _all_or_none(forces, "forces"),
+        stresses and _all_or_none(stresses, "stress"),
     )
 
 
@@ -70,7 +115,7 @@ def _result(frame: Any, name: str, stored: Any) -> Any:
     return calculator.get_property(name, frame, allow_calculation=False)
 
 
-def _all_or_none(results: list[Any], name: str = "energy") -> list[Any] | None:
+def _all_or_none(results: list[Any], name: str) -> list[Any] | None:
     missing = [i for i, result in enumerate(results) if result is None]
     if len(missing) == len(results):
         return None
@@ -166,3 +211,77 @@ def check_forces(forces: Any, structures: Sequence[Structure]) -> _Array:
             )
         padded[i, :n_atoms] = rows[:n_atoms]
     return padded
+
+
+def check_stresses(stresses: Any, structures: Sequence[Structure]) -> _Array:
+    """Check stresses.
+
+    Parameters
+    ----------
+    stresses : array-like of shape (n_molecules, 6) or (n_molecules, 3, 3)
+        Stresses in the unit of the energies per Å^3, positive if the cell pulls
+        inwards: the derivatives of the energy with respect to strain, per volume.
+    structures : sequence of Structure
+        The molecules.
+
+    Returns
+    -------
+    ndarray of shape (n_molecules, 3, 3)
+        NaN for molecules that have none.
+
+    Raises
+    ------
+    ValueError
+        If a shape is another, if a stress is infinite, not symmetric or known in part,
+        or belongs to a structure that has no volume.
+    """
+    if not hasattr(stresses, "__len__") or len(stresses) != len(structures):
+        found = f"{len(stresses)}" if hasattr(stresses, "__len__") else "no sequence"
+        raise ValueError(
+            f"stresses are given for {found}, but there are {len(structures)} "
+            f"molecules; pass {_STRESSES}."
+        )
+    checked = np.empty((len(structures), 3, 3))
+    for i, (given, structure) in enumerate(zip(stresses, structures, strict=True)):
+        values = as_numbers(given, f"Molecule {i}: stress", _STRESSES)
+        if values.shape not in ((6,), (9,), (3, 3)):
+            raise ValueError(
+                f"Molecule {i} has a stress of shape {values.shape}; pass {_STRESSES}."
+            )
+        if values.shape == (6,):
+            checked[i][_VOIGT] = checked[i][_VOIGT[::-1]] = values
+        else:
+            checked[i] = values.reshape(3, 3)
+        if np.isnan(checked[i]).all():
+            continue
+        if not np.isfinite(checked[i]).all():
+            raise ValueError(
+                f"Molecule {i} has the stress {values.tolist()}; give it a finite one, "
+                "or NaN for all components if it is not known."
+            )
+        if not all(structure.pbc):
+            raise ValueError(
+                f"Molecule {i} has a stress, but no volume: it is periodic along "
+                f"{sum(structure.pbc)} of three vectors. Pass NaN as its stress."
+            )
+        asymmetry = np.abs(checked[i] - checked[i].T).max()
+        if asymmetry > _ASYMMETRY * np.abs(checked[i]).max():
+            raise ValueError(
+                f"Molecule {i} has the stress {checked[i].tolist()}, which is not "
+                f"symmetric; pass {_STRESSES}."
+            )
+    return (checked + checked.swapaxes(1, 2)) / 2
+
+
+def to_voigt(stresses: _Array) -> _Array:
+    """Return the components xx, yy, zz, yz, xz, xy of symmetric matrices.
+
+    Parameters
+    ----------
+    stresses : ndarray of shape (..., 3, 3)
+
+    Returns
+    -------
+    ndarray of shape (..., 6)
+    """
+    return stresses[..., _VOIGT[0], _VOIGT[1]]

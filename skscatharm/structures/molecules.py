@@ -1,4 +1,4 @@
-"""Molecules of any accepted form, checked."""
+"""Molecules and crystals of any accepted form, checked."""
 
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.structures.checks import check_atoms
-from skscatharm.structures.plausibility import check_cells, check_units
+from skscatharm.structures.plausibility import check_boxes, check_cells, check_units
 from skscatharm.structures.readers import (
     CHARGES,
     POSITIONS,
@@ -23,6 +23,8 @@ __all__ = ["check_structures", "pad_structures"]
 def check_structures(X: Any) -> list[Structure]:
     """Check molecules and bring them into the form that the package computes with.
 
+    Crystals, slabs and wires are molecules with three, two or one periodic directions.
+
     Parameters
     ----------
     X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
@@ -32,7 +34,8 @@ def check_structures(X: Any) -> list[Structure]:
           after a molecule's last atom. In a masked array, masked rows are padding.
         - A sequence of arrays of shape (n_atoms, 4), one for each molecule.
         - A sequence of `ase.Atoms`, such as a list, a trajectory or a column of a
-          DataFrame, or of rows of a database of ASE.
+          DataFrame, or of rows of a database of ASE. Those with `pbc` are periodic
+          along these vectors of their cell, with their atoms in any images.
         - A sequence of :class:`~skscatharm.structures.Structure`.
 
     Returns
@@ -48,14 +51,17 @@ def check_structures(X: Any) -> list[Structure]:
         If `X` has a wrong shape or holds no molecules. If a molecule has no atoms,
         a NaN or infinite entry, a charge that is no element, an atom after padding, a
         row that is masked in part, a coordinate beyond 1e6 Å, an extent of more than
-        1e4 Å, or two atoms closer than 0.15 Å. If an `ase.Atoms` is periodic, or cut by
-        its cell. If the coordinates look like bohr, nm or pm, and no molecule has a
-        bond in Å; a :class:`~skscatharm.structures.Structure` is exempt from this.
+        1e4 Å, or two atoms closer than 0.15 Å, also across the boundary. If the cell of
+        a periodic structure has NaN or infinite entries, no volume, or a vector of more
+        than 1e4 Å. If an `ase.Atoms` is not periodic, and cut by its cell. If the
+        coordinates look like bohr, nm or pm, and no molecule has a bond in Å; a
+        :class:`~skscatharm.structures.Structure` is exempt from this.
 
     Warns
     -----
     StructureWarning
-        If the coordinates of some molecules look like bohr, nm or pm.
+        If the coordinates of some molecules look like bohr, nm or pm. If a periodic
+        `ase.Atoms` is separated from its images by 6 Å of vacuum in all directions.
 
     Examples
     --------
@@ -67,26 +73,38 @@ def check_structures(X: Any) -> list[Structure]:
     array([1, 1])
     >>> structures[1].positions.shape
     (3, 3)
+
+    A crystal:
+
+    >>> from ase.build import bulk
+    >>> [silicon] = check_structures([bulk("Si")])
+    >>> silicon.cell.shape, silicon.pbc
+    ((3, 3), (True, True, True))
     """
     atoms = read_molecules(X)
     distances, neighbours = check_atoms(atoms)
     check_cells(atoms)
     if not atoms.is_explicit:
         check_units(atoms, distances, neighbours)
+        check_boxes(atoms)
 
     charges = atoms.charges.astype(np.int64)
     ends = np.cumsum(atoms.n_atoms)
-    return [
+    structures = [
         Structure(charges[start:end], atoms.positions[start:end])
         for start, end in zip(atoms.starts, ends, strict=True)
     ]
+    for i in np.flatnonzero(atoms.pbc.any(axis=1)).tolist():
+        a, b, c = atoms.pbc[i].tolist()
+        structures[i] = structures[i]._replace(cell=atoms.cells[i], pbc=(a, b, c))
+    return structures
 
 
 def pad_structures(structures: Any, positions: Any = None) -> NDArray[np.float64]:
     """Turn molecules into one array, padded with rows of zeros.
 
     The array can be stored in files and sent to other processes, and scikit-learn
-    slices it faster than a list.
+    slices it faster than a list. It has no cells, so crystals are refused.
 
     Parameters
     ----------
@@ -109,8 +127,8 @@ def pad_structures(structures: Any, positions: Any = None) -> NDArray[np.float64
     Raises
     ------
     TypeError, ValueError
-        As :func:`~skscatharm.structures.check_structures`, or if nuclear charges and
-        positions do not match.
+        As :func:`~skscatharm.structures.check_structures`, if nuclear charges and
+        positions do not match, or if a molecule is periodic.
 
     Warns
     -----
@@ -138,6 +156,13 @@ def pad_structures(structures: Any, positions: Any = None) -> NDArray[np.float64
     if positions is not None:
         structures = _join(_listed(structures), _listed(positions))
     checked = check_structures(_listed(structures))
+    for i, structure in enumerate(checked):
+        if structure.cell is not None:
+            raise ValueError(
+                f"Molecule {i} is periodic (pbc={list(structure.pbc)}), and an array "
+                "has no cells: pass the list of ase.Atoms instead of an array. For a "
+                "molecule in a box, set atoms.pbc = False first."
+            )
     X = np.zeros((len(checked), max(len(s.charges) for s in checked), 4))
     for rows, structure in zip(X, checked, strict=True):
         n_atoms = len(structure.charges)

@@ -30,7 +30,8 @@ def distances_from_plane(X: Any) -> NDArray[np.float64]:
     Raises
     ------
     TypeError, ValueError
-        As :func:`~skscatharm.structures.check_structures`.
+        As :func:`~skscatharm.structures.check_structures`, or if a molecule is
+        periodic.
 
     Examples
     --------
@@ -70,6 +71,13 @@ def check_planar(structures: Sequence[Structure], flatness: float) -> None:
 
 
 def _distances(structures: Sequence[Structure]) -> NDArray[np.float64]:
+    for i, structure in enumerate(structures):
+        if structure.cell is not None:
+            raise ValueError(
+                f"Molecule {i} is periodic (pbc={list(structure.pbc)}), which planar "
+                "molecules are not. Use SolidHarmonicScattering; or set atoms.pbc = "
+                "False for a molecule in a box."
+            )
     n_atoms = np.array([len(s.charges) for s in structures])
     starts = np.cumsum(n_atoms) - n_atoms
     positions = np.concatenate([s.positions for s in structures])

@@ -1,4 +1,4 @@
-"""Plausibility of molecules: units of length, and molecules that their cell cuts.
+"""Plausibility of molecules: units of length, and cells that do not fit molecules.
 
 The distances of nearest neighbours are compared with the lengths of bonds, estimated by
 the sums of covalent radii. An error is raised only if a whole set of molecules is wrong
@@ -25,7 +25,7 @@ from scipy.spatial import KDTree
 from skscatharm.structures.elements import COVALENT_RADII, NOBLE_GASES
 from skscatharm.structures.readers import AtomTable
 
-__all__ = ["StructureWarning", "check_cells", "check_units"]
+__all__ = ["StructureWarning", "check_boxes", "check_cells", "check_units"]
 
 Array = NDArray[np.float64]
 
@@ -35,6 +35,9 @@ _BONDS = (0.6, 1.3)
 _USUAL_BONDS = (0.75, 1.25)
 _MEDIAN_BONDS = (0.8, 1.1)
 _H2 = 0.74  # Å, the bond of H2, which the radius of H does not fit
+
+# An empty layer from which on the images of a molecule are far away, in Å.
+_EMPTY = 6.0
 
 # Other units of length, in Å.
 _UNITS = {"bohr": 0.529177, "nm": 10.0, "pm": 0.01}
@@ -74,7 +77,7 @@ def check_units(
     n_known = _sum(~np.isnan(ratios), atoms)
     any_bond = _is_within(ratios, _BONDS).any()
     # Pairs of atoms, chains and clusters of one element are often stretched on purpose.
-    is_pair = atoms.n_atoms == 2
+    is_pair = (atoms.n_atoms == 2) & ~atoms.pbc.any(axis=1)
     is_one_element = np.maximum.reduceat(
         atoms.charges, atoms.starts
     ) == np.minimum.reduceat(atoms.charges, atoms.starts)
@@ -147,14 +150,16 @@ def check_cells(atoms: AtomTable) -> None:
     Raises
     ------
     ValueError
-        If fragments of a molecule are bonded through the faces of its cell.
+        If fragments of a molecule that is not periodic are bonded through the faces of
+        its cell.
     """
-    if not atoms.cells:
+    given = [i for i in atoms.cells if not atoms.pbc[i].any()]
+    if not given:
         return
     radii = np.nan_to_num(COVALENT_RADII[atoms.charges.astype(np.int64)])
     reach = 2 * _BONDS[1] * np.maximum.reduceat(radii, atoms.starts)
     cells = np.zeros((len(atoms.n_atoms), 3, 3))
-    cells[list(atoms.cells)] = list(atoms.cells.values())
+    cells[given] = [atoms.cells[i] for i in given]
     inverses = np.linalg.pinv(cells)
     fractional = np.einsum("ni,nij->nj", atoms.positions, inverses[atoms.molecules])
     spans = np.maximum.reduceat(fractional, atoms.starts)
@@ -174,8 +179,43 @@ def check_cells(atoms: AtomTable) -> None:
                 f"Molecule {i} is cut by its cell into {n_fragments} fragments. Unwrap "
                 "it; if it is smaller than half of the cell, by atoms.positions = "
                 "ase.geometry.find_mic(atoms.positions - atoms.positions[0], "
-                "atoms.cell)[0]. If the fragments are intended, set atoms.cell = None."
+                "atoms.cell)[0]. If the fragments are intended, set atoms.cell = None. "
+                "If it is a crystal, set atoms.pbc = True."
             )
+
+
+def check_boxes(atoms: AtomTable) -> None:
+    """Find molecules that are periodic, in boxes so large that this changes little.
+
+    Parameters
+    ----------
+    atoms : AtomTable
+
+    Warns
+    -----
+    StructureWarning
+        If there is an empty layer across each periodic direction.
+    """
+    alone = [
+        i
+        for i in np.flatnonzero(atoms.pbc.any(axis=1)).tolist()
+        if _is_alone(atoms.positions[atoms.rows(i)], atoms.cells[i][atoms.pbc[i]])
+    ]
+    if alone:
+        others = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
+        _warn(
+            f"Molecule {alone[0]}{others} is periodic, but has {_EMPTY:g} Å of vacuum "
+            "or more across each periodic direction. For a single molecule in a box, "
+            "atoms.pbc = False is faster."
+        )
+
+
+def _is_alone(positions: Array, vectors: Array) -> bool:
+    """Whether a layer without atoms separates a structure from its images."""
+    inverse = np.linalg.pinv(vectors)
+    fractions = np.sort(positions @ inverse % 1, axis=0)
+    gaps = np.diff(fractions, axis=0, append=fractions[:1] + 1).max(axis=0)
+    return bool((gaps >= _EMPTY * np.linalg.norm(inverse, axis=0)).all())
 
 
 def _n_cut_fragments(

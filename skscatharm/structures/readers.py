@@ -31,6 +31,7 @@ FORMS = (
 
 CHARGES = "nuclear charges, such as 6 for C"
 POSITIONS = "positions in Å, with three coordinates for each atom"
+_CELL = "the three vectors of the cell in the rows of an array of shape (3, 3), in Å"
 
 _KINDS = {"c": "complex numbers", "U": "strings", "S": "bytes"}
 
@@ -45,7 +46,10 @@ class AtomTable(NamedTuple):
     n_atoms : ndarray of shape (n_molecules,)
         Number of atoms of each molecule.
     cells : dict of int to ndarray of shape (3, 3)
-        Cells of the molecules that have one, by the number of the molecule.
+        Cells of the molecules that have one, by the number of the molecule. Those of
+        molecules that are not periodic are finite and not zero.
+    pbc : ndarray of shape (n_molecules, 3), dtype bool
+        Cell vectors along which each molecule is periodic.
     is_explicit : bool
         Whether each molecule is a :class:`~skscatharm.structures.Structure`. These are
         not read from files, so unusual distances are intended.
@@ -55,6 +59,7 @@ class AtomTable(NamedTuple):
     positions: NDArray[np.float64]
     n_atoms: NDArray[np.int64]
     cells: dict[int, NDArray[np.float64]]
+    pbc: NDArray[np.bool_]
     is_explicit: bool
 
     @property
@@ -88,7 +93,7 @@ def read_molecules(X: Any) -> AtomTable:
     Raises
     ------
     TypeError, ValueError
-        If types or shapes are wrong, or an `ase.Atoms` is periodic.
+        If types or shapes are wrong.
     """
     molecules = _as_sequence(X)
     if len(molecules) == 0:
@@ -98,6 +103,11 @@ def read_molecules(X: Any) -> AtomTable:
             return _read_structures(molecules)
         if any(_is_atoms(molecule) for molecule in molecules):
             return _read_atoms(molecules)
+        if _is_of_pymatgen(molecules[0]):
+            raise TypeError(
+                f"Molecule 0 is a {type(molecules[0]).__name__} of pymatgen; pass "
+                "ase.Atoms: [structure.to_ase_atoms() for structure in X]."
+            )
         molecules = _stack(molecules)
     if molecules.dtype == object and molecules.size and _is_atom(molecules.flat[0]):
         return _read_atoms(_whole_atoms(molecules))
@@ -186,6 +196,11 @@ def _as_sequence(X: Any) -> Any:
         )
     if isinstance(X, Structure):
         raise TypeError("X is a single Structure; pass a list of molecules: [X].")
+    if _is_of_pymatgen(X):
+        raise TypeError(
+            f"X is a single {type(X).__name__} of pymatgen; pass a list of ase.Atoms: "
+            "[X.to_ase_atoms()]."
+        )
     if hasattr(X, "select") and hasattr(X, "get_atoms"):
         raise TypeError(
             f"X is a database of ASE ({type(X).__name__}); pass its molecules: "
@@ -257,6 +272,11 @@ def _atoms_of(molecule: Any) -> Any:
     return molecule.toatoms() if hasattr(molecule, "toatoms") else molecule
 
 
+def _is_of_pymatgen(molecule: Any) -> bool:
+    """Recognise structures and molecules of pymatgen, without importing it."""
+    return hasattr(molecule, "to_ase_atoms")
+
+
 def _is_atom(entry: Any) -> bool:
     """Recognise `ase.Atom`."""
     return hasattr(entry, "symbol") and hasattr(entry, "cut_reference_to_atoms")
@@ -284,7 +304,7 @@ def _whole_atoms(array: NDArray[Any]) -> list[Any]:
 
 
 def _read_structures(molecules: Sequence[Any]) -> AtomTable:
-    charges, positions = [], []
+    charges, positions, cells, pbc = [], [], {}, []
     for i, molecule in enumerate(molecules):
         if not isinstance(molecule, Structure):
             raise TypeError(
@@ -301,17 +321,40 @@ def _read_structures(molecules: Sequence[Any]) -> AtomTable:
                 f"Molecule {i} has charges of shape {n_atoms} and positions of shape "
                 f"{positions[-1].shape}; pass shapes (n_atoms,) and (n_atoms, 3)."
             )
+        pbc.append(_read_pbc(molecule.pbc, i))
+        if pbc[-1].any():
+            cells[i] = _read_cell(molecule.cell, i)
     return AtomTable(
         np.concatenate(charges),
         np.concatenate(positions),
         np.array([len(c) for c in charges]),
-        cells={},
+        cells,
+        np.array(pbc),
         is_explicit=True,
     )
 
 
+def _read_pbc(pbc: Any, i: int) -> NDArray[np.bool_]:
+    flags = np.asarray(pbc)
+    if flags.shape != (3,) or flags.dtype != bool:
+        raise ValueError(
+            f"Molecule {i} has pbc={pbc!r}; pass three bools, one for each vector of "
+            "the cell."
+        )
+    return flags
+
+
+def _read_cell(cell: Any, i: int) -> NDArray[np.float64]:
+    name = f"Molecule {i}: cell"
+    vectors = as_numbers(np.nan if cell is None else cell, name, _CELL)
+    if vectors.shape != (3, 3):
+        found = "no cell" if cell is None else f"a cell of shape {vectors.shape}"
+        raise ValueError(f"Molecule {i} is periodic and has {found}; pass {_CELL}.")
+    return vectors
+
+
 def _read_atoms(molecules: Sequence[Any]) -> AtomTable:
-    charges, positions, cells = [], [], {}
+    charges, positions, cells, pbc = [], [], {}, []
     for i, molecule in enumerate(molecules):
         if not _is_atoms(molecule):
             raise TypeError(
@@ -320,23 +363,18 @@ def _read_atoms(molecules: Sequence[Any]) -> AtomTable:
                 "(skscatharm.pad_structures makes one)."
             )
         atoms = _atoms_of(molecule)
-        if np.any(atoms.pbc):
-            raise ValueError(
-                f"Molecule {i} is periodic (pbc={np.asarray(atoms.pbc).tolist()}); "
-                "periodic structures are not supported yet. If it is a molecule in a "
-                "box, set atoms.pbc = False, and unwrap it where the box cuts it (for "
-                "example by ase.geometry.find_mic)."
-            )
         charges.append(atoms.get_atomic_numbers())
         positions.append(atoms.get_positions())
-        cell = np.asarray(atoms.cell)
-        if cell.any() and np.isfinite(cell).all():
+        pbc.append(np.array(atoms.pbc))
+        cell = np.array(atoms.cell)
+        if pbc[-1].any() or (cell.any() and np.isfinite(cell).all()):
             cells[i] = cell
     return AtomTable(
         np.concatenate(charges).astype(np.float64),
         np.concatenate(positions),
         np.array([len(c) for c in charges]),
         cells,
+        np.array(pbc),
         is_explicit=False,
     )
 
@@ -365,6 +403,7 @@ def _read_array(molecules: NDArray[Any]) -> AtomTable:
         np.ascontiguousarray(X[occupied, 1:]),
         occupied.sum(axis=1),
         cells={},
+        pbc=np.zeros((len(X), 3), dtype=np.bool_),
         is_explicit=False,
     )
 

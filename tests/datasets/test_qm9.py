@@ -193,7 +193,7 @@ def test_charges_agree_with_smiles(qm9) -> None:
 
 
 def test_geometries_are_those_of_molecules(qm9) -> None:
-    for charges, positions in check_structures(qm9.data):
+    for charges, positions, *_ in check_structures(qm9.data):
         distances, neighbours = KDTree(positions).query(positions, k=2)
         hydrogen = charges == 1
         to_heavy = charges[neighbours[:, 1]] > 1

@@ -37,7 +37,7 @@ def frame() -> Atoms:
 
 
 def assert_reads(X) -> None:
-    energies, forces = read_labels(X)
+    energies, forces, _ = read_labels(X)
     assert_allclose(energies, [-14.0] * len(X))
     for rows in forces:
         assert_allclose(rows, FORCES)
@@ -65,27 +65,27 @@ def test_forms_of_frames(frame, tmp_path: Path) -> None:
 
 def test_other_forms_carry_nothing(frame) -> None:
     structures = check_structures([frame])
-    for X in (structures, [np.column_stack(structures[0])], np.zeros((2, 3, 4))):
-        assert read_labels(X) == (None, None)
+    for X in (structures, [np.column_stack(structures[0][:2])], np.zeros((2, 3, 4))):
+        assert read_labels(X) == (None, None, None)
 
 
 def test_info_and_arrays(frame) -> None:
     frame.calc = None
-    assert read_labels([frame]) == (None, None)
+    assert read_labels([frame]) == (None, None, None)
     frame.info["energy"] = -14.0
-    assert read_labels([frame]) == ([-14.0], None)
+    assert read_labels([frame]) == ([-14.0], None, None)
     frame.arrays["forces"] = FORCES
     assert_reads([frame])
 
 
 def test_results_of_other_positions_are_not_read(frame) -> None:
     frame.positions[0, 0] += 0.1
-    assert read_labels([frame]) == (None, None)
+    assert read_labels([frame]) == (None, None, None)
 
 
 def test_nothing_is_computed(frame) -> None:
     frame.calc = Costly()
-    assert read_labels([frame]) == (None, None)
+    assert read_labels([frame]) == (None, None, None)
 
 
 def test_reading_leaves_a_calculator_that_frames_share(frame) -> None:
