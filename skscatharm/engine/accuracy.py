@@ -35,6 +35,7 @@ from skscatharm.transform.harmonics import cancellation
 from skscatharm.transform.transform import Transform
 
 __all__ = [
+    "CRYSTAL_SOFTNESS",
     "DOUBLE",
     "SMOOTHING",
     "Accuracy",
@@ -82,7 +83,9 @@ _PLANE_SOFT = {
 _SOFTNESS, _SOFTNESS_POWER = 0.4, {1: 0.25, 2: 0.5}
 # Fields of neighbouring atoms add up, and are softened the less.
 _OVERLAP = 1.7
-_OVERLAP_POWER = -1 / 3  # in crystals: benchmarks/crystals/steps.py
+# The same in crystals, where all of a softening helps: benchmarks/crystals/steps.py.
+_OVERLAP_POWER = -1 / 3
+CRYSTAL_SOFTNESS = 8 * _SOFTNESS
 _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
 
 #: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
@@ -401,7 +404,7 @@ def exponent_classes(exponents: NDArray[np.float64]) -> list[tuple[float, _Indic
 
 
 def weight_classes(
-    weights: _Array, softening: float
+    weights: _Array, softening: float, most: float = _SOFTNESS
 ) -> list[tuple[float, bool, _Indices]]:
     """Group channels that share a grid, whichever others are asked for.
 
@@ -409,6 +412,8 @@ def weight_classes(
     ----------
     weights : ndarray of shape (n_channels, n_atoms)
     softening : float
+    most : float
+        Larger softness is of no use.
 
     Returns
     -------
@@ -420,8 +425,8 @@ def weight_classes(
     for channel, row in enumerate(weights):
         softness, largest = 0.0, np.abs(row).max()
         if softening > 0:
-            halvings = ceil(log2(max(_SOFTNESS * largest / softening, 1.0)))
-            softness = _SOFTNESS / 2**halvings
+            halvings = ceil(log2(max(most * largest / softening, 1.0)))
+            softness = most / 2**halvings
         alone = channel if row.min() < 0 < row.max() else -1
         groups.setdefault((softness, alone), []).append(channel)
     return [

@@ -6,7 +6,6 @@ as many times its coefficients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine.accuracy import (
+    CRYSTAL_SOFTNESS,
     DOUBLE,
     Accuracy,
     exponent_classes,
@@ -31,14 +31,14 @@ __all__ = ["CrystalEngine"]
 _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
 
-_ARRAYS = 7  # of the size of a field, that are held at a time
+_ARRAYS = 8  # of the size of a field, that are held at a time
 # Bytes of the fields of channels that are computed together: on a processor, they had
 # better stay in cache.
 _MOST, _MOST_ON_DEVICE = 2**25, 2**32
-# Points of a small cell. Its atoms are often at places of high symmetry, where the
-# errors of all are the same and fields cancel: double precision and another share of
-# the tolerance cost little.
-_SMALL, _EXACT = 2**18, 0.1
+# Atoms of a small cell. They are often at places of high symmetry, where the errors of
+# all are the same and fields cancel: double precision and another share of the
+# tolerance cost little.
+_SMALL, _EXACT = 8, 0.1
 _SOFT = 0.05  # softness from which single precision serves low exponents
 
 
@@ -157,8 +157,11 @@ class CrystalEngine:
     def _jobs(self, crystal: Crystal, weights: _Array) -> "Iterator[_Job]":
         transform = self.transform
         Q = np.asarray(transform.exponents)
+        is_small = len(crystal.positions) <= _SMALL
+        tol = transform.tol * (_EXACT if is_small else 1.0)
         has_zeros = np.array([path.degree > 0 for path in transform.paths])
-        for softness, _, channels in weight_classes(weights, transform.softening):
+        classes = weight_classes(weights, transform.softening, CRYSTAL_SOFTNESS)
+        for softness, _, channels in classes:
             channels = channels[weights[channels].any(axis=1)]
             for largest, exponents in exponent_classes(Q):
                 for paths in (np.flatnonzero(~has_zeros), np.flatnonzero(has_zeros)):
@@ -169,7 +172,7 @@ class CrystalEngine:
                         Q[exponents],
                         transform.sigma,
                         transform.softening,
-                        Accuracy(transform.tol, softness, largest),
+                        Accuracy(tol, softness, largest),
                         crystal.spacing,
                         crystal.density,
                     )
@@ -177,14 +180,12 @@ class CrystalEngine:
                     # cell would add up to something, unless they are softened.
                     soft = softness >= _SOFT and settings.paths[0].degree > 0
                     low = Q[exponents].min() < 1 and not soft
-                    double = low or largest > DOUBLE
-                    n_points = _count_points(crystal, settings)
-                    if n_points < _SMALL:
-                        double = True
-                        exact = replace(settings.accuracy, tol=_EXACT * transform.tol)
-                        settings = settings._replace(accuracy=exact)
-                        n_points = _count_points(crystal, settings)
+                    double = low or largest > DOUBLE or is_small
                     dtype = "float64" if double else transform.dtype
+                    n_points = max(
+                        prod(crystal.lattice(settings.resolution(path)).shape)
+                        for path in settings.paths
+                    )
                     yield _Job(settings, n_points, paths, channels, exponents, dtype)
 
 
@@ -214,14 +215,6 @@ class _Job(NamedTuple):
         if derivatives:  # all components are kept
             n_arrays += 2 * max(path.degree for path in self.settings.paths) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
-
-
-def _count_points(crystal: Crystal, settings: FieldSettings) -> int:
-    """Count the points of the finest grid."""
-    return max(
-        prod(crystal.lattice(settings.resolution(path)).shape)
-        for path in settings.paths
-    )
 
 
 def _of_all(derivatives: Derivatives, crystal: Crystal) -> Derivatives:

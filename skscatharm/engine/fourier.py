@@ -32,7 +32,7 @@ __all__ = ["FourierEngine"]
 
 _Array = NDArray[np.float64]
 
-_ARRAYS = 7  # of the size of a field of all channels, that are held at a time
+_ARRAYS = 8  # of the size of a field of all channels, that are held at a time
 _BUSY = 4 * 2**30  # bytes that keep any device busy
 
 

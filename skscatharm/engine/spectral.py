@@ -19,6 +19,7 @@ from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.fourier_transform import to_points, to_waves
 from skscatharm.engine.lattice import Lattice, Resolution
+from skscatharm.engine.pooling import AMPLITUDE
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import AtomSource, Source, phases
 from skscatharm.transform.harmonics import (
@@ -87,12 +88,10 @@ class _Field(NamedTuple):
     moments : ndarray of shape (n_molecules, n_channels, n_exponents)
         Integrals of its powers.
     squared : array
-        The square of the field.
+        For derivatives, the square of the field; 0 where it is nothing but noise.
     epsilon : ndarray of shape (n_molecules, n_channels, 1, 1, 1)
         Softening.
     lattice : Lattice
-    near : array
-        1 where there are fields, and 0 in the empty parts of the boxes.
     spectrum : array or None
         For derivatives, the spectrum of what met the last wavelets.
     components : list of array
@@ -107,7 +106,6 @@ class _Field(NamedTuple):
     squared: Array
     epsilon: _Array
     lattice: Lattice
-    near: Array
     spectrum: Array | None
     components: list[Array]
     kinks: float | None = None
@@ -147,6 +145,7 @@ class SpectralFields:
         self.rounding = KinkRounding(self.Q, self.accuracy.kink_kernel[0])
         self.xp = xp
         self.dtype = getattr(xp, dtype)
+        self.scales = np.minimum(AMPLITUDE ** (3 / self.Q - 1), 1.0)
         self.kernels: Any = compiled if is_numpy_namespace(xp) else portable
         self.noise = _NOISE[dtype]
         self.derivatives = derivatives
@@ -297,7 +296,6 @@ class SpectralFields:
             values * values,
             self._epsilon(path),
             lattice,
-            near,
             None,
             [values, envelope] * self.derivatives,
             kinks,
@@ -438,28 +436,33 @@ class SpectralFields:
             else:
                 values *= values
             squared += values
-        near = self._near(path, lattice, squared)
-        squared *= near
+        squared *= self._near(path, lattice, squared)
         epsilon = self._epsilon(path)
+        scaled = squared
+        if self.derivatives:
+            scaled = squared * AMPLITUDE**2
+        else:
+            scaled *= AMPLITUDE**2
         # Rows are planes.
-        rows = self.xp.reshape(squared, (-1, prod(lattice.shape[1:])))
+        rows = self.xp.reshape(scaled, (-1, prod(lattice.shape[1:])))
         modulus, integrals = self.kernels.integrate_powers(
             rows,
             self.xp.ones(rows.shape[1], dtype=self.dtype),
             self.Q,
-            np.ones(len(self.Q)),
-            np.repeat(epsilon, lattice.shape[0]),
+            self.scales,
+            np.repeat(epsilon * AMPLITUDE, lattice.shape[0]),
         )
+        modulus /= AMPLITUDE
         shape = (len(self.Q), *squared.shape[:2], lattice.shape[0])
         sums = to_numpy(integrals).reshape(shape).sum(axis=-1, dtype=np.float64)
+        units = lattice.volume * (AMPLITUDE * self.scales) ** -self.Q
         keep = self.derivatives and self.source.is_periodic
         return _Field(
             self.xp.reshape(modulus, squared.shape),
-            lattice.volume * np.moveaxis(sums, 0, -1),
+            units * np.moveaxis(sums, 0, -1),
             squared,
             epsilon,
             lattice,
-            near,
             spectrum if keep else None,
             kept,
         )
@@ -492,14 +495,14 @@ class SpectralFields:
                 total: Any = 0.0 if onto is None else onto * of_modulus
                 for e, _, factor in terms:
                     total = total + factor * of_powers[e]
-                yield total * field.near
+                yield xp.where(envelope > 0, total, xp.zeros_like(total))
             return
         root, _ = soften(field.squared, self._array(field.epsilon))
         total = 0.0 if onto is None else onto / root
         for _, q, factor in terms:
             # Twice, as the derivative of a square is twice a component.
             total = total + 2 * factor * power_derivative(root, q)
-        total = xp.where(field.near > 0, total, xp.zeros_like(root))
+        total = xp.where(field.squared > 0, total, xp.zeros_like(root))
         for values in field.components:
             yield total * values
 

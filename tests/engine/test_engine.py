@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skscatharm.engine import find_engine, fourier, scattering_batch
+from skscatharm.engine import find_engine, scattering_batch
 from skscatharm.engine.arrays import Library
+from skscatharm.engine.spectral import SpectralFields
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.paths import scattering_paths
@@ -63,15 +64,15 @@ class TestBatches:
     def limit(monkeypatch, largest):
         """Let memory run out for batches larger than this; return sizes of batches."""
         sizes = []
-        original = fourier._Batch.coefficients
+        original = SpectralFields.coefficients
 
-        def record(molecules):
-            sizes.append(len(molecules.positions))
+        def record(fields):
+            sizes.append(len(fields.source.positions))
             if sizes[-1] > largest:
                 raise MemoryError
-            return original(molecules)
+            return original(fields)
 
-        monkeypatch.setattr(fourier._Batch, "coefficients", record)
+        monkeypatch.setattr(SpectralFields, "coefficients", record)
         return sizes
 
     def test_cpu_takes_one_after_another(self, batch, sizes) -> None:

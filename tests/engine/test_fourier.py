@@ -14,9 +14,9 @@ from skscatharm.transform.paths import scattering_paths
 
 def test_wavevectors_of_an_oblique_box() -> None:
     cell = np.array([[4.0, 0, 0], [1.0, 3.0, 0], [-0.5, 0.7, 5.0]])
-    lattice = Lattice(cell, (6, 5, 8), np.zeros(3))
+    lattice = Lattice(cell, (6, 5, 8), np.zeros(3), (5, 5, 7))
     k = np.stack(np.broadcast_arrays(*lattice.wavevectors()), axis=-1)
-    assert k.shape == (6, 5, 5, 3)
+    assert k.shape == (5, 5, 4, 3)
     # A wavevector turns by a whole number of cycles along each edge.
     cycles = k @ cell.T / (2 * np.pi)
     assert_allclose(cycles, np.round(cycles), atol=1e-12)
