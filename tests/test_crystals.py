@@ -172,15 +172,17 @@ def central_difference(scattering, step: float, make) -> np.ndarray:
     return np.array([1, -8, 8, -1]) / (12 * step) @ scattering.transform(X)
 
 
+@pytest.fixture(scope="module", params=[None, "atom", "volume"])
+def scattering(request):
+    return make_scattering(normalize=request.param, dtype="float64", tol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def jacobian(scattering):
+    return scattering.jacobian([TRICLINIC, SALT], cell=True)
+
+
 class TestDerivatives:
-    @pytest.fixture(scope="class", params=[None, "atom", "volume"])
-    def scattering(self, request):
-        return make_scattering(normalize=request.param, dtype="float64", tol=1e-7)
-
-    @pytest.fixture(scope="class")
-    def jacobian(self, scattering):
-        return scattering.jacobian([TRICLINIC, SALT], cell=True)
-
     def test_positions(self, scattering, jacobian, rng) -> None:
         direction = rng.normal(size=(3, 3))
         found = np.einsum("cnx,nx->c", jacobian[0][0], direction)
