@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -736,6 +736,7 @@ class _Task:
 
     def __init__(self, parameters: MoleculeScattering, X: Any) -> None:
         self.parameters = parameters
+        self._checked: tuple[list[Structure], list[NDArray[np.float64]]] | None = None
         self.library: Library = find_library(parameters.backend, X)
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
@@ -773,16 +774,14 @@ class _Task:
 
     def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise; return structures and weights."""
+        if self._checked is None:
+            check_accuracy(self.transform)
+            structures = check_structures(self.X)
+            self.parameters._check(structures)
+            weights = channel_weights(self.tables, structures)
+            check_molecules(structures, weights, self.wider, self.library)
+            self._checked = structures, weights
         return self._checked
-
-    @cached_property
-    def _checked(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
-        check_accuracy(self.transform)
-        structures = check_structures(self.X)
-        self.parameters._check(structures)
-        weights = channel_weights(self.tables, structures)
-        check_molecules(structures, weights, self.wider, self.library)
-        return structures, weights
 
     @property
     def limits(self) -> dict[str, Any]:

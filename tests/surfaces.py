@@ -1,10 +1,11 @@
-"""A potential energy surface in closed form, for tests."""
+"""Potential energy surfaces, for tests."""
 
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
@@ -52,5 +53,26 @@ def shaken(molecule: Atoms, n_frames: int, scale: float, seed: int) -> list[Atom
         )
         energy, forces = morse(frame.numbers, frame.positions)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+        frames.append(frame)
+    return frames
+
+
+def strained(crystal: Atoms, n_frames: int, scale: float, seed: int) -> list[Atoms]:
+    """Cells of a crystal and two of its supercells, with results of the EMT of ASE."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for i in range(n_frames):
+        frame = crystal * [(1, 1, 1), (2, 1, 1), (2, 2, 1)][i % 3]
+        strain = rng.normal(scale=scale, size=(3, 3))
+        strain += strain.T + rng.uniform(-2, 2) * scale * np.eye(3)
+        frame.set_cell(frame.cell @ (np.eye(3) + strain / 2), scale_atoms=True)
+        frame.positions += rng.normal(scale=scale, size=frame.positions.shape)
+        frame.calc = EMT()
+        results = {
+            "energy": frame.get_potential_energy(),
+            "forces": frame.get_forces(),
+            "stress": frame.get_stress(),
+        }
+        frame.calc = SinglePointCalculator(frame, **results)
         frames.append(frame)
     return frames

@@ -74,10 +74,11 @@ class StructureEngine:
             (n_paths, n_channels, n_exponents, 3, 3).
         """
         kinds = _kinds(batch)
+        free = _take(batch, kinds.free)
         found = _join(
             batch,
             kinds,
-            self._differentiable.jacobian(_take(batch, kinds.free)),
+            self._differentiable.jacobian(free) if free else [],
             self._crystals.jacobian(_take(batch, kinds.periodic)),
         )
         for atoms, derivatives in zip(batch, found, strict=True):
@@ -100,12 +101,11 @@ class StructureEngine:
         """
         kinds = _kinds(batch)
         factors = self._of_varying(batch, weights)
+        free, of_free = _take(batch, kinds.free), _take(factors, kinds.free)
         return _join(
             batch,
             kinds,
-            self._differentiable.gradient(
-                _take(batch, kinds.free), _take(factors, kinds.free)
-            ),
+            self._differentiable.gradient(free, of_free) if free else [],
             self._crystals.gradient(
                 _take(batch, kinds.periodic), _take(factors, kinds.periodic)
             ),
@@ -124,14 +124,15 @@ class StructureEngine:
         coefficients: _Array = np.empty(0)
         factors: list[_Array] = []
 
-        def weigh_all(of_free: _Array) -> _Array:
+        def weigh_all(of_free: _Array | None) -> _Array:
             nonlocal coefficients, factors
             if len(others):
                 found = self.coefficients(_take(batch, others))
                 coefficients = np.empty((len(batch), *found.shape[1:]))
-                coefficients[kinds.free] = of_free
+                if of_free is not None:
+                    coefficients[kinds.free] = of_free
                 coefficients[others] = found
-            else:
+            elif of_free is not None:
                 coefficients = of_free
             factors = self._of_varying(batch, weigh(coefficients))
             return np.array(_take(factors, kinds.free))
@@ -142,7 +143,7 @@ class StructureEngine:
                 _take(batch, kinds.free), weigh_all
             )
         else:
-            weigh_all(np.empty(0))
+            weigh_all(None)
         of_crystals = self._crystals.gradient(
             _take(batch, kinds.periodic), _take(factors, kinds.periodic)
         )

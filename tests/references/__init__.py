@@ -9,7 +9,7 @@ function             which coefficients                           relative error
 `one_atom`           one atom, orders 0 to 2, any degree          1e-11
 `two_atoms`          two atoms, orders 0 and 1, any signs         1e-10
 `planar`             degree 0 of atoms in a plane, any signs      1e-9
-`pair_sum`           q = 2, orders 0 and 1                        rounding
+`pair_sum`           q = 2, orders 0 and 1, also of crystals      rounding
 `gaussian_products`  degree 0, even q; any q if no weight is < 0  rounding
 `dense`              everything, on uniform grids                 set by `step`
 ===================  ===========================================  ====================

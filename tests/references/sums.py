@@ -1,7 +1,7 @@
 """Coefficients that are finite sums."""
 
 from collections import Counter
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from math import factorial, pi, prod
 
 import numpy as np
@@ -10,17 +10,28 @@ from scipy.special import eval_genlaguerre, gamma
 from references.formulas import attenuation, wavelet_constant, width
 
 
-def pair_sum(positions, weights, path, degree, sigma):
+def pair_sum(positions, weights, path, degree, sigma, vectors=()):
     """Integral of the squared field, q = 2, of order 0 or 1: a sum over pairs.
 
-    Softening does not change it.
+    Softening does not change it. If the atoms repeat along vectors, the integral is one
+    over a cell, and the sum has the pairs of an atom of the cell and any image.
     """
     t = width(path, sigma)
-    x = ((positions[:, None] - positions) ** 2).sum(axis=2) / (4 * t**2)
+    shifts = _shifts(np.reshape(vectors, (-1, 3)), positions, 14 * t)
+    gaps = positions[:, None] - positions + shifts[:, None, None]
+    x = (gaps**2).sum(axis=-1) / (4 * t**2)
     laguerre = eval_genlaguerre(degree, 0.5, x) / eval_genlaguerre(degree, 0.5, 0.0)
     constant = wavelet_constant(degree) * attenuation(path, degree, sigma)
     constant = constant**2 * t**-3 * (2 * degree + 1) / 2 * gamma(degree + 1.5)
-    return constant * weights @ (np.exp(-x) * laguerre) @ weights
+    return constant * weights @ (np.exp(-x) * laguerre).sum(axis=0) @ weights
+
+
+def _shifts(vectors, positions, reach):
+    """All sums of lattice vectors that may bring an atom to within a reach of one."""
+    reach = reach + 2 * np.abs(positions - positions.mean(axis=0)).sum(axis=1).max()
+    counts = np.ceil(reach * np.linalg.norm(np.linalg.pinv(vectors), axis=0))
+    ranges = [np.arange(-n, n + 1) for n in counts]
+    return np.array([np.dot(numbers, vectors) for numbers in product(*ranges)])
 
 
 def gaussian_products(positions, weights, path, q, sigma):

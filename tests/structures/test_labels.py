@@ -8,14 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skscatharm.structures import check_structures
-from skscatharm.structures.labels import check_energies, check_forces, read_labels
+from skscatharm.structures.labels import (
+    check_energies,
+    check_forces,
+    check_stresses,
+    read_labels,
+    to_voigt,
+)
 
 FORCES = np.arange(9.0).reshape(3, 3)
 
@@ -163,3 +169,71 @@ def test_forces_are_padded(structures) -> None:
 def test_wrong_forces(forces, message: str, structures) -> None:
     with pytest.raises(ValueError, match=message):
         check_forces(forces, structures)
+
+
+class TestStresses:
+    VOIGT = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    MATRIX = ((1.0, 6.0, 5.0), (6.0, 2.0, 4.0), (5.0, 4.0, 3.0))
+
+    @pytest.fixture
+    def crystal(self) -> Atoms:
+        atoms = bulk("Si")
+        atoms.calc = SinglePointCalculator(atoms, energy=1.0, stress=self.VOIGT)
+        return atoms
+
+    def test_results(self, crystal, frame, tmp_path: Path) -> None:
+        energies, forces, stresses = read_labels([crystal])
+        assert (energies, forces) == ([1.0], None)
+        assert_array_equal(stresses, [self.VOIGT])
+        # Molecules and slabs have none, whatever their calculator says.
+        slab = fcc111("Al", (1, 1, 1))
+        slab.calc = SinglePointCalculator(slab, energy=2.0, stress=self.VOIGT)
+        frame.calc = SinglePointCalculator(frame, energy=3.0)
+        stresses = read_labels([frame, crystal, slab]).stresses
+        assert_array_equal(stresses, [[np.nan] * 6, self.VOIGT, [np.nan] * 6])
+        assert read_labels([frame, slab]).stresses is None
+        ase.io.write(tmp_path / "crystal.xyz", crystal)
+        found = read_labels([ase.io.read(tmp_path / "crystal.xyz")]).stresses
+        assert_allclose(found, [self.VOIGT])
+
+    def test_info(self, crystal) -> None:
+        crystal.calc = None
+        assert read_labels([crystal]).stresses is None
+        crystal.info = {"energy": 1.0, "stress": np.array(self.MATRIX)}
+        assert_array_equal(read_labels([crystal]).stresses, [self.MATRIX])
+
+    def test_some_crystals_lack_them(self, crystal) -> None:
+        bare = bulk("Si")
+        bare.info["energy"] = 1.0
+        with pytest.raises(ValueError, match="Molecule 1 carries no stress"):
+            read_labels([crystal, bare])
+
+    def test_forms(self, crystal) -> None:
+        structures = check_structures([crystal, molecule("H2")])
+        none = np.full(6, np.nan)
+        expected = [self.MATRIX, np.full((3, 3), np.nan)]
+        for stresses in (
+            [self.VOIGT, none],
+            [np.array(self.MATRIX), none],
+            [np.ravel(self.MATRIX), none],
+            np.array(expected),
+        ):
+            assert_array_equal(check_stresses(stresses, structures), expected)
+        assert_array_equal(to_voigt(np.array(self.MATRIX)), self.VOIGT)
+
+    @pytest.mark.parametrize(
+        ("stresses", "message"),
+        [
+            (1.0, "stresses are given for no sequence, but there are 2 molecules"),
+            (np.ones((1, 6)), "stresses are given for 1, but there are 2 molecules"),
+            (np.ones((2, 5)), r"Molecule 0 has a stress of shape \(5,\); pass"),
+            (np.ones((2, 6)), "Molecule 1 has a stress, but no volume.*Pass NaN"),
+            ([[1, 2, 3, 4, 5, np.nan], None], r"Molecule 0 has the stress \[1.0.* NaN"),
+            (np.full((2, 6), np.inf), "Molecule 0 has the stress"),
+            (np.arange(18.0).reshape(2, 3, 3), "Molecule 0 .* which is not symmetric"),
+        ],
+    )
+    def test_wrong_stresses(self, stresses, message: str) -> None:
+        structures = check_structures([bulk("Si"), fcc111("Al", (1, 1, 1))])
+        with pytest.raises(ValueError, match=message):
+            check_stresses(stresses, structures)
