@@ -310,8 +310,8 @@ class _Segment:
 
     def __init__(self, folder: str, name: str) -> None:
         self.name, self.path = name, os.path.join(folder, name)
-        self.tables: dict[str, _Table]
-        self.drop()
+        self.tables: dict[str, _Table] = {}
+        self.end = self.size = 0
 
     def scan(self) -> bool:
         """Find the records that are new, and return whether there are any."""
