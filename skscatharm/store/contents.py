@@ -19,7 +19,6 @@ from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
 from skscatharm.store.problems import report, report_once, solved, unlisted
 from skscatharm.store.segments import (
@@ -248,18 +247,22 @@ class Contents:
         for segment in segments:
             for layout, table in segment.tables.items():
                 to, origin = _common(layout, *columns)
-                if len(to) == 0:
+                if isinstance(to, np.ndarray) and len(to) == 0:
                     continue
                 at, rows = table.match(asked)
                 if len(at) == 0:
                     continue
                 with self._using(segment):
                     known = table.load()
-                    for part in gen_batches(len(at), _CACHED_ROWS):
-                        where = at[part, np.newaxis], to
-                        new = known[rows[part, np.newaxis], origin]
-                        old = values[where]
-                        values[where] = np.where(np.isnan(old), new, old)
+                    for start in range(0, len(at), _CACHED_ROWS):
+                        part = slice(start, start + _CACHED_ROWS)
+                        new = known[rows[part]][:, origin]
+                        where: Any = at[part], to
+                        if isinstance(to, np.ndarray):
+                            where = np.ix_(at[part], to)
+                        filled = values[where]
+                        np.copyto(filled, new, where=np.isnan(filled))
+                        values[where] = filled
                 _limit_memory()
 
     @contextmanager
@@ -530,7 +533,7 @@ def _layout(layout: str) -> dict[str, Any]:
 @lru_cache(maxsize=1024)
 def _common(
     layout: str, paths: tuple[Path, ...], exponents: tuple[float, ...]
-) -> tuple[_Indices, _Indices]:
+) -> tuple[_Indices | slice, _Indices | slice]:
     """Return the columns of common coefficients, in those asked for and in a layout."""
     known = _layout(layout)
     columns = {
@@ -542,4 +545,11 @@ def _common(
     asked = ((*path, q) for path, q in product(paths, exponents))
     pairs = [(i, columns[key]) for i, key in enumerate(asked) if key in columns]
     to, origin = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
-    return to, origin
+    return _sliced(to), _sliced(origin)
+
+
+def _sliced(indices: _Indices) -> _Indices | slice:
+    """Turn indices that follow each other into a slice, which copies faster."""
+    if len(indices) and np.array_equal(indices, indices[0] + np.arange(len(indices))):
+        return slice(indices[0], indices[0] + len(indices))
+    return indices
