@@ -146,7 +146,7 @@ class Contents:
                     rows = () if shape is None else table.match(asked)[1]
                     with self._using(segment):
                         for row in rows:
-                            return table.load()[row].reshape(shape)
+                            return table.load()[row].reshape(shape).copy()
             return None
 
         with self._lock:

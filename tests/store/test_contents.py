@@ -156,6 +156,11 @@ class TestArrays:
         assert found.n_densities == len(keys)
         assert found.size == store.size
 
+    def test_what_is_read_can_be_changed(self, store) -> None:
+        store.write_array(self.NAMES[0], np.ones((2, 3)), SETTINGS)
+        store.read_array(self.NAMES[0], SETTINGS)[:] = 0
+        assert_array_equal(store.read_array(self.NAMES[0], SETTINGS), np.ones((2, 3)))
+
     def test_an_array_is_no_coefficient(self, store) -> None:
         keys, _ = some_keys(1)[:, :1], store.write_array
         store.write_array(keys.tobytes().hex(), np.ones((7, 1, 2)), SETTINGS)
