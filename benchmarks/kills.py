@@ -2,8 +2,8 @@
 
 Run ``python benchmarks/kills.py`` in an environment with the package, on a system with
 process groups. A search with two worker processes is killed with all its processes ten
-times, random times after it has written its first file; then a file of its store is
-cut short by a byte, and another gets random bytes. The search that resumes has to give
+times, random times after its first writing; then a file of its store is cut short by a
+byte, and another gets random bytes. The search that resumes has to give
 what an undisturbed one gives, to the last digit, and every stored coefficient has to be
 that of the undisturbed store.
 """
@@ -70,23 +70,24 @@ def main() -> None:
         print(f"undisturbed: {whole:.1f} s")
         folder = Path(name, "killed")
         for _ in range(N_KILLS):
-            before = set(folder.glob("*.npz"))
+            before = CoefficientStore(folder).size
             process = subprocess.Popen(
                 [sys.executable, __file__, str(folder)], start_new_session=True
             )
-            while set(folder.glob("*.npz")) <= before and process.poll() is None:
+            while CoefficientStore(folder).size <= before and process.poll() is None:
                 sleep(0.01)
             seconds = random.uniform(0, 0.05 * whole)
             sleep(seconds)
             if process.poll() is None:
                 os.killpg(process.pid, SIGKILL)
             process.wait()
-            n_files = len(list(folder.glob("*.npz")))
-            print(f"killed {seconds:.2f} s after its first file: {n_files} files")
+            n_files = len(list(folder.rglob("*.segment")))
+            size = CoefficientStore(folder).size
+            print(f"killed {seconds:.2f} s later: {n_files} files, {size} bytes")
         found = search(str(folder))
         compare("resumed", found, expected, folder, name)
         for cut in (True, False):
-            damage(random.choice(sorted(folder.glob("*.npz"))), random, cut)
+            damage(random.choice(sorted(folder.rglob("*.segment"))), random, cut)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 # In this process, which has read the store before, and in new ones.

@@ -30,10 +30,10 @@ PATHS = scattering_paths(J=4, L=3, max_order=2)  # 61, so 976 columns
 BATCH = 32
 
 
-class Npz:
+class Segments:
     """Files of the package."""
 
-    name = "npz files"
+    name = "segments"
 
     def __init__(self, folder: Path) -> None:
         self.store = CoefficientStore(folder)
@@ -45,7 +45,7 @@ class Npz:
         contents._contents.clear()
 
     def read(self, keys):
-        return self.store.read(keys, PATHS, range(N_EXPONENTS))
+        return self.store.read(keys, PATHS, range(N_EXPONENTS), {})
 
 
 class Sqlite:
@@ -165,7 +165,7 @@ def main() -> None:
         f"{options.molecules} molecules, {n_columns} columns, {options.read} are read"
     )
     print("kind                       size (MB)  write (s)   read (s)")
-    for kind in (Npz, Sqlite, SqliteWal, Parquet):
+    for kind in (Segments, Sqlite, SqliteWal, Parquet):
         with TemporaryDirectory() as name:
             folder = Path(name)
             backend, write, chosen = kind(folder), 0.0, []
@@ -175,7 +175,9 @@ def main() -> None:
                 write += perf_counter() - start
                 chosen.append((keys, values[:, 0, 0, 0]))
             backend.close()
-            size = sum(path.stat().st_size for path in folder.iterdir())
+            size = sum(
+                path.stat().st_size for path in folder.rglob("*") if path.is_file()
+            )
             keys, expected = map(np.concatenate, zip(*chosen, strict=True))
             order = np.random.default_rng(1).permutation(len(keys))[: options.read]
             start = perf_counter()

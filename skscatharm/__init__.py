@@ -1,34 +1,61 @@
 """Solid harmonic wavelet scattering of molecules for scikit-learn."""
 
-from skscatharm import datasets
-from skscatharm.display import SearchDisplay
-from skscatharm.images import ImageScattering
-from skscatharm.planar import PlanarScattering
-from skscatharm.potentials import ScatteringPotential
-from skscatharm.regression import KernelRegressor, MultilinearRegressor
-from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
-from skscatharm.store import CoefficientStore, StoreWarning
-from skscatharm.structures import StructureWarning, pad_structures
-from skscatharm.structures.channels import STANDARD_CHANNELS
-from skscatharm.structures.planes import distances_from_plane
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers need these; `_HOMES` serves at runtime
+    from skscatharm import datasets as datasets
+    from skscatharm.display import SearchDisplay as SearchDisplay
+    from skscatharm.images import ImageScattering as ImageScattering
+    from skscatharm.planar import PlanarScattering as PlanarScattering
+    from skscatharm.potentials import ScatteringPotential as ScatteringPotential
+    from skscatharm.regression import KernelRegressor as KernelRegressor
+    from skscatharm.regression import MultilinearRegressor as MultilinearRegressor
+    from skscatharm.scattering import SETTINGS as SETTINGS
+    from skscatharm.scattering import SolidHarmonicScattering as SolidHarmonicScattering
+    from skscatharm.store import CoefficientStore as CoefficientStore
+    from skscatharm.store import StoreWarning as StoreWarning
+    from skscatharm.structures import StructureWarning as StructureWarning
+    from skscatharm.structures import pad_structures as pad_structures
+    from skscatharm.structures.channels import STANDARD_CHANNELS as STANDARD_CHANNELS
+    from skscatharm.structures.planes import (
+        distances_from_plane as distances_from_plane,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "SETTINGS",
-    "STANDARD_CHANNELS",
-    "CoefficientStore",
-    "ImageScattering",
-    "KernelRegressor",
-    "MultilinearRegressor",
-    "PlanarScattering",
-    "ScatteringPotential",
-    "SearchDisplay",
-    "SolidHarmonicScattering",
-    "StoreWarning",
-    "StructureWarning",
-    "__version__",
-    "datasets",
-    "distances_from_plane",
-    "pad_structures",
-]
+# Where each public name comes from. Importing scikit-learn and numba takes seconds, so
+# a name is imported when it is first used.
+_HOMES = {
+    "SETTINGS": "scattering",
+    "STANDARD_CHANNELS": "structures.channels",
+    "CoefficientStore": "store",
+    "ImageScattering": "images",
+    "KernelRegressor": "regression",
+    "MultilinearRegressor": "regression",
+    "PlanarScattering": "planar",
+    "ScatteringPotential": "potentials",
+    "SearchDisplay": "display",
+    "SolidHarmonicScattering": "scattering",
+    "StoreWarning": "store",
+    "StructureWarning": "structures",
+    "datasets": "",
+    "distances_from_plane": "structures.planes",
+    "pad_structures": "structures",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not _HOMES[name]:
+        return import_module(f"{__name__}.{name}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

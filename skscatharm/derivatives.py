@@ -66,7 +66,7 @@ def column_jacobian(
     found: dict[int, Derivatives] = {}
     if store is not None:
         for i, key in enumerate(keys):
-            array = store.read_array(key)
+            array = store.read_array(key, transform.settings)
             if array is not None:
                 found[i] = Derivatives(array[:, :-3], array[:, -3:])
     lacking = [i for i in range(len(keys)) if i not in found]
@@ -83,7 +83,8 @@ def column_jacobian(
             )
             found[i] = Derivatives(positions, strain)
             if store is not None:
-                store.write_array(keys[i], np.concatenate(found[i], axis=1))
+                kept = np.concatenate(found[i], axis=1)
+                store.write_array(keys[i], kept, transform.settings)
     return [found[i] for i in range(len(keys))]
 
 

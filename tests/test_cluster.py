@@ -79,7 +79,7 @@ def test_search_while_a_worker_is_killed(client, data, pipeline, tmp_path) -> No
     killed = []
 
     def kill_one() -> None:
-        while not list((tmp_path / "store").glob("*.npz")):
+        while not list((tmp_path / "store").rglob("*.segment")):
             sleep(0.01)
         pids = client.run(os.getpid)
         busy = [worker for worker, tasks in client.processing().items() if tasks]

@@ -2,8 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+import skscatharm
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "skscatharm"
@@ -85,3 +91,36 @@ def test_developers_page_names_files_that_exist() -> None:
         if not (ROOT / name).exists() and not any(PACKAGE.rglob(name))
     }
     assert missing == set()
+
+
+def test_names_for_type_checkers_are_those_at_runtime() -> None:
+    (block,) = [
+        node
+        for node in ast.parse(_text(PACKAGE / "__init__.py")).body
+        if isinstance(node, ast.If)
+    ]
+    declared = {
+        alias.name: node.module.removeprefix("skscatharm").removeprefix(".")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert declared == skscatharm._HOMES
+    assert {*skscatharm.__all__} == {*declared, "__version__"}
+    for name in skscatharm.__all__:
+        assert name in dir(skscatharm)
+        assert getattr(skscatharm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Scattering'"):
+        skscatharm.Scattering  # noqa: B018
+
+
+def test_import_loads_no_large_library() -> None:
+    script = """
+import sys
+import skscatharm
+print(*{"numpy", "scipy", "sklearn", "numba", "joblib"} & set(sys.modules))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == []

@@ -4,7 +4,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +135,8 @@ def find_library(backend: str, X: Any) -> Library:
 
 def _cupy_or_numpy() -> str:
     """Choose CuPy if it can compute; warn if it is there but does not work."""
+    if "cupy" not in sys.modules and not _is_installed("cupy"):
+        return "numpy"
     try:
         _check_cupy()
     except ImportError:
@@ -143,6 +147,11 @@ def _cupy_or_numpy() -> str:
             warnings.warn(f"{error} NumPy computes now.", stacklevel=6)
         return "numpy"
     return "cupy"
+
+
+@cache  # to look for a package that is missing takes as long as to read coefficients
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 def _check_cupy() -> None:

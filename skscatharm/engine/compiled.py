@@ -205,6 +205,15 @@ def gaussian_factors(
 
 
 @compile_loops
+def _end_of_row(rows: Any, start: int) -> Any:
+    """Find the first entry that differs. NumPy's functions take longer to compile."""
+    stop = start + 1
+    while stop < len(rows) and rows[stop] == rows[start]:
+        stop += 1
+    return stop
+
+
+@compile_loops
 def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
     """Put columns back to where they were in x and y, with zeros between them.
 
@@ -225,7 +234,7 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
             start = 0
             while start < len(rows):
                 row, first = rows[start], columns[start]
-                stop = start + np.searchsorted(rows[start:], row, side="right")
+                stop = _end_of_row(rows, start)
                 for k in range(stop - start):
                     out[i, j, row, first + k] = field[i, j, start + k]
                 start = stop
@@ -284,7 +293,7 @@ def _atom_terms(
     start = 0
     while start < n_points:
         i, first = rows[start], columns[start]
-        stop = start + np.searchsorted(rows[start:], i, side="right")
+        stop = _end_of_row(rows, start)
         for k in range(len(factors)):
             t, a, b = monomials[k]
             for n in range(n_atoms):

@@ -115,11 +115,14 @@ class AtomFields:
         """Powers of the distance times a Gaussian along each axis, one power more than
         the degree: (n_powers, n_atoms, n_points).
         """
-        positions = self.densities.frame.positions[self.tile.atoms]
+        # Contiguous, as all that the compiled function gets: it is compiled once.
+        positions = np.ascontiguousarray(
+            self.densities.frame.positions[self.tile.atoms].T
+        )
         cut_at = self.densities.accuracy.cut(self.degree)
         return [
             gaussian_factors(r, axis.points, self.width, self.degree + 1, cut_at)
-            for axis, r in zip(self.tile.axes, positions.T, strict=True)
+            for axis, r in zip(self.tile.axes, positions, strict=True)
         ]
 
     @property

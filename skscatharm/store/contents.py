@@ -1,117 +1,115 @@
-"""The part of a folder that this process has read.
+"""The part of a store that this process has read.
 
-The keys of all files are known. Coefficients are read when they are first asked for,
-and stay in memory up to a limit for all folders together.
+There is one :class:`Contents` for each folder of settings. The keys of its segments are
+known. Coefficients are read when they are first asked for, and stay in memory up to a
+limit for all folders together.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from errno import ENOENT, ESTALE
+from functools import lru_cache
 from itertools import product
+from json import loads
+from random import Random
 from threading import Lock, RLock
-from time import monotonic
-from typing import Any, TypeVar
+from typing import IO, Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
-from skscatharm.store.blocks import (
-    ARRAY_SUFFIX,
-    SUFFIX,
-    UnusableFileError,
-    file_size,
-    is_abandoned,
-    list_files,
-    load_block,
-    load_keys,
-    remove,
+from skscatharm.store.problems import report, report_once, solved, unlisted
+from skscatharm.store.segments import (
+    DamagedError,
+    Record,
+    append,
+    canonical,
+    create,
+    is_of_this_machine,
+    list_folders,
+    list_segments,
+    load,
+    lock,
+    scan,
 )
-from skscatharm.store.problems import report, report_once, solved
 from skscatharm.transform.paths import Path
 
-__all__ = ["Damage", "FolderContents", "list_folder", "open_contents"]
+__all__ = ["Contents", "coefficient_layout", "forget", "open_contents"]
 
 _Array = NDArray[np.float64]
-_Loaded = TypeVar("_Loaded")
+_Keys = NDArray[np.void]
+_Indices = NDArray[np.intp]
 
-_MAX_BYTES = 2**29  # of coefficients, in all folders
-_MAX_FOLDERS = 32
+_MAX_BYTES = 2**29  # of coefficients in memory, of all folders
+_MAX_FOLDERS = 64
+_SEGMENT_SIZE = 2**24  # bytes, at which a new segment is begun
 _CACHED_ROWS = 256  # that the cache of a processor holds
-# File systems give folders times that are up to 2 s coarse. A few never change them.
-_COARSE, _TRUSTED = 2.0, 60.0  # seconds
 
 _lock = Lock()
-_contents: dict[str, "FolderContents"] = {}  # the least recently used first
+_contents: dict[str, "Contents"] = {}  # the least recently used first
+_in_memory: "WeakSet[_Table]" = WeakSet()  # tables with coefficients
+_random = Random()
 
 
-def open_contents(folder: str) -> "FolderContents":
+def open_contents(folder: str) -> "Contents":
     """Return the contents of a folder, which all stores of this process share."""
     with _lock:
-        contents = _contents.pop(folder, None)
-        if contents is None:
-            contents = FolderContents(folder)
-            for other in list(_contents):
-                if len(_contents) >= _MAX_FOLDERS or not os.path.isdir(other):
-                    del _contents[other]
-        _contents[folder] = contents
-        return contents
+        known = _contents.pop(folder, None)
+        _contents[folder] = contents = known or Contents(folder)
+        if len(_contents) > _MAX_FOLDERS:
+            del _contents[next(iter(_contents))]
+    if known is None:
+        _report_other_versions(os.path.dirname(folder))
+    return contents
 
 
-def _limit_memory() -> None:
-    """Forget the coefficients of the least recently used folders beyond the limit."""
+def forget(folder: str) -> None:
+    """Forget all folders inside of a folder."""
     with _lock:
-        excess = sum(contents.nbytes for contents in _contents.values()) - _MAX_BYTES
-        for contents in _contents.values():
-            if excess > 0:
-                excess -= contents.nbytes
-                contents.forget_coefficients()
+        for inner in [name for name in _contents if os.path.dirname(name) == folder]:
+            del _contents[inner]
 
 
-class FolderContents:
-    """The part of a folder that this process has read.
+def _report_other_versions(folder: str) -> None:
+    try:
+        _, others = list_folders(folder)
+    except OSError as error:
+        report_once(folder, "list", unlisted(folder, error))
+        return
+    if others:
+        report_once(
+            folder,
+            "version",
+            f"{len(others)} files and folders in {folder} come from another version "
+            "and cannot be used: their coefficients are computed again. The method "
+            "clear of CoefficientStore deletes them.",
+        )
+
+
+def coefficient_layout(paths: Sequence[Path], exponents: Sequence[float]) -> str:
+    """Describe the coefficients of a key."""
+    return canonical({"paths": list(paths), "exponents": [float(q) for q in exponents]})
+
+
+class Contents:
+    """The segments in a folder of settings.
 
     Parameters
     ----------
     folder : str
-
-    Attributes
-    ----------
-    nbytes : int
-        Size of the coefficients in memory.
-    allowances : dict
-        For each limit of the size, the bytes that this process may still write before
-        it lists the sizes of all files again.
     """
 
     def __init__(self, folder: str) -> None:
-        self.nbytes = 0
-        self.allowances: dict[int, float] = {}
         self._folder = folder
         self._lock = RLock()
-        self._files: dict[str, list[bytes]] = {}  # keys, none of an unusable file
+        self._segments: dict[str, _Segment] = {}
         self._time: int | None = None  # of the folder, when it was listed
-        self._time_seen = self._listed = 0.0
-        self.forget_coefficients()
-
-    def forget_coefficients(self) -> None:
-        """Free the memory. Files are read again when they are needed."""
-        with self._lock:
-            self.nbytes = 0
-            self._tables: dict[tuple[Any, Any], _Table] = {}
-            self._numbers: dict[bytes, int] = {}  # of the keys, from 1
-            # Files that hold more for a key: most often one, so no set.
-            self._unread: dict[bytes, tuple[str, ...]] = {}
-            for name, keys in self._files.items():
-                self._add_unread(name, keys)
-
-    def changed(self) -> None:
-        """List the folder at the next reading, even if its time has not changed."""
-        self._time = None
+        self._last = ""  # segment that was written
 
     def read(
-        self, keys: list[bytes], paths: Sequence[Path], exponents: Sequence[float]
+        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
     ) -> _Array:
         """Read coefficients.
 
@@ -120,225 +118,438 @@ class FolderContents:
         ndarray of shape (n_keys, n_paths, n_exponents)
             NaN where there are none.
         """
-        damage = Damage(self._folder)
+        values = np.full((len(keys), len(paths) * len(exponents)), np.nan)
+        asked = _Asked(keys)
+        columns = tuple(paths), tuple(map(float, exponents))
         with self._lock:
-            self._look_around(damage)
-            if self._unread:
-                unread = [self._unread[key] for key in keys if key in self._unread]
-                self._load(set[str]().union(*unread), damage)
-            values = np.full((len(keys), len(paths), len(exponents)), np.nan)
-            numbers = np.array([self._numbers.get(key, 0) for key in keys])
-            for (known_paths, known_exponents), table in self._tables.items():
-                to_path, from_path = _common(paths, known_paths)
-                to_q, from_q = _common(exponents, known_exponents)
-                columns = list(
-                    zip(product(to_path, to_q), product(from_path, from_q), strict=True)
-                )
-                if not columns:
-                    continue
-                for part in gen_batches(len(keys), _CACHED_ROWS):
-                    known = table.take(numbers[part])
-                    # Column by column is faster than all of them at once.
-                    for to, origin in columns:
-                        column = values[part, *to]
-                        np.copyto(column, known[:, *origin], where=np.isnan(column))
-            self.nbytes = sum(table.nbytes for table in self._tables.values())
-        _limit_memory()
-        damage.report()
-        return values
+            listed = self._time is None or self._time != self._folder_time()
+            if listed:
+                self.refresh()
+            self._fill(values, asked, columns, self._segments.values())
+            # Coefficients that were all found need no look at the sizes of files.
+            if not listed and np.isnan(values).any():
+                self._fill(values, asked, columns, self.refresh())
+        if asked.repeats is not None:
+            values = values[asked.repeats]
+            # Of keys with the same first half, only the first is looked for.
+            values[asked.second[asked.repeats] != asked.second] = np.nan
+        return values.reshape(len(keys), len(paths), len(exponents))
 
-    def _look_around(self, damage: "Damage") -> None:
-        """Find the files that have appeared or gone."""
+    def read_array(self, key: _Keys) -> _Array | None:
+        """Read an array, or return None if there is none."""
+        asked = _Asked(key)
+
+        def find(segments: Iterable[_Segment]) -> _Array | None:
+            for segment in segments:
+                for layout, table in segment.tables.items():
+                    shape = _layout(layout).get("shape")
+                    rows = () if shape is None else table.match(asked)[1]
+                    with self._using(segment):
+                        for row in rows:
+                            return table.load()[row].reshape(shape).copy()
+            return None
+
+        with self._lock:
+            found = find(self._segments.values())
+            return find(self.refresh()) if found is None else found
+
+    def records(self) -> Iterator[tuple[str, Record, _Array]]:
+        """Read all records, with the names of their segments."""
+        with self._lock:
+            self.refresh()
+            for segment in self._segments.values():
+                with self._using(segment):
+                    yield from [(segment.name, *one) for one in segment.load_all()]
+
+    def append(
+        self, data: bytes, size_limit: int, make_room: Callable[[int], None]
+    ) -> None:
+        """Write a record to a segment that no other process is writing to.
+
+        Parameters
+        ----------
+        data : bytes
+            The record.
+        size_limit : int
+            Bytes that all segments of the store may have.
+        make_room : callable
+            Called with the bytes that a new segment may get, before it is made.
+
+        Raises
+        ------
+        OSError
+        """
+        largest = max(min(_SEGMENT_SIZE, size_limit // 16), len(data))
+        with self._lock:
+            last = self._segments.get(self._last)
+            if last is not None and last.append(data, largest):
+                return
+            self.refresh()
+            for segment in self._segments.values():
+                if segment.append(data, largest):
+                    self._last = segment.name
+                    return
+            make_room(largest)
+            try:
+                self._last = create(self._folder, data)
+            except FileNotFoundError:  # another process has just removed the folder
+                self._last = create(self._folder, data)
+
+    def refresh(self) -> "list[_Segment]":
+        """Look for segments that have appeared, grown or gone.
+
+        Returns
+        -------
+        list of _Segment
+            Those with new records.
+        """
         try:
-            time = os.stat(self._folder).st_mtime_ns
-        except OSError:
-            time = None
-        now = monotonic()
-        if time is None or time != self._time:
-            self._time, self._time_seen = time, now
-        # A list made soon after a change may lack files that came with the same time.
-        elif self._listed - self._time_seen > _COARSE and now - self._listed < _TRUSTED:
-            return
-        self._listed = now
-        # If there is no folder, and there cannot be one, writing reports why.
-        names = list_folder(self._folder) if os.path.isdir(self._folder) else []
-        if names is None:
-            return
-        known = (SUFFIX, ARRAY_SUFFIX, ".tmp")
-        others = sum(not name.endswith(known) for name in names)
-        if others:
-            report_once(
-                self._folder,
-                "version",
-                f"{others} files in {self._folder} come from another version and "
-                "cannot be used. The method clear of CoefficientStore deletes them.",
-            )
-        current = {name for name in names if name.endswith(SUFFIX)}
-        gone = self._files.keys() - current
-        if gone:
-            for name in gone:
-                del self._files[name]
-            self.forget_coefficients()
-        new = current - self._files.keys()
-        for name, keys in damage.load(new, load_keys):
-            self._files[name] = keys
-            self._add_unread(name, keys)
-        for name in new - self._files.keys():
-            if os.path.lexists(os.path.join(self._folder, name)):
-                self._files[name] = []
+            time = self._folder_time()
+            states = {} if time is None else list_segments(self._folder)
+        except OSError as error:
+            self._segments.clear()
+            report_once(self._parent, "list", unlisted(self._folder, error))
+            return []
+        solved(self._parent, "list")
+        self._time = time
+        for name in self._segments.keys() - states.keys():
+            del self._segments[name]
+        grown = []
+        for name, state in states.items():
+            segment = self._segments.get(name)
+            # Only other programs make a segment shorter than its records.
+            if segment is None or state.st_size < segment.end:
+                segment = self._segments[name] = _Segment(self._folder, name)
+            if state.st_size != segment.size:
+                with self._using(segment):
+                    if segment.scan():
+                        grown.append(segment)
+        return grown
 
-    def _add_unread(self, name: str, keys: Iterable[bytes]) -> None:
-        for key in keys:
-            self._unread[key] = (*self._unread.get(key, ()), name)
+    @property
+    def _parent(self) -> str:
+        return os.path.dirname(self._folder)
 
-    def _load(self, names: Iterable[str], damage: "Damage") -> None:
-        for name, block in damage.load(names, load_block):
-            with suppress(OSError):
-                os.utime(os.path.join(self._folder, name))  # it has been used
-            for key in block.keys:
-                others = tuple(n for n in self._unread.pop(key, ()) if n != name)
-                if others:
-                    self._unread[key] = others
-            numbers = [
-                self._numbers.setdefault(key, 1 + len(self._numbers))
-                for key in block.keys
-            ]
-            layout = (block.paths, block.exponents)
-            if layout not in self._tables:
-                self._tables[layout] = _Table(*map(len, layout))
-            self._tables[layout].append(np.array(numbers), block.values)
+    def _folder_time(self) -> int | None:
+        try:
+            return os.stat(self._folder).st_mtime_ns
+        except OSError:  # if there cannot be one, writing reports why
+            return None
+
+    def _fill(
+        self,
+        values: _Array,
+        asked: "_Asked",
+        columns: tuple[tuple[Path, ...], tuple[float, ...]],
+        segments: Iterable["_Segment"],
+    ) -> None:
+        """Copy coefficients to where there are none."""
+        for segment in segments:
+            for layout, table in segment.tables.items():
+                to, origin = _common(layout, *columns)
+                if isinstance(to, np.ndarray) and len(to) == 0:
+                    continue
+                at, rows = table.match(asked)
+                if len(at) == 0:
+                    continue
+                with self._using(segment):
+                    known = table.load()
+                    for start in range(0, len(at), _CACHED_ROWS):
+                        part = slice(start, start + _CACHED_ROWS)
+                        new = known[rows[part]][:, origin]
+                        where: Any = at[part], to
+                        if isinstance(to, np.ndarray):
+                            where = np.ix_(at[part], to)
+                        filled = values[where]
+                        np.copyto(filled, new, where=np.isnan(filled))
+                        values[where] = filled
+                _limit_memory()
+
+    @contextmanager
+    def _using(self, segment: "_Segment") -> Iterator[None]:
+        """Drop a segment that cannot be read, and report it."""
+        try:
+            yield
+        except OSError as error:
+            segment.drop()
+            if error.errno not in (ENOENT, ESTALE):
+                report_once(
+                    self._parent,
+                    segment.name,
+                    f"{segment.path} cannot be read: {error}. It is not used, and "
+                    "stays where it is until it is deleted by hand.",
+                )
+        except DamagedError as error:
+            message = f"{segment.path} is damaged: {error}. "
+            try:
+                if not segment.remove():
+                    return
+            except OSError:
+                report_once(
+                    self._parent,
+                    segment.name,
+                    f"{message}It is not used, and cannot be removed.",
+                )
+            else:
+                report(
+                    f"{message}It was removed. Its coefficients are computed again "
+                    "when they are needed."
+                )
+
+
+class _Segment:
+    """A segment, as far as it was read.
+
+    Attributes
+    ----------
+    name, path : str
+    tables : dict
+        For each layout, a table.
+    end : int
+        End of the last whole record.
+    size : int
+        Size when it was last read.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.name, self.path = name, os.path.join(folder, name)
+        self.tables: dict[str, _Table] = {}
+        self.end = self.size = 0
+
+    def scan(self) -> bool:
+        """Find the records that are new, and return whether there are any."""
+        with open(self.path, "rb") as file:
+            return self._scan(file)
+
+    def _scan(self, file: IO[bytes]) -> bool:
+        self.size = os.fstat(file.fileno()).st_size
+        records = scan(file, self.end)
+        for record in records:
+            if record.layout not in self.tables:
+                self.tables[record.layout] = _Table(self.path)
+            self.tables[record.layout].add(record)
+            self.end = record.offset + record.size
+        return bool(records)
+
+    def append(self, data: bytes, largest: int) -> bool:
+        """Append a record if the segment stays small, and no other process writes."""
+        if self.end + len(data) > largest or not is_of_this_machine(self.name):
+            return False
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(self.path, "r+b", buffering=0))
+                lock(file)
+            except OSError:
+                return False
+            self._scan(file)
+            # A process may still write the first record without a lock.
+            if self.end == 0 or self.end + len(data) > largest:
+                return False
+            append(file, self.end, data)
+        return True
+
+    def load_all(self) -> Iterator[tuple[Record, _Array]]:
+        """Read the coefficients of all records."""
+        with open(self.path, "rb") as file:
+            for table in self.tables.values():
+                for record in table.records:
+                    yield record, load(file, record)
+
+    def remove(self) -> bool:
+        """Remove the file, unless it proves to be sound.
+
+        Raises
+        ------
+        OSError
+            If that is impossible.
+        """
+        with open(self.path, "r+b") as file:
+            try:
+                lock(file)
+            except BlockingIOError:
+                return False  # another process is still writing it
+            except OSError:
+                pass
+            try:
+                for _ in self.load_all():
+                    pass
+            except DamagedError:
+                self.drop()
+                os.unlink(self.path)
+                return True
+        return False
+
+    def drop(self) -> None:
+        """Forget the records."""
+        self.tables = {}
+        self.end = self.size = 0
 
 
 class _Table:
-    """Coefficients of the same paths and exponents, from any number of files."""
+    """The records of a segment that have the same layout.
 
-    def __init__(self, n_paths: int, n_exponents: int) -> None:
-        # Row 0 is that of all keys that have none.
-        self._rows = np.zeros(1, dtype=np.int64)  # by the number of a key
-        self._values = np.full((1, n_paths, n_exponents), np.nan)
-        self._length = 1
+    Each key has a row, in the order of the segment.
+    """
 
-    def append(self, numbers: NDArray[np.int64], values: _Array) -> None:
-        """Add the coefficients of some keys."""
-        self._rows = _grown(self._rows, numbers.max() + 1)
-        self._values = _grown(self._values, self._length + len(numbers))
-        # If two processes have computed the same, the first stays.
-        numbers, values = numbers[::-1], values[::-1]
-        new = numbers[self._rows[numbers] == 0]
-        self._rows[new] = self._length + np.arange(len(new))
-        self._values[self._length : self._length + len(new)] = np.nan
-        self._length += len(new)
-        rows = self._rows[numbers]
-        old = self._values[rows]
-        self._values[rows] = np.where(np.isnan(old), values, old)
+    def __init__(self, path: str) -> None:
+        self.records: list[Record] = []
+        self._path = path
+        self._n_indexed = 0  # records
+        self._loaded: tuple[_Array | None, int] = (None, 0)  # and their number
 
-    def take(self, numbers: NDArray[np.int64]) -> _Array:
-        """Return the coefficients of keys, NaN where there are none."""
-        self._rows = _grown(self._rows, numbers.max() + 1)
-        return self._values[self._rows[numbers]]
+    def add(self, record: Record) -> None:
+        """Add a record that follows the others."""
+        self.records.append(record)
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes + self._values.nbytes
+        values, _ = self._loaded
+        return 0 if values is None else values.nbytes
 
+    def forget_values(self) -> None:
+        """Free the memory. Coefficients are read again when they are needed."""
+        self._loaded = None, 0
 
-def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
-    """Append zeros to an array, at once so many that it is seldom done."""
-    if length <= len(array):
-        return array
-    length = max(length, 2 * len(array))
-    grown = np.zeros((length, *array.shape[1:]), dtype=array.dtype)
-    grown[: len(array)] = array
-    return grown
+    def match(self, asked: "_Asked") -> tuple[_Indices, _Indices]:
+        """Find keys.
 
-
-def _common(asked: Sequence[Any], known: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Return the indices of common entries in both sequences."""
-    where = {value: i for i, value in enumerate(known)}
-    indices = [(i, where[value]) for i, value in enumerate(asked) if value in where]
-    return [i for i, _ in indices], [i for _, i in indices]
-
-
-def list_folder(folder: str, *, again: bool = False) -> list[str] | None:
-    """List the files of a store, and remove those that killed writers left behind.
-
-    Parameters
-    ----------
-    folder : str
-    again : bool, default=False
-        Report that the folder cannot be listed even if this has been reported.
-
-    Returns
-    -------
-    list of str or None
-        None if the folder cannot be listed, which is reported.
-    """
-    try:
-        names = list_files(folder)
-    except OSError as error:
-        if again:
-            solved(folder, "list")
-        report_once(
-            folder,
-            "list",
-            f"{folder} cannot be listed, and its coefficients cannot be used: {error}. "
-            "Give this process the right to read the folder, or choose another one.",
-        )
-        return None
-    solved(folder, "list")
-    return [
-        name
-        for name in names
-        if not (is_abandoned(path := os.path.join(folder, name)) and remove(path))
-    ]
-
-
-class Damage:
-    """Collects files that cannot be used, to report them together."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._removed: list[str] = []
-        self._left: list[str] = []
-
-    def load(
-        self, names: Iterable[str], load: Callable[[str], _Loaded]
-    ) -> Iterator[tuple[str, _Loaded]]:
-        """Load files one after the other, and remove those that are damaged.
-
-        A file that another process has removed is left out.
+        Returns
+        -------
+        at, rows : ndarray of int
+            Indices in the keys that are asked for, and the rows of these keys.
         """
-        for name in sorted(names):
-            path = os.path.join(self._folder, name)
-            try:
-                loaded = load(path)
-            except OSError as error:
-                if error.errno not in (ENOENT, ESTALE):
-                    self._left.append(f"{path} cannot be read: {error}")
-            except UnusableFileError as error:
-                removed = file_size(path) is not None and remove(path)
-                (self._removed if removed else self._left).append(
-                    f"{path} is damaged: {error}"
-                )
-            else:
-                yield name, loaded
+        if self._n_indexed < len(self.records):
+            keys = np.concatenate([record.keys for record in self.records])
+            first, self._second = _halves(keys)
+            # The first of equal keys is found.
+            self._first, self._rows = np.unique(first, return_index=True)
+            self._n_indexed = len(self.records)
+        if len(asked.sorted) < len(self._first):
+            at, found = _search(self._first, asked.sorted)
+            rows, at = self._rows[at], asked.order[found]
+        else:
+            at, found = _search(asked.sorted, self._first)
+            rows, at = self._rows[found], asked.order[at]
+        same = self._second[rows] == asked.second[at]
+        return at[same], rows[same]
 
-    def report(self) -> None:
-        """Warn once for all files. Where warnings are errors, nothing happens later."""
-        if self._left:
-            report_once(
-                self._folder,
-                self._left[0],
-                f"{_first(self._left)}. Such files are not used, and stay where they "
-                "are until they are deleted by hand.",
-            )
-        if self._removed:
-            report(
-                f"{_first(self._removed)}. Damaged files were removed. Their "
-                "coefficients are computed again when they are needed."
-            )
+    def load(self) -> _Array:
+        """Return the coefficients, of shape (n_rows, n_values).
+
+        Raises
+        ------
+        OSError, DamagedError
+        """
+        values, n_loaded = self._loaded  # another thread may forget them meanwhile
+        if values is not None and n_loaded == len(self.records):
+            return values
+        with open(self._path, "rb") as file:
+            new = [load(file, record) for record in self.records[n_loaded:]]
+        with suppress(OSError):
+            os.utime(self._path)  # it has been used
+        values = np.concatenate(new if values is None else [values, *new])
+        self._fill_gaps(values)
+        with _lock:
+            self._loaded = values, len(self.records)
+            _in_memory.add(self)
+        return values
+
+    def _fill_gaps(self, values: _Array) -> None:
+        """Complete the first row of each key with the others.
+
+        There are others if two processes have computed the same.
+        """
+        if len(self._rows) == len(values):
+            return
+        first, _ = _halves(np.concatenate([record.keys for record in self.records]))
+        rows = self._rows[np.searchsorted(self._first, first)]
+        for other in np.flatnonzero(rows != np.arange(len(rows))):
+            row = values[rows[other]]
+            np.copyto(row, values[other], where=np.isnan(row))
 
 
-def _first(problems: Sequence[str]) -> str:
-    others = len(problems) - 1
-    return problems[0] + (f"; {others} more as well" if others else "")
+class _Asked:
+    """Keys that are asked for, sorted.
+
+    Attributes
+    ----------
+    sorted : ndarray of uint64
+        First halves of the keys, each once.
+    order : ndarray of int
+        Index of each of them in the keys that are asked for.
+    second : ndarray of uint64
+        Second halves of the keys, in the order in which they are asked for.
+    repeats : ndarray of int or None
+        For each key, the index of the first equal one; None if all are different.
+    """
+
+    def __init__(self, keys: _Keys) -> None:
+        first, self.second = _halves(keys)
+        self.sorted, self.order, inverse = np.unique(
+            first, return_index=True, return_inverse=True
+        )
+        different = len(self.sorted) == len(keys)
+        self.repeats = None if different else self.order[inverse]
+
+
+def _halves(keys: _Keys) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    halves = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
+    return halves[:, 0], np.ascontiguousarray(halves[:, 1])
+
+
+def _search(
+    sorted_: NDArray[np.uint64], wanted: NDArray[np.uint64]
+) -> tuple[_Indices, _Indices]:
+    """Return the places of entries in a sorted array, and their indices."""
+    places = np.searchsorted(sorted_, wanted)
+    places[places == len(sorted_)] = 0
+    found = np.flatnonzero(sorted_[places] == wanted)
+    return places[found], found
+
+
+def _limit_memory() -> None:
+    """Forget the coefficients of some tables if there are more than the limit.
+
+    They are chosen at random: to read more than the limit again and again, in the same
+    order, would otherwise find none of them in memory.
+    """
+    with _lock:
+        tables = list(_in_memory)
+        excess = sum(table.nbytes for table in tables) - _MAX_BYTES
+        _random.shuffle(tables)
+        while excess > 0:
+            table = tables.pop()
+            excess -= table.nbytes
+            table.forget_values()
+            _in_memory.discard(table)
+
+
+@lru_cache(maxsize=256)
+def _layout(layout: str) -> dict[str, Any]:
+    content: dict[str, Any] = loads(layout)
+    return content
+
+
+@lru_cache(maxsize=1024)
+def _common(
+    layout: str, paths: tuple[Path, ...], exponents: tuple[float, ...]
+) -> tuple[_Indices | slice, _Indices | slice]:
+    """Return the columns of common coefficients, in those asked for and in a layout."""
+    known = _layout(layout)
+    columns = {
+        (tuple(scales), degree, q): i
+        for i, ((scales, degree), q) in enumerate(
+            product(known.get("paths", ()), known.get("exponents", ()))
+        )
+    }
+    asked = ((*path, q) for path, q in product(paths, exponents))
+    pairs = [(i, columns[key]) for i, key in enumerate(asked) if key in columns]
+    to, origin = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    return _sliced(to), _sliced(origin)
+
+
+def _sliced(indices: _Indices) -> _Indices | slice:
+    """Turn indices that follow each other into a slice, which copies faster."""
+    if len(indices) and np.array_equal(indices, indices[0] + np.arange(len(indices))):
+        return slice(indices[0], indices[0] + len(indices))
+    return indices

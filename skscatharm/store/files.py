@@ -1,18 +1,18 @@
 """Coefficients saved in a folder.
 
-Each batch of molecules becomes one file. A file appears in the folder when it is
-complete, never changes, and has a digest of its content as its name. So the store needs
-no locks, which shared file systems often lack. A killed process leaves no incomplete
-file. The name of a damaged file does not match its content, and only its batch is lost.
+A store has a subfolder for each set of settings, with files that grow: segments. Each
+batch of molecules is appended to one as a record. Processes lock a segment only to
+append to it, and make another if it is locked or full, so none waits for the others.
+A killed process leaves at most an unfinished record at the end of a segment. A segment
+belongs to one machine, since locks of network file systems often work on one alone.
 
-``benchmarks/store.py`` compares other designs. SQLite, a database in one file, needs a
-fifth more space and writes ten times slower. It needs locks, and one damaged page can
-destroy all of it. Parquet files are as fast, but require a large package.
+``benchmarks/store.py`` compares other designs. SQLite, a database in one file, needs
+locks that work across machines, and one damaged page can destroy all of it. Parquet
+files cannot grow, and require a large package.
 """
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from json import loads
@@ -23,20 +23,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.store.blocks import (
-    ARRAY_SUFFIX,
-    DIGEST_SIZE,
-    SUFFIX,
-    encode,
-    encode_array,
-    file_size,
-    load_array,
-    load_block,
-    remove,
-    write_file,
+from skscatharm.store.contents import (
+    Contents,
+    coefficient_layout,
+    forget,
+    open_contents,
 )
-from skscatharm.store.contents import Damage, list_folder, open_contents
-from skscatharm.store.problems import StoreWarning, report_once, solved
+from skscatharm.store.problems import (
+    StoreWarning,
+    report,
+    report_once,
+    solved,
+    unlisted,
+)
+from skscatharm.store.segments import (
+    DIGEST_SIZE,
+    canonical,
+    encode,
+    list_folders,
+    list_segments,
+    remove_other_version,
+    settings_folder,
+)
 from skscatharm.transform.paths import Path
 
 __all__ = [
@@ -152,7 +160,7 @@ class CoefficientStore:
     @property
     def size(self) -> int:
         """Size of all files, in bytes."""
-        return sum(size for _, size, _ in self._files(again=True))
+        return sum(size for _, size, _ in self._files(self._folders()[0]))
 
     def contents(self) -> list[StoredCoefficients]:
         """List the coefficients in the store by the settings of their computation.
@@ -167,31 +175,43 @@ class CoefficientStore:
         StoreWarning
             If a file is damaged, or the folder cannot be listed.
         """
-        densities: dict[str, set[bytes]] = defaultdict(set)
-        totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        sizes = {
-            os.path.basename(path): size for path, size, _ in self._files(again=True)
-        }
-        names = (name for name in sizes if name.endswith(SUFFIX))
-        damage = Damage(self.folder)
-        for name, block in damage.load(names, load_block):
-            densities[block.settings].update(block.keys)
-            totals[block.settings][0] += int(np.isfinite(block.values).sum())
-            totals[block.settings][1] += sizes[name]
-        damage.report()
-        return [
-            StoredCoefficients(loads(settings), len(densities[settings]), *total)
-            for settings, total in sorted(totals.items())
-        ]
+        found = []
+        for folder in self._folders()[0]:
+            sizes: dict[str, int] = {}
+            densities: set[bytes] = set()
+            n_coefficients, settings = 0, "{}"
+            for name, record, values in Contents(folder).records():
+                sizes[name] = os.path.getsize(os.path.join(folder, name))
+                settings = record.settings
+                if "paths" in loads(record.layout):
+                    densities.update(record.keys.tolist())
+                    n_coefficients += int(np.isfinite(values).sum())
+            if sizes:
+                size = sum(sizes.values())
+                row = (len(densities), n_coefficients, size)
+                found.append((settings, StoredCoefficients(loads(settings), *row)))
+        return [stored for _, stored in sorted(found, key=lambda pair: pair[0])]
 
     def clear(self) -> None:
         """Delete all files of the store. Other files in the folder stay."""
-        for path, _, _ in self._files(again=True):
+        folders, others = self._folders()
+        for path, _, _ in self._files(folders):
             with suppress(FileNotFoundError):
                 os.unlink(path)
+        for folder in folders:
+            with suppress(OSError):  # another process has written to it
+                os.rmdir(folder)
+        for path in others:
+            with suppress(FileNotFoundError):
+                remove_other_version(path)
+        forget(self.folder)
 
     def read(
-        self, keys: NDArray[np.void], paths: Sequence[Path], exponents: Sequence[float]
+        self,
+        keys: NDArray[np.void],
+        paths: Sequence[Path],
+        exponents: Sequence[float],
+        settings: Mapping[str, Any],
     ) -> _Array:
         """Read coefficients.
 
@@ -201,6 +221,8 @@ class CoefficientStore:
             Keys from :func:`~skscatharm.store.recall.density_keys`, of any shape.
         paths : sequence of Path
         exponents : sequence of float
+        settings : mapping
+            The settings that the keys were made with.
 
         Returns
         -------
@@ -213,12 +235,8 @@ class CoefficientStore:
             If a file is damaged or comes from another version, or the folder cannot be
             listed.
         """
-        data = keys.tobytes()
-        values = open_contents(self.folder).read(
-            [data[i : i + DIGEST_SIZE] for i in range(0, len(data), DIGEST_SIZE)],
-            paths,
-            exponents,
-        )
+        contents = self._open(canonical(settings))
+        values = contents.read(keys.ravel(), paths, exponents)
         return values.reshape(*keys.shape, *values.shape[1:])
 
     def write(
@@ -247,15 +265,17 @@ class CoefficientStore:
         StoreWarning
             If the files cannot be written, as on a full disk.
         """
-        self._write(encode(keys, paths, exponents, coefficients, settings))
+        self._write(keys, coefficients, settings, coefficient_layout(paths, exponents))
 
-    def read_array(self, name: str) -> _Array | None:
+    def read_array(self, name: str, settings: Mapping[str, Any]) -> _Array | None:
         """Read an array by its name.
 
         Parameters
         ----------
         name : str
             A hexadecimal digest of all that the array depends on.
+        settings : mapping
+            The settings that it depends on.
 
         Returns
         -------
@@ -267,30 +287,34 @@ class CoefficientStore:
         StoreWarning
             If its file is damaged or cannot be read.
         """
-        damage = Damage(self.folder)
-        found = dict(damage.load([f"{name}{ARRAY_SUFFIX}"], load_array))
-        damage.report()
-        for file in found:
-            with suppress(OSError):
-                os.utime(os.path.join(self.folder, file))  # it has been used
-        return next(iter(found.values()), None)
+        return self._open(canonical(settings)).read_array(_key(name))
 
-    def write_array(self, name: str, array: _Array) -> None:
-        """Keep an array of three dimensions, as for :meth:`read_array`.
+    def write_array(
+        self, name: str, array: _Array, settings: Mapping[str, Any]
+    ) -> None:
+        """Keep an array, as for :meth:`read_array`.
 
         Warns
         -----
         StoreWarning
             If the file cannot be written, as on a full disk.
         """
-        self._write(encode_array(array), f"{name}{ARRAY_SUFFIX}")
+        layout = canonical({"shape": list(array.shape)})
+        self._write(_key(name), array, settings, layout)
 
-    def _write(self, data: bytes, name: str | None = None) -> None:
+    def _write(
+        self,
+        keys: NDArray[np.void],
+        values: _Array,
+        settings: Mapping[str, Any],
+        layout: str,
+    ) -> None:
+        if values.size == 0:
+            return
+        written = canonical(settings)
+        record = encode(keys, values, written, layout)
         try:
-            try:
-                write_file(self.folder, data, name)
-            except FileNotFoundError:  # another process has just emptied the folder
-                write_file(self.folder, data, name)
+            self._open(written).append(record, self.size_limit, self._make_room)
         except OSError as error:
             report_once(
                 self.folder,
@@ -298,43 +322,51 @@ class CoefficientStore:
                 f"Coefficients cannot be kept in {self.folder}: {error}. They are "
                 "computed all the same.",
             )
-            return
-        solved(self.folder, "write")
-        open_contents(self.folder).changed()
-        self._limit_size(len(data))
+        else:
+            solved(self.folder, "write")
 
-    def _limit_size(self, written: int) -> None:
-        """Delete the least recently used files beyond the limit.
+    def _open(self, settings: str) -> Contents:
+        return open_contents(os.path.join(self.folder, settings_folder(settings)))
 
-        Listing the files and their sizes is slow on network file systems. It is done
-        again when this process has written an eighth of the remaining space, since
-        other processes write too.
-        """
-        allowances = open_contents(self.folder).allowances
-        left = allowances.get(self.size_limit, 0) - written
-        allowances[self.size_limit] = left
-        if left >= 0:
-            return
-        files = sorted(self._files(), key=lambda file: file[2])
-        room = self.size_limit - sum(size for _, size, _ in files)
-        if room < 0:
-            for path, size, _ in files:
-                # Temporary files are still being written.
-                if not path.endswith(".tmp") and remove(path):
-                    room += size
-                if room >= self.size_limit // 10:  # so that it is not every time
-                    break
-        allowances[self.size_limit] = max(room / 8, min(room, self.size_limit / 100))
+    def _make_room(self, size: int) -> None:
+        """Delete the least recently used files until there is room for a new one."""
+        files = sorted(self._files(self._folders()[0]), key=lambda file: file[2])
+        excess = sum(size for _, size, _ in files) + size - self.size_limit
+        if excess > 0:
+            excess += self.size_limit // 10  # so that it is not every time
+        for path, size, _ in files:
+            if excess <= 0:
+                break
+            with suppress(OSError):
+                os.unlink(path)
+                excess -= size
 
-    def _files(self, *, again: bool = False) -> list[tuple[str, int, float]]:
-        """List the regular files of the store: paths, sizes and times of last use."""
+    def _folders(self) -> tuple[list[str], list[str]]:
+        """List the folders of settings, and what comes from other versions."""
+        try:
+            return list_folders(self.folder)
+        except OSError as error:
+            report(unlisted(self.folder, error))
+            return [], []
+
+    def _files(self, folders: list[str]) -> list[tuple[str, int, float]]:
+        """List the files in folders: paths, sizes and times of last use."""
         files = []
-        for name in list_folder(self.folder, again=again) or ():
-            path = os.path.join(self.folder, name)
-            found = file_size(path)
-            if found is not None:
-                files.append((path, *found))
+        for folder in folders:
+            try:
+                states = list_segments(folder)
+            except OSError as error:
+                report(unlisted(folder, error))
+                continue
+            files += [
+                (os.path.join(folder, name), state.st_size, state.st_mtime)
+                for name, state in states.items()
+            ]
         return files
+
+
+def _key(name: str) -> NDArray[np.void]:
+    return np.frombuffer(bytes.fromhex(name), f"V{DIGEST_SIZE}")
 
 
 def absolute_folder(folder: str | os.PathLike[str]) -> str:

@@ -4,7 +4,7 @@ import sys
 import warnings
 from threading import Lock
 
-__all__ = ["StoreWarning", "report", "report_once", "solved"]
+__all__ = ["StoreWarning", "report", "report_once", "solved", "unlisted"]
 
 _LIBRARIES = {"skscatharm", "sklearn", "joblib"}
 
@@ -40,3 +40,11 @@ def solved(folder: str, problem: str) -> None:
     """Forget a problem: it is reported again if it comes back."""
     with _lock:
         _reported.discard((folder, problem))
+
+
+def unlisted(folder: str, error: OSError) -> str:
+    """Say that a folder cannot be listed."""
+    return (
+        f"{folder} cannot be listed, and its coefficients cannot be used: {error}. "
+        "Give this process the right to read the folder, or choose another one."
+    )

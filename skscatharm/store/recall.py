@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from skscatharm.engine import scattering_batch
 from skscatharm.engine.arrays import Library
-from skscatharm.store.blocks import DIGEST_SIZE, canonical
+from skscatharm.store.segments import DIGEST_SIZE, canonical
 from skscatharm.structures import Structure
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
@@ -47,7 +47,11 @@ class Store(Protocol):
     """Anything that keeps coefficients, such as a `CoefficientStore`."""
 
     def read(
-        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+        self,
+        keys: _Keys,
+        paths: Sequence[Path],
+        exponents: Sequence[float],
+        settings: Mapping[str, Any],
     ) -> _Array:
         """Return coefficients of shape (*keys.shape, n_paths, n_exponents), or NaN."""
 
@@ -103,7 +107,9 @@ def recall(
     """
     check = cache(check)
     keys = known_keys(X, check, tables, transform.settings, limits)
-    coefficients = store.read(keys, transform.paths, transform.exponents)
+    coefficients = store.read(
+        keys, transform.paths, transform.exponents, transform.settings
+    )
     coefficients = coefficients.swapaxes(1, 2)
     lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
     if len(lacking) == 0:
@@ -281,7 +287,7 @@ def fill_gaps(
     # Always in this order, so that rounding does not depend on earlier calls.
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
-    values = store.read(keys, all_paths, all_exponents)
+    values = store.read(keys, all_paths, all_exponents, transform.settings)
     lacking = np.isnan(values) & _allowed(values, all_paths, len(paths))
     groups = _alike(lacking, all_paths, len(paths), asked)
     for lacks, rows, channels in groups:

@@ -9,6 +9,7 @@ with a normalised Gaussian :math:`g_\sigma`. A channel is a table of weights
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -182,7 +183,20 @@ def _table(name: Any, table: Any) -> dict[int, float]:
         )
     if not table:
         raise ValueError(f"channel {name!r} has an empty table; add weights.")
-    return {_charge(name, Z): _weight(name, Z, table[Z]) for Z in table}
+    items = [item for Z in table for item in (Z, table[Z])]
+    try:
+        return dict(_checked(name, *items))
+    except TypeError:  # an item has no hash, or is of a wrong type
+        return _checked.__wrapped__(name, *items)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _checked(name: str, *items: Any) -> dict[int, float]:
+    """Check charges and weights, which alternate: a search passes the same ones."""
+    return {
+        _charge(name, Z): _weight(name, Z, weight)
+        for Z, weight in zip(items[::2], items[1::2], strict=True)
+    }
 
 
 def _charge(name: str, Z: Any) -> int:

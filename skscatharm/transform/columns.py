@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -165,8 +166,7 @@ def arrange(values: NDArray[np.float64], paths: Sequence[Path]) -> NDArray[np.fl
     -------
     ndarray of shape (n_molecules, n_columns, ...)
     """
-    columns = list_columns(paths, *values.shape[2:4])
-    path, channel, exponent = np.array(columns).T
+    path, channel, exponent = _indices(tuple(paths), *values.shape[2:4])
     return values[:, path, channel, exponent]
 
 
@@ -182,8 +182,15 @@ def rearrange(
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
-    where = np.array(list_columns(paths, n_channels, n_exponents)).T
     values = np.empty((len(columns), len(paths), n_channels, n_exponents))
-    path, channel, exponent = where
+    path, channel, exponent = _indices(tuple(paths), n_channels, n_exponents)
     values[:, path, channel, exponent] = columns
     return values
+
+
+@lru_cache(maxsize=64)  # a search arranges the same columns many times
+def _indices(
+    paths: tuple[Path, ...], n_channels: int, n_exponents: int
+) -> NDArray[np.intp]:
+    """Return the indices of the path, the channel and the exponent of each column."""
+    return np.array(list_columns(paths, n_channels, n_exponents)).T

@@ -41,11 +41,12 @@ def filled(store: CoefficientStore, n: int = 4, seed: int = 0):
 
 def read_times(n: int, store: CoefficientStore, keys):
     """Read several times, and return what all of these give."""
-    found = [store.read(keys, PATHS, EXPONENTS) for _ in range(n)]
+    found = [store.read(keys, PATHS, EXPONENTS, SETTINGS) for _ in range(n)]
     for values in found[1:]:
         np.testing.assert_array_equal(values, found[0])
     return found[0]
 
 
 def files(store: CoefficientStore) -> list[Path]:
-    return sorted(Path(store.folder).iterdir())
+    """List everything in the folder but folders."""
+    return sorted(path for path in Path(store.folder).rglob("*") if not path.is_dir())

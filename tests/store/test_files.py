@@ -24,12 +24,14 @@ from stores import (
 )
 
 from skscatharm import CoefficientStore, StoreWarning
-from skscatharm.store import contents
+from skscatharm.store import contents, segments
 from skscatharm.transform.paths import scattering_paths
+
+KEYS = some_keys(4)[:, :1]  # of what is filled in
 
 
 def test_an_empty_store_holds_nothing(store) -> None:
-    values = store.read(some_keys(3), PATHS, EXPONENTS)
+    values = store.read(some_keys(3), PATHS, EXPONENTS, SETTINGS)
     assert values.shape == (3, 2, len(PATHS), 2)
     assert np.isnan(values).all()
     assert store.contents() == []
@@ -39,7 +41,7 @@ def test_an_empty_store_holds_nothing(store) -> None:
 
 def test_any_part_is_read_in_any_order(store) -> None:
     keys, values = filled(store)
-    found = store.read(keys[[2, 0]], PATHS[::-2], [2.0])
+    found = store.read(keys[[2, 0]], PATHS[::-2], [2.0], SETTINGS)
     assert_array_equal(found, values[[2, 0]][:, :, ::-2, 1:])
 
 
@@ -56,16 +58,18 @@ def test_parts_come_together(store) -> None:
         store.write(
             keys[rows, channel], PATHS[paths], EXPONENTS[exponents], part, SETTINGS
         )
-    assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
     forget()
-    assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
 
 
 def test_missing_coefficients_are_nan(store) -> None:
     keys, values = filled(store)
     others = some_keys(2, seed=1)[:, :1]
     more = [*PATHS, *scattering_paths(J=2, L=1, max_order=1)[-1:]]
-    found = store.read(np.concatenate([others, keys]), more, [*EXPONENTS, 3.0])
+    found = store.read(
+        np.concatenate([others, keys]), more, [*EXPONENTS, 3.0], SETTINGS
+    )
     assert_array_equal(found[2:, :, :-1, :-1], values)
     assert np.isnan(found[:2]).all()
     assert np.isnan(found[:, :, -1]).all()
@@ -75,7 +79,7 @@ def test_missing_coefficients_are_nan(store) -> None:
 def test_one_of_two_values_stays_whole(store) -> None:
     keys, values = filled(store)
     store.write(keys, PATHS, EXPONENTS, values + 1, SETTINGS)
-    found = store.read(keys, PATHS, EXPONENTS)
+    found = store.read(keys, PATHS, EXPONENTS, SETTINGS)
     assert any(np.array_equal(found, values + shift) for shift in (0, 1))
 
 
@@ -85,12 +89,12 @@ def test_gaps_are_filled_by_other_files(store) -> None:
     for part in (even, ~even):
         partly = np.where(part, values, np.nan)
         store.write(keys, PATHS, EXPONENTS, partly, SETTINGS)
-    assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
 
 
 def test_files_of_other_processes_are_found(store) -> None:
     keys, values = filled(store)
-    store.read(keys, PATHS, EXPONENTS)
+    store.read(keys, PATHS, EXPONENTS, SETTINGS)
     new_keys, new_values = some_keys(3, seed=1)[:, :1], some_values(3, seed=1)
     other = get_context("spawn").Process(
         target=store.write,
@@ -98,39 +102,41 @@ def test_files_of_other_processes_are_found(store) -> None:
     )
     other.start()
     other.join()
-    found = store.read(np.concatenate([keys, new_keys]), PATHS, EXPONENTS)
+    found = store.read(np.concatenate([keys, new_keys]), PATHS, EXPONENTS, SETTINGS)
     assert_array_equal(found, np.concatenate([values, new_values]))
 
 
-def test_files_of_another_version_are_reported_once_and_cleared(store) -> None:
-    keys, _ = filled(store)
+@pytest.mark.parametrize("ask", [filled, lambda store: read_times(1, store, KEYS)])
+def test_other_versions_are_reported_once_and_cleared(ask, store) -> None:
+    filled(store)
     (path,) = files(store)
-    path.rename(path.with_name(path.name.replace("-1.", "-0.")))
-    with pytest.warns(StoreWarning, match="another version"):
-        found = store.read(keys, PATHS, EXPONENTS)
-    assert np.isnan(found).all()
-    store.read(keys, PATHS, EXPONENTS)  # without another warning
+    folder = path.parent
+    folder.rename(folder.with_name(folder.name.replace("-2.", "-9.")))
+    for name in ("coefficients-1.3.npz", "jacobian-1.3.npz", "coefficients.tmp"):
+        Path(store.folder, f"{'a' * 32}.{name}").touch()
     forget()
+    with pytest.warns(StoreWarning, match="4 files .* another version"):
+        ask(store)
+    store.read(KEYS, PATHS, EXPONENTS, SETTINGS)  # without another warning
     store.clear()
-    assert files(store) == []
+    assert list(Path(store.folder).iterdir()) == []
 
 
 def test_a_full_disk_is_reported_once(store, monkeypatch) -> None:
     filled(store)
 
-    def fill(source, target):
+    def fill(file, data):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fill)
+        patch.setattr(segments, "_write", fill)
         with pytest.warns(StoreWarning, match="No space left") as caught:
             keys = [filled(store, seed=seed)[0] for seed in range(1, 4)]
     assert len(caught) == 1
-    assert len(files(store)) == 1  # and no temporary ones
-    assert np.isnan(store.read(keys[0], PATHS, EXPONENTS)).all()
+    assert np.isnan(store.read(keys[0], PATHS, EXPONENTS, SETTINGS)).all()
 
     filled(store, seed=4)  # there is space again
-    monkeypatch.setattr(os, "replace", fill)
+    monkeypatch.setattr(segments, "_write", fill)
     with pytest.warns(StoreWarning, match="No space left"):
         filled(store, seed=5)
 
@@ -139,7 +145,7 @@ def test_folder_that_cannot_be_made(tmp_path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "store"):
         store = CoefficientStore(folder)
-        assert np.isnan(store.read(some_keys(2), PATHS, EXPONENTS)).all()
+        assert np.isnan(store.read(some_keys(2), PATHS, EXPONENTS, SETTINGS)).all()
         with pytest.warns(StoreWarning, match="cannot be kept") as caught:
             assert [filled(store) for _ in range(2)]
         assert len(caught) == 1
@@ -160,22 +166,40 @@ def test_a_folder_that_cannot_be_listed_is_reported(store, monkeypatch) -> None:
         for ask in (store.contents, store.clear, lambda: store.size):
             with pytest.warns(StoreWarning, match="cannot be listed"):
                 ask()
-    assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
 
 
-def test_a_folder_that_is_emptied_while_it_is_written(store, monkeypatch) -> None:
-    replace, calls = os.replace, []
+def test_a_folder_that_is_removed_while_it_is_written(store, monkeypatch) -> None:
+    makedirs, calls = os.makedirs, []
 
-    def clear_and_replace(source, target):
+    def make_and_remove(folder, **options):
+        makedirs(folder, **options)
         if not calls:
             shutil.rmtree(store.folder)
-        calls.append(target)
-        replace(source, target)
+        calls.append(folder)
 
-    monkeypatch.setattr(os, "replace", clear_and_replace)
+    monkeypatch.setattr(os, "makedirs", make_and_remove)
     keys, values = filled(store)
-    assert len(calls) == 2
-    assert_array_equal(store.read(keys, PATHS, EXPONENTS), values)
+    assert len(calls) > 1
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
+
+
+@pytest.mark.parametrize("how", ["clear", "rmtree", "other process"])
+def test_a_store_that_was_emptied_is_filled_again(how, store) -> None:
+    keys, values = filled(store)
+    store.read(keys, PATHS, EXPONENTS, SETTINGS)
+    if how == "clear":
+        store.clear()
+    elif how == "rmtree":
+        shutil.rmtree(store.folder)
+    else:
+        known, contents._contents = contents._contents, {}
+        store.clear()
+        contents._contents = known
+    assert np.isnan(store.read(keys, PATHS, EXPONENTS, SETTINGS)).all()
+    filled(store)
+    forget()
+    assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
 
 
 class TestParameters:
@@ -231,6 +255,13 @@ class TestParameters:
         assert CoefficientStore("a/b").folder == str(tmp_path / "a" / "b")
 
 
+@pytest.fixture
+def small_segments(monkeypatch) -> None:
+    """Each batch gets a segment of its own."""
+    monkeypatch.setattr(contents, "_SEGMENT_SIZE", 1)
+
+
+@pytest.mark.usefixtures("small_segments")
 def test_the_longest_unused_go_first(store) -> None:
     written = []
     for seed in range(5):
@@ -238,28 +269,41 @@ def test_the_longest_unused_go_first(store) -> None:
         written.append(filled(store, seed=seed)[0])
         (new,) = set(files(store)) - before
         os.utime(new, (seed, seed))
-    store.read(written[0], PATHS, EXPONENTS)  # which is a use
+    store.read(written[0], PATHS, EXPONENTS, SETTINGS)  # which is a use
     store.size_limit = round(store.size * 0.9)
     filled(store, seed=5)
     assert store.size <= store.size_limit
-    kept = [not np.isnan(store.read(keys, PATHS, EXPONENTS)).any() for keys in written]
+    forget()
+    kept = [
+        not np.isnan(store.read(keys, PATHS, EXPONENTS, SETTINGS)).any()
+        for keys in written
+    ]
     assert kept == [True, False, False, True, True]
 
 
-def test_sizes_are_not_looked_at_with_each_write(store, monkeypatch) -> None:
-    listed, listdir = [], os.listdir
-    monkeypatch.setattr(os, "listdir", lambda f: listed.append(f) or listdir(f))
-    for seed in range(20):
-        filled(store, seed=seed)
-    assert len(listed) == 1
-    store.size_limit = store.size + 1000  # now each of them matters
-    for seed in range(20, 40):
-        filled(store, seed=seed)
+def test_the_limit_is_over_all_settings(store) -> None:
+    store.size_limit = 20_000
+    keys, values = some_keys(4)[:, :1], some_values(4)
+    for i in range(60):
+        store.write(keys, PATHS, EXPONENTS, values, {"sigma": i})
         assert store.size <= store.size_limit
+    assert store.size > 0.7 * store.size_limit
+    assert store.contents()[-1].settings == {"sigma": 59}
+
+
+def test_a_write_needs_no_look_at_the_other_files(store, monkeypatch) -> None:
+    filled(store)
+    filled(store, seed=1)
+    for name in ("listdir", "scandir", "stat"):
+        monkeypatch.setattr(os, name, pytest.fail)
+    for seed in range(2, 20):
+        filled(store, seed=seed)
+    monkeypatch.undo()
+    assert len(files(store)) == 1
 
 
 def test_writers_share_a_limit(store) -> None:
-    # Each process sees only what it has written since it looked last.
+    # Each process makes room only for its own segments.
     filled(store)
     size = store.size
     others = [pickle.loads(pickle.dumps(store)) for _ in range(4)]
@@ -275,15 +319,6 @@ def test_writers_share_a_limit(store) -> None:
     assert store.size > 20 * size
 
 
-def test_files_that_are_being_written_are_not_evicted(store) -> None:
-    filled(store)
-    temporary = Path(store.folder, "a" * 32 + ".coefficients.tmp")
-    temporary.write_bytes(b"half of a file")
-    store.size_limit = 1
-    filled(store, seed=1)
-    assert files(store) == [temporary]
-
-
 def test_deletion_by_others_is_no_problem(store) -> None:
     # Several processes delete the same files, and read others meanwhile.
     script = SMALL.format(tests=str(Path(__file__).parent), folder=store.folder)
@@ -291,7 +326,7 @@ def test_deletion_by_others_is_no_problem(store) -> None:
     writers = [
         subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE) for i in range(3)
     ]
-    assert [writer.communicate()[1] for writer in writers] == [b"", b"", b""]
+    assert [writer.communicate()[1] for writer in writers] == [b""] * 3
     assert 0 < store.size <= 22_000
 
 
@@ -303,7 +338,7 @@ store = CoefficientStore({folder!r}, size_limit=20_000)
 for seed in range(40):
     keys, values = filled(store, seed=seed)
     for old in range(max(0, seed - 5), seed):
-        found = store.read(some_keys(4, old)[:, :1], PATHS, EXPONENTS)
+        found = store.read(some_keys(4, old)[:, :1], PATHS, EXPONENTS, SETTINGS)
         assert np.isnan(found).all() or (found == some_values(4, seed=old)).all()
     if seed == 20 and sys.argv[1] == "0":
         store.clear()
@@ -318,6 +353,7 @@ def test_nothing_else_in_the_folder_is_touched(store) -> None:
     filled(store, seed=1)
     store.clear()
     assert files(store) == [other]
+    assert not list(Path(store.folder).glob("*.coefficients-*"))
 
 
 def test_contents(store) -> None:
@@ -341,7 +377,7 @@ def test_contents(store) -> None:
 def test_pickle(store) -> None:
     keys, values = filled(store)
     copy = pickle.loads(pickle.dumps(store))
-    assert_array_equal(copy.read(keys, PATHS, EXPONENTS), values)
+    assert_array_equal(copy.read(keys, PATHS, EXPONENTS, SETTINGS), values)
 
 
 WRITER = """
@@ -367,7 +403,7 @@ def test_killed_writers_leave_nothing_wrong(store) -> None:
     seed = 0
     while True:
         keys, values = some_keys(2000, seed)[:, :1], some_values(2000, seed=seed)
-        found = store.read(keys, PATHS, EXPONENTS)
+        found = store.read(keys, PATHS, EXPONENTS, SETTINGS)
         if np.isnan(found).all():
             break
         assert_array_equal(found, values)
