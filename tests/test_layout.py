@@ -20,6 +20,7 @@ ROOMS = (
     "batches",
     "store",
     "derivatives",
+    "fields",
     "scattering",
     "planar",
     "images",

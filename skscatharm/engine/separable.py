@@ -41,6 +41,7 @@ from skscatharm.engine.fields import (
     SmoothTile,
 )
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.points import Points
 from skscatharm.engine.pooling import (
     AMPLITUDE,
     FLOOR,
@@ -51,7 +52,7 @@ from skscatharm.engine.pooling import (
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import Grid, coarse_points, fine_grid, kink_grid
 from skscatharm.engine.tiles import Tile, cut_into_tiles
-from skscatharm.transform.modulus import KinkRounding, path_peak
+from skscatharm.transform.modulus import KinkRounding, path_peak, soften
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
@@ -176,17 +177,51 @@ class SeparableEngine:
         ]
         return coefficients, gradients
 
+    def fields(
+        self, atoms: Atoms, points: Points, components: bool = False
+    ) -> dict[Path, _Array]:
+        """Compute the fields of all paths at points.
+
+        Parameters
+        ----------
+        atoms : Atoms
+        points : Points
+            In the coordinates of the atoms.
+        components : bool, default=False
+            Whether to return the components in place of their softened modulus.
+
+        Returns
+        -------
+        dict of ndarray of shape (n_channels, *shape of the points)
+            For each path. With `components`, of shape (2 * degree + 1, n_channels,
+            *shape of the points).
+        """
+        transform, found = self.transform, {}
+        for path in transform.paths:
+            orders = (2 * path.degree + 1,) if components else ()
+            found[path] = np.zeros((*orders, len(atoms.weights), *points.shape))
+        # The axes stay: turned into those of the molecule, a lattice would be none.
+        for (_, channels, _), molecule in self._parts(atoms, turn=False):
+            for path, part, values in molecule.fields(points):
+                if not components:
+                    softening = transform.softening if path.degree else 0.0
+                    epsilon = softening * path_peak(path, transform.sigma)
+                    values = soften((values**2).sum(axis=0), epsilon)[1]
+                found[path][(..., channels.ravel(), *part)] = values
+        return found
+
     def _shape(self, batch: Sequence[Atoms]) -> tuple[int, int, int, int]:
         n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
         return len(batch), n_paths, len(batch[0].weights), n_exponents
 
     def _parts(
-        self, atoms: Atoms, densities: bool = False
+        self, atoms: Atoms, densities: bool = False, turn: bool = True
     ) -> "Iterator[tuple[Any, _Molecule]]":
         """Yield what shares its grids, and where it stands among the coefficients.
 
         The integrals of high powers of densities hardly depend on the positions: for
-        their derivatives, `densities` are integrated apart, and more exactly.
+        their derivatives, `densities` are integrated apart, and more exactly. Unless
+        `turn`, the axes of the molecule stay those of its coordinates.
         """
         transform = self.transform
         chosen = [not densities or not path.scales for path in transform.paths]
@@ -195,7 +230,7 @@ class SeparableEngine:
             transform, paths=tuple(compress(transform.paths, chosen))
         )
         Q = np.asarray(transform.exponents)
-        frame = Frame(atoms.positions, atoms.charges)
+        frame = Frame(atoms.positions, atoms.charges, turn)
         for softness, signed, channels in weight_classes(
             atoms.weights, transform.softening
         ):
@@ -377,6 +412,34 @@ class _Molecule:
             total += self.atoms_back(first, factors, onto)[0].sum(axis=0)
         return total
 
+    def fields(self, points: Points) -> "Iterator[tuple[Path, Any, _Array]]":
+        """Compute the fields of all paths at points.
+
+        Yields
+        ------
+        Path
+        tuple of slice
+            Where the points of this part are.
+        ndarray of shape (2 * degree + 1, n_channels, *shape of these points)
+            The components, in the unit of the weights per cubic unit of length.
+        """
+        points = points.seen_from(self.frame.centre)
+        unit = self.field_unit[:, 0].reshape(-1, *[1] * len(points.shape))
+        for first in self.plan:
+            path = first.path
+            if path in self.paths:
+                for part, values in points.atom_fields(
+                    self.densities, path.degree, first.width
+                ):
+                    yield path, part, unit * first.constant * values
+            levels = self.atoms(first)[1] if first.seconds else {}
+            for second in first.seconds:
+                path = second.path
+                for part, values in points.convolved_fields(
+                    levels[path.scales[1]], path.degree, self._left_scale(second)
+                ):
+                    yield path, part, unit * second.constant * values
+
     def atoms(self, first: _First) -> tuple[_Array, dict[int, Smooth]]:
         """Integrate the moduli of the fields of the atoms, and smooth them for order 2.
 
@@ -522,11 +585,15 @@ class _Molecule:
         self, smooth: Smooth, second: _Second
     ) -> Iterator[tuple[Tile, ConvolvedFields]]:
         degree, width = second.path.degree, second.width
-        # The wavelet without the Gaussian that has smoothed the field.
-        scale = self.sigma * 2 ** second.path.scales[1] * sqrt(1 - SMOOTHING**2)
+        scale = self._left_scale(second)
         grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
         for tile in self._tiles(grid, degree, width):
             yield tile, ConvolvedFields(smooth, tile, degree, scale)
+
+    def _left_scale(self, second: _Second) -> float:
+        """Scale of the wavelet without the Gaussian that has smoothed the field."""
+        scale: float = self.sigma * 2 ** second.path.scales[1]
+        return scale * sqrt(1 - SMOOTHING**2)
 
     def _tiles(self, grid: Grid, degree: int, width: float) -> Iterator[Tile]:
         reach = self.accuracy.margin(degree) * width
