@@ -453,8 +453,9 @@ class SolidHarmonicScattering(MoleculeScattering):
         -------
         fields : ndarray of shape (n_paths, n_points) or (n_paths, n_x, n_y, n_z)
             In the unit of the weights per Å^3. Errors are about `tol` of the largest
-            value, or ten times as large without softening. With `components`, a dict from names to arrays of shape
-            (2 * l + 1, n_points) or (2 * l + 1, n_x, n_y, n_z).
+            value, or ten times as large without softening. With `components`, a dict
+            from names to arrays of shape (2 * l + 1, n_points) or
+            (2 * l + 1, n_x, n_y, n_z).
 
         Raises
         ------

@@ -172,6 +172,22 @@ def test_order_2_of_both_signs(scattering) -> None:
     assert_allclose(found, expected, rtol=4e-3)
 
 
+def test_wide_lattice(scattering) -> None:
+    """Most of its tiles are far from all atoms."""
+    y = np.linspace(-60, 60, 201)
+    fields = scattering.fields(
+        WATER, ([0.0], y, y), ["S0_nuclear", "S2_nuclear_j0_j1_l1"]
+    )
+    near = np.abs(y) < 12
+    expected = scattering.fields(
+        WATER, ([0.0], y[near], y[near]), ["S0_nuclear", "S2_nuclear_j0_j1_l1"]
+    )
+    inside = np.ix_([0, 1], [0], near, near)
+    assert_allclose(fields[inside], expected, rtol=0, atol=1e-9)
+    fields[inside] = 0
+    assert_allclose(fields, 0, atol=1e-12)
+
+
 def test_moduli_turn_with_the_molecule(scattering, rng) -> None:
     turn = Rotation.random(rng=rng)
     turned = WATER.copy()

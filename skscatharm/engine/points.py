@@ -21,7 +21,7 @@ __all__ = ["Lattice", "Points", "Scattered"]
 
 _Array = NDArray[np.float64]
 #: Where the points are in the result, and the components of the fields there, of shape
-#: (2 * degree + 1, n_channels, *shape of these points).
+#: (2 * degree + 1, n_channels, *shape of these points). Fields vanish where none comes.
 Part = tuple[tuple[slice, ...], _Array]
 
 _NUMBERS = 2**20  # of an array, so that it stays small
@@ -117,7 +117,10 @@ class Lattice:
             n_x, n_y, n_z = (len(axis.points) for axis in tile.axes)
             low, high = np.array([axis.points[[0, -1]] for axis in tile.axes]).T
             near = (positions > low - reach) & (positions < high + reach)
-            tile = tile._replace(atoms=np.flatnonzero(near.all(axis=1)))
+            atoms = np.flatnonzero(near.all(axis=1))
+            if len(atoms) == 0:
+                continue
+            tile = tile._replace(atoms=atoms)
             fields = AtomFields(densities, tile, degree, width, None)
             (block,) = fields.blocks(n_x * n_y * n_z * len(densities.weights))
             components = np.stack([sign * (a @ b) for a, b in block.components])
@@ -132,7 +135,11 @@ class Lattice:
         turned = copy(smooth)
         turned.grid = _z_first(smooth.grid)
         turned.values = np.transpose(smooth.values, (3, 1, 0, 2))
+        reach = smooth.densities.accuracy.wavelet_cut(degree) * scale
         for part, tile in self._tiles():
+            within = window(smooth.grid, tile.axes, reach)
+            if any(w.start == w.stop for w in within):
+                continue
             n_z, *n_xy = (len(axis.points) for axis in _z_first(tile.axes))
             tile = tile._replace(axes=_z_first(tile.axes))
             fields = ConvolvedFields(turned, tile, degree, scale)
