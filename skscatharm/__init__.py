@@ -3,6 +3,7 @@
 from skscatharm import datasets
 from skscatharm.display import SearchDisplay
 from skscatharm.images import ImageScattering
+from skscatharm.local import LocalScattering
 from skscatharm.planar import PlanarScattering
 from skscatharm.potentials import ScatteringPotential
 from skscatharm.regression import KernelRegressor, MultilinearRegressor
@@ -20,6 +21,7 @@ __all__ = [
     "CoefficientStore",
     "ImageScattering",
     "KernelRegressor",
+    "LocalScattering",
     "MultilinearRegressor",
     "PlanarScattering",
     "ScatteringPotential",

@@ -94,6 +94,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     """
 
     _limits: ClassVar[tuple[str, ...]] = ()
+    _window: float | None = None  # width of windows around atoms
     _batch = 32  # molecules that a process computes at a time, or fewer
 
     if TYPE_CHECKING:  # the parameters, which each transformer documents
@@ -163,21 +164,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             If the library or the device that `backend` asks for is missing.
         """
         self._validate_params()
-        task = _Task(self, X)
-        by_batch = partial(
-            in_batches,
-            on_device=task.library.on_device,
-            largest=self._batch,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
-        if self.memory is None:
-            coefficients = by_batch(task.compute, *task.check())
-        else:
-            store = open_store(self.memory)
-            coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        columns = arrange(coefficients, task.transform.paths)
-        return to_library_of(X, self._normalized(columns, task))
+        return to_library_of(X, self._columns(_Task(self, X)))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -236,6 +223,23 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     def _engine(self, library: Library) -> str:
         """Choose the engine, by name."""
         raise NotImplementedError
+
+    def _columns(self, task: "_Task") -> NDArray[np.float64]:
+        """Compute the coefficients, or read them from the store."""
+        by_batch = partial(
+            in_batches,
+            on_device=task.library.on_device,
+            largest=self._batch,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        if self.memory is None:
+            coefficients = by_batch(task.compute, *task.check())
+        else:
+            store = open_store(self.memory)
+            coefficients = recall(store, **task.recalled, in_batches=by_batch)
+        columns = arrange(coefficients, task.transform.paths)
+        return self._normalized(columns, task)
 
     def _normalized(
         self, columns: NDArray[np.float64], task: "_Task"
@@ -845,6 +849,7 @@ class _Task:
             softening=float(parameters.softening),
             dtype=parameters.dtype,
             engine=parameters._engine(self.library),
+            window=parameters._window,
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform

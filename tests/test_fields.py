@@ -1,13 +1,13 @@
 """Fields at points, against sums and transforms written here."""
 
-from math import e, gamma, hypot, pi, sqrt
+from math import pi, sqrt
 
 import numpy as np
 import pytest
 from ase.build import molecule
 from numpy.testing import assert_allclose, assert_array_equal
+from references.points import first_order, modulus, wavelets
 from scipy.spatial.transform import Rotation
-from scipy.special import sph_harm_y
 
 from skscatharm import SolidHarmonicScattering, pad_structures
 from skscatharm.structures import Structure
@@ -22,50 +22,6 @@ POLAR = {"polar": {1: 1.0, 8: -1.5}}
 @pytest.fixture
 def scattering() -> SolidHarmonicScattering:
     return SolidHarmonicScattering(J=1, L=3, sigma=SIGMA, channels=CHANNELS)
-
-
-def constant(degree):
-    """Makes the modulus of a wavelet integrate to one."""
-    radial = 2 ** ((degree + 1) / 2) * gamma((degree + 3) / 2)
-    return 1 / (sqrt((2 * degree + 1) * 4 * pi) * radial)
-
-
-def wavelets(offsets, scale, degree):
-    """Real wavelets of a scale, from points of shape (..., 3)."""
-    x, y, z = np.moveaxis(offsets, -1, 0)
-    r = np.sqrt(x**2 + y**2 + z**2)
-    radial = constant(degree) * scale**-3 * (r / scale) ** degree
-    radial = radial * np.exp(-((r / scale) ** 2) / 2)
-    polar, azimuth = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
-    found = []
-    for m in range(-degree, degree + 1):
-        harmonic = sph_harm_y(degree, abs(m), polar, azimuth)
-        sign = (-1) ** m * sqrt(2)
-        part = harmonic.real if m == 0 else sign * (harmonic.real, harmonic.imag)[m < 0]
-        found.append(radial * part)
-    return np.array(found)
-
-
-def of_atoms(points, positions, weights, scale, degree):
-    """A Gaussian convolved with wavelets is a wider wavelet, times a factor."""
-    width = hypot(SIGMA, scale)
-    sums = sum(
-        w * wavelets(points - r, width, degree)
-        for r, w in zip(positions, weights, strict=True)
-    )
-    return sums * (scale / width) ** degree
-
-
-def softened(components, degree, scales, softening=4.0):
-    """The modulus, softened in proportion to the field of an atom of weight 1."""
-    width, factor = SIGMA, 1.0
-    for scale in scales:
-        width = hypot(width, scale)
-        factor *= (scale / width) ** degree
-    peak = constant(degree) * sqrt((2 * degree + 1) / (4 * pi))
-    peak *= factor * width**-3 * (degree / e) ** (degree / 2)
-    eps = softening * peak if degree else 0.0
-    return np.sqrt((components**2).sum(axis=0) + eps**2) - eps
 
 
 @pytest.mark.parametrize("on_lattice", [True, False])
@@ -83,14 +39,14 @@ def test_orders_0_and_1(on_lattice, scattering, rng) -> None:
     assert list(components) == names.tolist()
     for name, found in zip(names, fields, strict=True):
         _, channel, *path = name.split("_")
-        j, degree = (int(part[1:]) for part in path) if path else (None, 0)
-        scale = 0.0 if j is None else SIGMA * 2**j
-        expected = of_atoms(points, WATER.positions, WEIGHTS[channel], scale, degree)
+        *path, degree = (int(part[1:]) for part in path or ["l0"])
+        expected = first_order(
+            points, WATER.positions, WEIGHTS[channel], path, degree, SIGMA
+        )
         bound = 1e-5 * np.abs(expected).max()
         assert_allclose(components[name], expected, rtol=0, atol=bound)
-        scales = [] if j is None else [scale]
-        modulus = softened(expected, degree, scales)
-        assert_allclose(found, modulus, rtol=0, atol=1e-5 * modulus.max())
+        expected = modulus(expected, path, degree, SIGMA)
+        assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +57,18 @@ def transformed():
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
     found = {}
     for degree in (1, 3):
-        first = of_atoms(grid, WATER.positions, WEIGHTS["nuclear"], SIGMA, degree)
-        first = np.fft.rfftn(softened(first, degree, [SIGMA]))
+        first = first_order(
+            grid, WATER.positions, WEIGHTS["nuclear"], (0,), degree, SIGMA
+        )
+        first = np.fft.rfftn(modulus(first, (0,), degree, SIGMA))
         kernels = np.fft.ifftshift(wavelets(grid, 2 * SIGMA, degree), axes=(1, 2, 3))
         second = np.array(
             [np.fft.irfftn(first * np.fft.rfftn(k) * h**3) for k in kernels]
         )
-        modulus = softened(second, degree, [SIGMA, 2 * SIGMA])
-        found[f"S2_nuclear_j0_j1_l{degree}"] = second, modulus
+        found[f"S2_nuclear_j0_j1_l{degree}"] = (
+            second,
+            modulus(second, (0, 1), degree, SIGMA),
+        )
     return axis, found
 
 
@@ -122,9 +82,9 @@ def test_order_2(transformed, scattering, rng) -> None:
     ):
         found = scattering.fields(WATER, passed, list(expected))
         components = scattering.fields(WATER, passed, list(expected), components=True)
-        for name, modulus in zip(expected, found, strict=True):
+        for name, field in zip(expected, found, strict=True):
             for value, of_grid in zip(
-                (components[name], modulus), expected[name], strict=True
+                (components[name], field), expected[name], strict=True
             ):
                 bound = 1e-5 * np.abs(of_grid).max()
                 assert_allclose(value, of_grid[(..., *where)], rtol=0, atol=bound)
@@ -135,7 +95,8 @@ def test_without_softening(scattering) -> None:
     hydrogen = [[1, 0, 0, 0]]
     name = "S1_nuclear_j0_l2"
     (found,) = scattering.fields(hydrogen, [[0, 0, 0], [0.1, 0.5, -0.2]], [name])
-    expected = of_atoms(np.array([[0.1, 0.5, -0.2]]), [[0, 0, 0]], [1.0], SIGMA, 2)
+    point = np.array([[0.1, 0.5, -0.2]])
+    expected = first_order(point, np.zeros((1, 3)), [1.0], (0,), 2, SIGMA)
     assert_allclose(found, [0, np.linalg.norm(expected)], rtol=1e-9)
 
 
@@ -145,15 +106,11 @@ def test_densities_of_both_signs(scattering, rng) -> None:
     points = rng.normal(size=(50, 3))
     names = ["S0_polar", "S1_polar_j0_l0", "S1_polar_j1_l2"]
     found = scattering.fields(WATER, points, names)
-    for modulus, scales, degree in zip(
-        found, ([], [SIGMA], [2 * SIGMA]), (0, 0, 2), strict=True
-    ):
-        field = of_atoms(
-            points, WATER.positions, [-1.5, 1, 1], scales[0] if scales else 0, degree
-        )
+    for values, path, degree in zip(found, [(), (0,), (1,)], [0, 0, 2], strict=True):
+        field = first_order(points, WATER.positions, [-1.5, 1, 1], path, degree, SIGMA)
         assert degree or (field.min() < 0 < field.max())
-        expected = softened(field, degree, scales)
-        assert_allclose(modulus, expected, rtol=0, atol=1e-5 * expected.max())
+        expected = modulus(field, path, degree, SIGMA)
+        assert_allclose(values, expected, rtol=0, atol=1e-5 * expected.max())
 
 
 def test_order_2_of_both_signs(scattering) -> None:

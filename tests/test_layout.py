@@ -22,6 +22,7 @@ ROOMS = (
     "derivatives",
     "fields",
     "scattering",
+    "local",
     "planar",
     "images",
     "slopes",

@@ -16,6 +16,7 @@ from skscatharm.engine.fourier import FourierEngine
 from skscatharm.engine.planar import PlanarEngine
 from skscatharm.engine.points import Points
 from skscatharm.engine.protocol import Atoms, Derivatives, Engine
+from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
 from skscatharm.transform.paths import Path
@@ -31,6 +32,7 @@ __all__ = [
     "linearize_batch",
     "make_engine",
     "scattering_batch",
+    "windowed_batch",
 ]
 
 _Array = NDArray[np.float64]
@@ -135,6 +137,42 @@ def scattering_batch(
     """
     with _computing(library):
         return _engine(transform, library).coefficients(_atoms(structures, weights))
+
+
+def windowed_batch(
+    structures: Sequence[Structure],
+    weights: Sequence[_Array],
+    groups: Sequence[_Array],
+    transform: Transform,
+    library: Library,
+) -> list[_Array]:
+    """Integrate with windows around the atoms of free molecules.
+
+    Parameters
+    ----------
+    structures, weights, library
+        As for :func:`scattering_batch`.
+    groups : sequence of ndarray of shape (n_groups, n_atoms)
+        For each molecule, shares of the windows of atoms in those that are asked for.
+    transform : Transform
+        With the width of the windows.
+
+    Returns
+    -------
+    list of ndarray of shape (n_groups, n_paths, n_channels, n_exponents)
+    """
+    batch = _atoms(structures, weights)
+    found: list[_Array] = []
+    with _computing(library):
+        for atoms, of_molecule in zip(batch, groups, strict=True):
+            if len(atoms.positions) > 1:
+                engine = SeparableEngine(transform, library)
+                found += engine.windowed([atoms], [of_molecule])
+            else:
+                # The window of a single atom is one everywhere.
+                (whole,) = RadialEngine(transform).coefficients([atoms])
+                found.append(np.multiply.outer(of_molecule[:, 0], whole))
+    return found
 
 
 def jacobian_batch(

@@ -115,23 +115,22 @@ class SeparableEngine:
         return found
 
     def windowed(
-        self, batch: Sequence[Atoms], groups: Sequence[_Array], width: float
+        self, batch: Sequence[Atoms], groups: Sequence[_Array]
     ) -> list[_Array]:
-        """Integrate powers of fields times windows around atoms.
+        """Integrate powers of fields times the windows of the transform.
 
         Parameters
         ----------
         batch : sequence of Atoms
         groups : sequence of ndarray of shape (n_groups, n_atoms)
             For each molecule, as in :class:`~skscatharm.engine.pooling.Windows`.
-        width : float
-            Width of the windows, in the unit of the positions.
 
         Returns
         -------
         list of ndarray of shape (n_groups, n_paths, n_channels, n_exponents)
         """
-        found = []
+        found, width = [], self.transform.window
+        assert width is not None
         for atoms, of_molecule in zip(batch, groups, strict=True):
             found.append(np.zeros((len(of_molecule), *self._shape([atoms])[1:])))
             for where, molecule in self._parts(atoms, window=width):
