@@ -432,7 +432,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     def fields(
         self, molecule: Any, points: Any, paths: Any = None, components: bool = False
     ) -> Any:
-        r"""Compute densities and moduli of a molecule at points.
+        r"""Compute densities and moduli of a molecule or crystal at points.
 
         These are the fields whose powers are integrated: the densities
         :math:`|\rho_k|` of order 0, and the moduli :math:`U_1` and :math:`U_2`,
@@ -441,7 +441,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         Parameters
         ----------
         molecule : ase.Atoms, array-like of shape (n_atoms, 4) or Structure
-            A single molecule.
+            A single molecule or crystal.
         points : array-like of shape (n_points, 3) or tuple of three arrays
             Points in Å, in the coordinates of the molecule; or the coordinates of a
             lattice along x, y and z, of shapes (n_x,), (n_y,) and (n_z,). Fields on a

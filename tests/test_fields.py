@@ -4,7 +4,7 @@ from math import pi, sqrt
 
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from references.points import first_order, modulus, wavelets
 from scipy.spatial.transform import Rotation
@@ -209,3 +209,29 @@ def test_several_molecules_are_an_error(scattering) -> None:
         scattering.fields(X, [[0, 0, 0]])
     with pytest.raises(TypeError, match=r"list of ase\.Atoms"):
         scattering.fields([WATER, WATER], [[0, 0, 0]])
+
+
+class TestCrystals:
+    def test_order_1_is_a_sum_over_images(self, scattering, rng) -> None:
+        slab = bulk("NaCl", "rocksalt", 5.64)
+        slab.pbc = [True, False, True]
+        points = rng.normal(scale=6, size=(20, 3))
+        names = ["S0_nuclear", "S1_nuclear_j1_l2"]
+        found = scattering.fields(slab, points, names)
+        shifts = [[i, 0, k] for i in range(-9, 10) for k in range(-9, 10)] @ slab.cell
+        positions = (slab.positions + shifts[:, None]).reshape(-1, 3)
+        weights = np.tile(slab.numbers, len(shifts))
+        for values, path, degree in zip(found, [(), (1,)], [0, 2], strict=True):
+            field = first_order(points, positions, weights, path, degree, SIGMA)
+            expected = modulus(field, path, degree, SIGMA)
+            assert_allclose(values, expected, rtol=0, atol=1e-5 * expected.max())
+
+    def test_means_are_coefficients(self, scattering) -> None:
+        """Which are those of Fourier series."""
+        crystal = bulk("NiAl", "cesiumchloride", 2.88)
+        scattering.set_params(channels=["nuclear"], Q=(1,))
+        n = 10
+        axis = 2.88 * np.arange(n) / n + 0.1
+        fields = scattering.fields(crystal, (axis, axis, axis))
+        means = fields.mean(axis=(1, 2, 3)) * 2.88**3
+        assert_allclose(means, scattering.transform([crystal])[0], rtol=1e-3)

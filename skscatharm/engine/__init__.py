@@ -19,6 +19,7 @@ from skscatharm.engine.protocol import Atoms, Derivatives, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
+from skscatharm.structures.cells import images_within
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
@@ -261,7 +262,7 @@ def fields_at(
     """Compute the fields of a molecule at points, in double precision on the CPU.
 
     Fields do not depend on the engine. The separable one needs no grid between the
-    atoms and the points.
+    atoms and the points. Of a crystal, it sees all atoms within reach of the points.
 
     Parameters
     ----------
@@ -286,6 +287,12 @@ def fields_at(
     transform = replace(transform, exponents=(1.0,), tol=tol, dtype="float64")
     with _computing(library):
         engine = SeparableEngine(transform, library)
+        if any(structure.pbc):
+            low, high = points.box
+            reach = engine.reach()
+            chosen, positions = images_within(structure, low - reach, high + reach)
+            structure = Structure(structure.charges[chosen], positions)
+            weights = weights[:, chosen]
         (atoms,) = _atoms([structure], [weights])
         return engine.fields(atoms, points, components)
 

@@ -38,6 +38,7 @@ class Scattered:
     def __init__(self, points: _Array) -> None:
         self.points = points
         self.shape: tuple[int, ...] = (len(points),)
+        self.box = points.min(axis=0), points.max(axis=0)
 
     def seen_from(self, centre: _Array) -> "Scattered":
         """Move the origin to a centre."""
@@ -99,6 +100,8 @@ class Lattice:
         x, y, z = (Axis(along, np.ones_like(along)) for along in axes)
         self.grid: Grid = (x, y, z)
         self.shape: tuple[int, ...] = tuple(map(len, axes))
+        ends = np.array([along[[0, -1]] for along in axes])
+        self.box = ends[:, 0], ends[:, 1]
 
     def seen_from(self, centre: _Array) -> "Lattice":
         """Move the origin to a centre."""

@@ -238,6 +238,16 @@ class SeparableEngine:
                 found[path][(..., channels.ravel(), *part)] = values
         return found
 
+    def reach(self) -> float:
+        """Return how far from an atom its density has an effect on fields."""
+        accuracy, sigma = Accuracy(self.transform.tol), self.transform.sigma
+        reaches = []
+        for scales, degree in self.transform.paths:
+            widths = [sigma * 2**j for j in scales]
+            reaches.append(accuracy.cut(degree) * hypot(sigma, *widths[:1]))
+            reaches[-1] += sum(accuracy.wavelet_cut(degree) * s for s in widths[1:])
+        return max(reaches)
+
     def _shape(self, batch: Sequence[Atoms]) -> tuple[int, int, int, int]:
         n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
         return len(batch), n_paths, len(batch[0].weights), n_exponents
