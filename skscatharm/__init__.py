@@ -1,7 +1,12 @@
 """Solid harmonic wavelet scattering of molecules for scikit-learn."""
 
 from skscatharm import datasets
-from skscatharm.display import SearchDisplay
+from skscatharm.display import (
+    CoefficientDisplay,
+    EnergyMapDisplay,
+    FieldDisplay,
+    SearchDisplay,
+)
 from skscatharm.images import ImageScattering
 from skscatharm.local import LocalScattering
 from skscatharm.planar import PlanarScattering
@@ -18,7 +23,10 @@ __version__ = "0.1.0"
 __all__ = [
     "SETTINGS",
     "STANDARD_CHANNELS",
+    "CoefficientDisplay",
     "CoefficientStore",
+    "EnergyMapDisplay",
+    "FieldDisplay",
     "ImageScattering",
     "KernelRegressor",
     "LocalScattering",
