@@ -28,7 +28,10 @@ __all__ = ["EnergyMapDisplay"]
 _Array = NDArray[np.float64]
 _Lattice = tuple[_Array, _Array, _Array]
 
-_TOL = 1e-5  # of the integrals, since the terms of a prediction cancel in part
+# Terms of a prediction cancel: their sizes add up to this many predictions in a typical
+# model. If they add up to more, its integrals need to be more accurate.
+_CANCELLATION = 2000.0
+_TOL, _LEAST_TOL = 1e-5, 1e-7
 _LARGEST_ERROR = (
     1e-4  # of the map, relative to the prediction; a larger one is reported
 )
@@ -284,7 +287,8 @@ class EnergyMapDisplay:
         at_zero = expand(model, features * 0).values
         self.prediction_ = float(choose_target(values, self.target)[0])
         self.intercept_ = float(choose_target(at_zero, self.target)[0])
-        linear = float(np.asarray(features, dtype=np.float64)[0] @ slope)
+        terms = np.asarray(features, dtype=np.float64)[0] * slope
+        linear = float(terms.sum())
         self.rest_ = self.prediction_ - self.intercept_ - linear
 
         paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
@@ -301,21 +305,27 @@ class EnergyMapDisplay:
             factors = of_paths[column.path, column.channel]
             if factors.any():
                 self._used[name] = paths[column.path], factors
-        self._place_points(view, paths, channel_weights(tables, [structure])[0])
+        cancellation = float(np.abs(terms).sum()) / (abs(self.prediction_) or 1.0)
+        tol = _TOL * min(_CANCELLATION / max(cancellation, 1.0), 1.0)
+        tol = min(max(tol, _LEAST_TOL), float(scattering.tol))
+        self._place_points(view, paths, channel_weights(tables, [structure])[0], tol)
         self.values_ = self._evaluate(self._lattice)
         self._split()
-        error = abs(float((self.values_ * self.volumes_).sum()) - linear)
-        if error > _LARGEST_ERROR * abs(self.prediction_):
+        found = float((self.values_ * self.volumes_).sum())
+        if abs(found - linear) > _LARGEST_ERROR * abs(self.prediction_):
             warnings.warn(
-                f"The map adds up to {linear + error:.6g} or {linear - error:.6g}, not "
-                f"to {linear:.6g}: large terms of the model cancel, or a channel has "
+                f"The map adds up to {found:.6g}, not to {linear:.6g}: terms of the "
+                f"model that are {cancellation:.3g} times as large as the prediction "
+                "cancel, or a channel has "
                 "weights of both signs. A stronger penalty of the regression, or a "
                 "smaller tol of the scattering, makes maps more accurate.",
                 UserWarning,
                 stacklevel=3,
             )
 
-    def _place_points(self, view: View, paths: Sequence[Path], weights: _Array) -> None:
+    def _place_points(
+        self, view: View, paths: Sequence[Path], weights: _Array, tol: float
+    ) -> None:
         """Choose the points of the map."""
         scattering = self._scattering
         positions = view.structure.positions
@@ -325,7 +335,7 @@ class EnergyMapDisplay:
             paths=tuple(path for path in paths if path in used) or tuple(paths[:1]),
             exponents=self._exponents,
             sigma=float(scattering.sigma),
-            tol=min(float(scattering.tol), _TOL),
+            tol=tol,
             softening=float(scattering.softening),
             dtype="float64",
             engine="separable",

@@ -84,7 +84,7 @@ class FieldDisplay:
     ... )
     >>> print(display.axes_[0].get_title())
     nuclear, j = 1, l = 2
-    maximum 0.126 charge/Å³
+    maximum 0.406 charge/Å³
     """
 
     def __init__(

@@ -15,7 +15,7 @@ __all__ = ["View", "best_view", "mark_atoms", "side_views", "view_of_atoms"]
 _Array = NDArray[np.float64]
 
 _EQUAL = 1e-6  # share of the moments by which equally good planes differ
-_IN_PLANE = 0.3  # Å
+_IN_PLANE, _ON_PLANE = 0.3, 0.01  # Å, for pictures and for symmetry
 _MOST_ATOMS = 60  # that suggest planes for symmetric molecules
 
 
@@ -66,7 +66,7 @@ def best_view(structure: Structure) -> View:
             normals.append(normal / length)
     costs = np.einsum("pi,ij,pj->p", normals, moments, normals)
     equal = costs <= costs.min() + _EQUAL * max(np.trace(moments), 1e-12)
-    near = (np.abs(np.array(normals) @ offsets.T) < _IN_PLANE / 2).sum(axis=1)
+    near = (np.abs(np.array(normals) @ offsets.T) < _ON_PLANE).sum(axis=1)
     return _view(structure, centre, normals[np.argmax(np.where(equal, near, -1))])
 
 
@@ -116,11 +116,10 @@ def side_views(view: View) -> list[View]:
 def _view(structure: Structure, centre: _Array, normal: _Array) -> View:
     """Turn a molecule: its longest axis in the plane becomes x."""
     offsets = structure.positions - centre
-    flat = offsets - np.outer(offsets @ normal, normal)
-    # A little noise decides between equal axes in the same way for the same molecule.
-    right = np.linalg.svd(np.vstack([flat, 1e-9 * np.eye(3)]))[2][0]
-    right -= (right @ normal) * normal
-    right /= np.linalg.norm(right)
+    onto_plane = np.eye(3) - np.outer(normal, normal)
+    # The last rows decide if there is a single atom, or none is off the normal.
+    flat = np.vstack([offsets, 1e-9 * np.eye(3)]) @ onto_plane
+    right = np.linalg.svd(flat)[2][0]
     up = np.cross(normal, right)
     axes = np.stack([right, up, normal])
     return View(structure._replace(positions=offsets @ axes.T), centre, axes)
