@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skscatharm.display.expansion import choose_target, expand, split_model
 from skscatharm.display.figures import create_axes, take_axes, with_unit
+from skscatharm.planar import PlanarScattering
 from skscatharm.scattering import MoleculeScattering
 from skscatharm.structures.channels import resolve_channels
 from skscatharm.transform.columns import rearrange
@@ -49,9 +50,9 @@ class CoefficientDisplay:
         Names of the channels.
     exponents : sequence of float
         Exponents q.
-    label : str, default=None
-        Name of root mean squares of the contributions, with their unit. None means that
-        `values` are coefficients.
+    label : str or sequence of str
+        Name of root mean squares of the contributions, with their unit; or the units of
+        the coefficients, one for each exponent.
 
     Attributes
     ----------
@@ -77,7 +78,7 @@ class CoefficientDisplay:
         channels: Sequence[str],
         exponents: Sequence[float],
         *,
-        label: str | None = None,
+        label: str | Sequence[str],
     ) -> None:
         self.values = values
         self.paths = paths
@@ -131,7 +132,7 @@ class CoefficientDisplay:
             predicts several targets and none is chosen.
         """
         if isinstance(estimator, MoleculeScattering):
-            scattering, label = estimator, None
+            scattering = estimator
             values = np.asarray(scattering.transform(X), dtype=np.float64)
             if len(values) != 1:
                 raise ValueError(
@@ -149,10 +150,14 @@ class CoefficientDisplay:
             slopes = choose_target(expand(model, features).slopes, target)
             array = np.asarray(features, dtype=np.float64)
             values = slopes * (array - array.mean(axis=0))
-            label = with_unit("RMS contribution", unit)
         paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
         channels = [*resolve_channels(scattering.channels)]
         exponents = check_exponents(scattering.Q)
+        label: str | list[str]
+        if scattering is estimator:
+            label = [_name_unit(scattering, q) for q in exponents]
+        else:
+            label = with_unit("RMS contribution", unit)
         arranged = rearrange(values, paths, len(channels), len(exponents))
         display = cls(arranged, paths, channels, exponents, label=label)
         return display.plot(kind=kind, axes=axes)
@@ -182,10 +187,10 @@ class CoefficientDisplay:
             If `kind` is unknown, bars are asked for coefficients, or the number of
             axes is wrong.
         """
-        kind = kind or ("map" if self.label is None else "bars")
+        kind = kind or ("bars" if isinstance(self.label, str) else "map")
         if kind not in ("map", "bars"):
             raise ValueError(f"kind={kind!r} is unknown: choose 'map' or 'bars'.")
-        if kind == "bars" and self.label is None:
+        if kind == "bars" and not isinstance(self.label, str):
             raise ValueError(
                 "Coefficients of different exponents have different units, and are not "
                 "added: choose kind='map', or pass a fitted pipeline."
@@ -216,14 +221,15 @@ class CoefficientDisplay:
         sizes = np.sqrt((self.values**2).mean(axis=0))
         for path, size in zip(self.paths, sizes, strict=True):
             cells[:, :, rows.index(path.scales), path.degree] = size
-        if self.label is None:
+        contributions = isinstance(self.label, str)
+        if not contributions:
             cells[cells <= 0] = np.nan  # no such electrons: nothing to draw
         for column, axes in enumerate(self.axes_.T):
             # Coefficients of different exponents have different units.
-            shown = cells[:, column] if self.label is None else cells
+            shown = cells if contributions else cells[:, column]
             finite = shown[np.isfinite(shown)]
             low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 1.0)
-            norm = LogNorm(low, high) if self.label is None else Normalize(0, high)
+            norm = Normalize(0, high) if contributions else LogNorm(low, high)
             for ax, panel in zip(axes, cells[:, column], strict=True):
                 image = ax.imshow(
                     np.ma.masked_invalid(panel),
@@ -237,14 +243,14 @@ class CoefficientDisplay:
                 ax.label_outer()
             axes[0].set_title(f"q = {self.exponents[column]:g}")
             axes[-1].set_xlabel("Degree l")
-            if self.label is None:
+            if not contributions:
                 self.figure_.colorbar(
                     image,
                     ax=list(axes),
                     location="bottom",
-                    label=_name_unit(self.exponents[column]),
+                    label=self.label[column],
                 )
-        if self.label is not None:
+        if contributions:
             self.figure_.colorbar(image, ax=list(self.axes_.flat), label=self.label)
         for channel, axes in zip(self.channels, self.axes_, strict=True):
             axes[0].set_ylabel(f"{channel}\nScales j", parse_math=False)
@@ -306,8 +312,16 @@ def _name_scales(scales: Sequence[int]) -> str:
     return ", ".join(map(str, scales)) or "none"
 
 
-def _name_unit(exponent: float) -> str:
+def _name_unit(scattering: MoleculeScattering, exponent: float) -> str:
     """Name the unit of coefficients of an exponent, as a formula of matplotlib."""
     charge = "" if exponent == 1 else f"$^{{{exponent:g}}}$"
-    length = 3 - 3 * exponent
-    return f"charge{charge}" + (f" Å$^{{{length:g}}}$" if length else "")
+    dimension = 2 if isinstance(scattering, PlanarScattering) else 3
+    length = dimension * (1 - exponent)
+    normalize = getattr(scattering, "normalize", None)
+    if normalize == "volume":
+        length -= dimension
+    return (
+        f"charge{charge}"
+        + (f" Å$^{{{length:g}}}$" if length else "")
+        + " per atom" * (normalize == "atom")
+    )

@@ -276,6 +276,11 @@ class EnergyMapDisplay:
                 "SolidHarmonicScattering as the first step of the pipeline."
             )
         structure = read_molecule(self.molecule)
+        if any(structure.pbc):
+            raise ValueError(
+                "The molecule is periodic, and maps are of free molecules: pass a "
+                "cluster with pbc=False."
+            )
         view = (
             best_view(structure)
             if self.plane is None
@@ -289,6 +294,8 @@ class EnergyMapDisplay:
         self.intercept_ = float(choose_target(at_zero, self.target)[0])
         terms = np.asarray(features, dtype=np.float64)[0] * slope
         linear = float(terms.sum())
+        if scattering.normalize == "atom":
+            slope = slope / len(structure.charges)  # of the integral
         self.rest_ = self.prediction_ - self.intercept_ - linear
 
         paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)

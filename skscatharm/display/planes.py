@@ -105,11 +105,10 @@ def side_views(view: View) -> list[View]:
     """Look along z, y and x: the axes of the pictures are x and y, x and z, y and z."""
     x, y, z = np.eye(3)
     views = []
-    for turn in ([x, y, z], [x, z, -y], [y, z, x]):
-        structure = view.structure
-        positions = structure.positions @ np.array(turn).T
-        turned = structure._replace(positions=positions)
-        views.append(View(turned, view.centre, np.array(turn) @ view.axes))
+    for axes in ([x, y, z], [x, z, -y], [y, z, x]):
+        turn = np.array(axes)
+        turned = _turn(view.structure, view.structure.positions @ turn.T, turn)
+        views.append(View(turned, view.centre, turn @ view.axes))
     return views
 
 
@@ -122,7 +121,13 @@ def _view(structure: Structure, centre: _Array, normal: _Array) -> View:
     right = np.linalg.svd(flat)[2][0]
     up = np.cross(normal, right)
     axes = np.stack([right, up, normal])
-    return View(structure._replace(positions=offsets @ axes.T), centre, axes)
+    return View(_turn(structure, offsets @ axes.T, axes), centre, axes)
+
+
+def _turn(structure: Structure, positions: _Array, axes: _Array) -> Structure:
+    """Turn the cell of a structure, and give it the positions that are turned."""
+    cell = None if structure.cell is None else structure.cell @ axes.T
+    return structure._replace(positions=positions, cell=cell)
 
 
 def mark_atoms(ax: Any, structure: Structure, offset: float | None) -> None:

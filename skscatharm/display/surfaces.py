@@ -67,7 +67,10 @@ def draw_surfaces(
                     isomax=level,
                     surface_count=1,
                     opacity=0.5,
-                    colorscale=[[0, _COLOURS[level > 0]], [1, _COLOURS[level > 0]]],
+                    colorscale=[
+                        [0, _COLOURS[int(level > 0)]],
+                        [1, _COLOURS[int(level > 0)]],
+                    ],
                     showscale=False,
                     caps={"x_show": False, "y_show": False, "z_show": False},
                     name=f"{level:.3g} {unit or ''}".strip(),

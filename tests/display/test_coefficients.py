@@ -1,12 +1,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from ase.build import molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm import CoefficientDisplay, SolidHarmonicScattering
+from skscatharm import (
+    CoefficientDisplay,
+    PlanarScattering,
+    SolidHarmonicScattering,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,17 @@ def test_coefficients_of_a_molecule(scattering, molecules) -> None:
     assert cells.mask.sum() == 1  # order 0 has no degree 1
     labels = [ax.get_xlabel() for ax in display.figure_.axes[6:]]
     assert labels == ["charge$^{0.5}$ Å$^{1.5}$", "charge", "charge$^{2}$ Å$^{-3}$"]
+
+
+def test_units() -> None:
+    def unit(scattering) -> str:
+        display = CoefficientDisplay.from_estimator(scattering, [molecule("H2O")])
+        return display.figure_.axes[-1].get_xlabel()
+
+    options = {"J": 0, "L": 0, "Q": (2,), "sigma": 0.6, "channels": ["nuclear"]}
+    per_atom = SolidHarmonicScattering(**options, normalize="atom")
+    assert unit(per_atom) == "charge$^{2}$ Å$^{-3}$ per atom"
+    assert unit(PlanarScattering(**options)) == "charge$^{2}$ Å$^{-2}$"
 
 
 def test_molecule_without_core_electrons(scattering) -> None:

@@ -3,6 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
@@ -140,6 +141,14 @@ def test_surfaces(ridge, qm9) -> None:
     assert low == -high < 0
 
 
+def test_prediction_per_atom(scattering, qm9) -> None:
+    per_atom = clone(scattering).set_params(normalize="atom")
+    model = fitted(qm9, per_atom, StandardScaler(), Ridge(1e-3))
+    display = EnergyMapDisplay.from_estimator(model, qm9.data[70], kind="atoms")
+    expected = model.predict(qm9.data[70:71])[0]
+    assert_allclose(display.intercept_ + total(display), expected, rtol=1e-4)
+
+
 def test_target_of_several(scattering, qm9) -> None:
     model = make_pipeline(scattering, StandardScaler(), Ridge())
     model.fit(qm9.data[:60], qm9.target[:60, 7:9])
@@ -171,6 +180,9 @@ def test_bad_input(scattering, ridge, qm9, monkeypatch) -> None:
         EnergyMapDisplay.from_estimator(planar, molecule("H2O"))
     with pytest.raises(ValueError, match=r"but 3 were given: pass one, such as X\[0\]"):
         EnergyMapDisplay.from_estimator(ridge, X[:3])
+    crystal = Atoms("Ne", cell=[3, 3, 3], pbc=True)
+    with pytest.raises(ValueError, match=r"periodic.*pass a cluster with pbc=False"):
+        EnergyMapDisplay.from_estimator(ridge, crystal)
     with pytest.raises(ValueError, match=r"window=-1 is out of range"):
         EnergyMapDisplay.from_estimator(ridge, X[70], window=-1)
     with pytest.raises(ValueError, match=r"kind='pie' is unknown: choose one of"):
