@@ -17,6 +17,7 @@ from skscatharm.store import CoefficientStore, StoreWarning
 from skscatharm.structures import StructureWarning, pad_structures
 from skscatharm.structures.channels import STANDARD_CHANNELS
 from skscatharm.structures.planes import distances_from_plane
+from skscatharm.voxels import VoxelScattering
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "SolidHarmonicScattering",
     "StoreWarning",
     "StructureWarning",
+    "VoxelScattering",
     "__version__",
     "datasets",
     "distances_from_plane",

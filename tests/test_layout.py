@@ -25,6 +25,7 @@ ROOMS = (
     "local",
     "planar",
     "images",
+    "voxels",
     "slopes",
     "potentials",
     "ase",
