@@ -136,8 +136,8 @@ class CoefficientDisplay:
             values = np.asarray(scattering.transform(X), dtype=np.float64)
             if len(values) != 1:
                 raise ValueError(
-                    f"X has {len(values)} molecules: pass a list of one, or a fitted "
-                    "pipeline to see what it makes of several."
+                    f"X gives {len(values)} rows of coefficients: pass a list of one "
+                    "molecule, or a fitted pipeline to see how it uses those of many."
                 )
         else:
             scattering, model = split_model(estimator)

@@ -110,7 +110,7 @@ def test_own_axes(model, molecules) -> None:
 
 
 def test_bad_input(scattering, model, molecules) -> None:
-    with pytest.raises(ValueError, match=r"X has 20 molecules: pass a list of one"):
+    with pytest.raises(ValueError, match=r"X gives 20 rows .* pass a list of one mol"):
         CoefficientDisplay.from_estimator(scattering, molecules)
     with pytest.raises(ValueError, match=r"X has 1 molecule: pass two or more"):
         CoefficientDisplay.from_estimator(model, molecules[:1])

@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
@@ -42,6 +42,19 @@ def test_values_are_those_of_the_fields_at_the_points(scattering, ethanol) -> No
     normal = np.cross(b - a, c - a)
     heights = (points - a) @ normal / np.linalg.norm(normal)
     assert_allclose(np.abs(heights), 0.3)
+
+
+def test_crystal(scattering) -> None:
+    salt = bulk("NaCl", "rocksalt", 5.64)
+    salt.rotate(30, (1, 2, 3), rotate_cell=True)
+    display = FieldDisplay.from_estimator(
+        scattering, salt, paths=PATHS, n_points=8, margin=2
+    )
+    points = display.points_.reshape(-1, 3)
+    for image in (points, points + salt.cell[0]):
+        expected = scattering.fields(salt, image, PATHS)
+        for values, wanted in zip(display.values_, expected, strict=True):
+            assert_allclose(values.ravel(), wanted, atol=3e-5 * wanted.max())
 
 
 def test_panels(scattering, ethanol) -> None:
