@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers need these; `_HOMES` serves at runtime
     from skscatharm import datasets as datasets
+    from skscatharm.display import CoefficientDisplay as CoefficientDisplay
+    from skscatharm.display import EnergyMapDisplay as EnergyMapDisplay
+    from skscatharm.display import FieldDisplay as FieldDisplay
     from skscatharm.display import SearchDisplay as SearchDisplay
     from skscatharm.images import ImageScattering as ImageScattering
+    from skscatharm.local import LocalScattering as LocalScattering
     from skscatharm.planar import PlanarScattering as PlanarScattering
     from skscatharm.potentials import ScatteringPotential as ScatteringPotential
     from skscatharm.regression import KernelRegressor as KernelRegressor
@@ -21,6 +25,7 @@ if TYPE_CHECKING:  # type checkers need these; `_HOMES` serves at runtime
     from skscatharm.structures.planes import (
         distances_from_plane as distances_from_plane,
     )
+    from skscatharm.voxels import VoxelScattering as VoxelScattering
 
 __version__ = "0.1.0"
 
@@ -29,9 +34,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "SETTINGS": "scattering",
     "STANDARD_CHANNELS": "structures.channels",
+    "CoefficientDisplay": "display",
     "CoefficientStore": "store",
+    "EnergyMapDisplay": "display",
+    "FieldDisplay": "display",
     "ImageScattering": "images",
     "KernelRegressor": "regression",
+    "LocalScattering": "local",
     "MultilinearRegressor": "regression",
     "PlanarScattering": "planar",
     "ScatteringPotential": "potentials",
@@ -39,6 +48,7 @@ _HOMES = {
     "SolidHarmonicScattering": "scattering",
     "StoreWarning": "store",
     "StructureWarning": "structures",
+    "VoxelScattering": "voxels",
     "datasets": "",
     "distances_from_plane": "structures.planes",
     "pad_structures": "structures",

@@ -12,6 +12,7 @@ from skscatharm.engine import gradient_batch, jacobian_batch, linearize_batch
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.store import CoefficientStore
+from skscatharm.store.recall import recall_arrays
 from skscatharm.structures import Structure
 from skscatharm.transform.columns import arrange, rearrange
 from skscatharm.transform.transform import Transform
@@ -63,29 +64,23 @@ def column_jacobian(
     list of Derivatives
         Of shapes (n_coefficients, n_atoms, 3) and (n_coefficients, 3, 3).
     """
-    found: dict[int, Derivatives] = {}
-    if store is not None:
-        for i, key in enumerate(keys):
-            array = store.read_array(key, transform.settings)
-            if array is not None:
-                found[i] = Derivatives(array[:, :-3], array[:, -3:])
-    lacking = [i for i in range(len(keys)) if i not in found]
-    if lacking:
+
+    def compute(lacking: list[int]) -> list[_Array]:
         computed = jacobian_batch(
             [structures[i] for i in lacking],
             [weights[i] for i in lacking],
             transform,
             library,
         )
-        for i, derivatives in zip(lacking, computed, strict=True):
-            positions, strain = (
-                arrange(array[np.newaxis], transform.paths)[0] for array in derivatives
+        return [
+            np.concatenate(
+                [arrange(a[np.newaxis], transform.paths)[0] for a in of_one], 1
             )
-            found[i] = Derivatives(positions, strain)
-            if store is not None:
-                kept = np.concatenate(found[i], axis=1)
-                store.write_array(keys[i], kept, transform.settings)
-    return [found[i] for i in range(len(keys))]
+            for of_one in computed
+        ]
+
+    arrays = recall_arrays(store, keys, transform.settings, compute)
+    return [Derivatives(array[:, :-3], array[:, -3:]) for array in arrays]
 
 
 def column_gradient(

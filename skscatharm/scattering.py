@@ -35,12 +35,18 @@ from skscatharm.engine.arrays import (
     to_library_of,
 )
 from skscatharm.engine.protocol import Derivatives
+from skscatharm.fields import choose_paths, compute_fields
 from skscatharm.store import CoefficientStore, open_store
 from skscatharm.store.files import absolute_folder
 from skscatharm.store.recall import density_keys, jacobian_names, known_keys, recall
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
-from skscatharm.transform.columns import arrange, column_names, list_columns
+from skscatharm.transform.columns import (
+    arrange,
+    column_names,
+    list_columns,
+    path_names,
+)
 from skscatharm.transform.paths import Path, scattering_paths
 from skscatharm.transform.transform import Transform, check_exponents
 
@@ -88,6 +94,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     """
 
     _limits: ClassVar[tuple[str, ...]] = ()
+    _window: float | None = None  # width of windows around atoms
     _batch = 32  # molecules that a process computes at a time, or fewer
 
     if TYPE_CHECKING:  # the parameters, which each transformer documents
@@ -157,21 +164,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             If the library or the device that `backend` asks for is missing.
         """
         self._validate_params()
-        task = _Task(self, X)
-        by_batch = partial(
-            in_batches,
-            on_device=task.library.on_device,
-            largest=self._batch,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
-        if self.memory is None:
-            coefficients = by_batch(task.compute, *task.check())
-        else:
-            store = open_store(self.memory)
-            coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        columns = arrange(coefficients, task.transform.paths)
-        return to_library_of(X, self._normalized(columns, task))
+        return to_library_of(X, self._columns(_Task(self, X)))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the coefficients, in the order of the columns.
@@ -195,6 +188,23 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         )
         return np.array(names, dtype=object)
 
+    def get_path_names_out(self) -> NDArray[np.object_]:
+        """Name the fields whose powers are integrated.
+
+        Returns
+        -------
+        names : ndarray of str
+            Such as ``S0_nuclear`` and ``S2_valence_j0_j1_l2``: the names of the
+            coefficients without their exponents, in the same order.
+        """
+        self._validate_params()
+        names = path_names(
+            list(resolve_channels(self.channels)),
+            scattering_paths(self.J, self.L, self.max_order),
+            self.names,
+        )
+        return np.array(names, dtype=object)
+
     def __getstate__(self) -> dict[str, Any]:
         # In another process, a relative path would start from another folder.
         state = {**super().__getstate__()}
@@ -213,6 +223,23 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
     def _engine(self, library: Library) -> str:
         """Choose the engine, by name."""
         raise NotImplementedError
+
+    def _columns(self, task: "_Task") -> NDArray[np.float64]:
+        """Compute the coefficients, or read them from the store."""
+        by_batch = partial(
+            in_batches,
+            on_device=task.library.on_device,
+            largest=self._batch,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        if self.memory is None:
+            coefficients = by_batch(task.compute, *task.check())
+        else:
+            store = open_store(self.memory)
+            coefficients = recall(store, **task.recalled, in_batches=by_batch)
+        columns = arrange(coefficients, task.transform.paths)
+        return self._normalized(columns, task)
 
     def _normalized(
         self, columns: NDArray[np.float64], task: "_Task"
@@ -401,6 +428,79 @@ class SolidHarmonicScattering(MoleculeScattering):
         return super().transform(X)
 
     transform.__doc__ = MoleculeScattering.transform.__doc__
+
+    def fields(
+        self, molecule: Any, points: Any, paths: Any = None, components: bool = False
+    ) -> Any:
+        r"""Compute densities and moduli of a molecule or crystal at points.
+
+        These are the fields whose powers are integrated: the densities
+        :math:`|\rho_k|` of order 0, and the moduli :math:`U_1` and :math:`U_2`,
+        softened as under the integrals.
+
+        Parameters
+        ----------
+        molecule : ase.Atoms, array-like of shape (n_atoms, 4) or Structure
+            A single molecule or crystal.
+        points : array-like of shape (n_points, 3) or tuple of three arrays
+            Points in Å, in the coordinates of the molecule; or the coordinates of a
+            lattice along x, y and z, of shapes (n_x,), (n_y,) and (n_z,). Fields on a
+            lattice are computed many times faster.
+        paths : sequence of str or None, default=None
+            Names from :meth:`get_path_names_out`; None for all.
+        components : bool, default=False
+            Whether to return the components :math:`\rho * \psi_{lm}`, and those of
+            order 2, in place of the moduli: for m = -l, ..., l those with real
+            spherical harmonics, without softening. Degree 0 has a single one.
+
+        Returns
+        -------
+        fields : ndarray of shape (n_paths, n_points) or (n_paths, n_x, n_y, n_z)
+            In the unit of the weights per Å^3. Errors are about `tol` of the largest
+            value, or ten times as large without softening. With `components`, a dict
+            from names to arrays of shape (2 * l + 1, n_points) or
+            (2 * l + 1, n_x, n_y, n_z).
+
+        Raises
+        ------
+        TypeError
+            If `molecule` or `paths` is of the wrong type.
+        ValueError
+            If the molecule cannot be computed, a path is unknown, points have a wrong
+            shape, or the result would take more than 4 GiB.
+
+        Notes
+        -----
+        Fields are computed by the CPU in double precision, whichever `engine`,
+        `backend` and `dtype` are. A plane that is oblique to the axes becomes a
+        lattice if the molecule is rotated with it.
+
+        Examples
+        --------
+        The modulus of order 1 in a plane through a water molecule:
+
+        >>> import numpy as np
+        >>> from ase.build import molecule
+        >>> from skscatharm import SolidHarmonicScattering
+        >>> scattering = SolidHarmonicScattering()
+        >>> y, z = np.linspace(-2, 2, 41), np.linspace(-2, 2, 51)
+        >>> name = "S1_nuclear_j0_l1"
+        >>> scattering.fields(molecule("H2O"), ([0.0], y, z), [name]).shape
+        (1, 1, 41, 51)
+        """
+        self._validate_params()
+        molecule = to_host(molecule)
+        if getattr(molecule, "ndim", 2) == 3:
+            raise ValueError(
+                f"molecule has shape {molecule.shape}; pass a single one, of shape "
+                "(n_atoms, 4), such as X[0]."
+            )
+        task = _Task(self, [molecule])
+        chosen = choose_paths(paths, list(task.tables), task.transform, self.names)
+        (structure,), (weights,) = task.check()
+        return compute_fields(
+            structure, weights, points, chosen, task.transform, components
+        )
 
     def jacobian(self, X: Any, cell: bool = False) -> Any:
         r"""Differentiate all coefficients with respect to all positions.
@@ -750,6 +850,7 @@ class _Task:
             softening=float(parameters.softening),
             dtype=parameters.dtype,
             engine=parameters._engine(self.library),
+            window=parameters._window,
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform

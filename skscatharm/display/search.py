@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from skscatharm.display.figures import create_axes, take_axes
 from skscatharm.display.values import Values, key_of
 
 __all__ = ["SearchDisplay"]
@@ -208,13 +209,9 @@ class SearchDisplay:
                     f"No candidate has {' and '.join(map(repr, panel))}; the "
                     f"parameters of the search are {known}."
                 )
-        axes = _create_axes(1 + len(panels)) if axes is None else axes
-        axes = np.asarray(axes, dtype=object).ravel()
-        if len(axes) != 1 + len(panels):
-            raise ValueError(
-                f"axes must hold {1 + len(panels)} axes, one for the costs and one for "
-                f"each of {len(panels)} pairs; got {len(axes)}."
-            )
+        n = 1 + len(panels)
+        contents = f"one for the costs and one for each of {len(panels)} pairs"
+        axes = create_axes(n) if axes is None else take_axes(axes, n, contents)
         self.figure_, self.axes_ = axes[0].figure, axes
         self._plot_costs(axes[0], rounds)
         for ax, panel in zip(axes[1:], panels, strict=True):
@@ -457,23 +454,6 @@ def _mark_failed(ax: Any, x: NDArray[np.float64]) -> None:
         x, heights, marker="x", color="black", transform=ax.get_xaxis_transform()
     )
     ax.update_datalim(np.column_stack([x, heights]), updatey=False)
-
-
-def _create_axes(n: int) -> Any:
-    from matplotlib import pyplot as plt
-
-    n_columns = min(n, 3)
-    n_rows = -(-n // n_columns)
-    figure, axes = plt.subplots(
-        n_rows,
-        n_columns,
-        squeeze=False,
-        figsize=(4.5 * n_columns, 3.8 * n_rows),
-        layout="constrained",
-    )
-    for ax in axes.flat[n:]:
-        figure.delaxes(ax)
-    return axes.flat[:n]
 
 
 def _choose_score(search: Any, scoring: str | None) -> str:

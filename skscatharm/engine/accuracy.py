@@ -23,7 +23,7 @@ Rounding
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, e, exp, hypot, log, log2, log10, pi, sqrt
+from math import ceil, e, exp, hypot, inf, log, log2, log10, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,9 @@ _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
 #: scales of the wavelets of order 2.
 SMOOTHING = sqrt(3 / 8)
 
+# Distance of neighbours whose windows change most steeply, in Å.
+_WINDOW_DISTANCE = 2.0
+
 # The kernel that rounds kinks on surfaces: its order and width, for small and large
 # tolerances, where a density is as large as the sum of its moduli. It is smaller where
 # there is cancellation; more than this is refused.
@@ -122,6 +125,8 @@ class Accuracy:
         Whether there are weights of both signs.
     dimension : {2, 3}
         Dimension of the space.
+    window : float
+        Width of windows around atoms, in Å; infinite if there are none.
     """
 
     tol: float
@@ -129,6 +134,7 @@ class Accuracy:
     exponent: float = 4.0
     signed: bool = False
     dimension: int = 3
+    window: float = inf
 
     def step(self, order: int, degree: int, crowding: _Array | float) -> Any:
         """Return the step among the atoms, in widths of the field.
@@ -172,6 +178,15 @@ class Accuracy:
         hard = np.maximum(step, min(loose, _HARD_OUTER_STEP))
         soft = np.minimum(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
         return np.where(step <= self._soft(order, degree, crowding), soft, hard)[()]
+
+    @property
+    def window_step(self) -> float:
+        r"""Return the step that samples windows, in Å.
+
+        Between two atoms at a distance d, a window of width w falls like
+        :math:`1 / (1 + e^{x d / w^2})`. The error is :math:`e^{-2 \pi^2 w^2 / d h}`.
+        """
+        return 2 * pi**2 * self.window**2 / (_WINDOW_DISTANCE * -log(self.tol))
 
     @property
     def sharpness(self) -> float:

@@ -35,6 +35,8 @@ class Frame:
         Positions of the atoms, in any unit.
     charges : ndarray of shape (n_atoms,)
         Nuclear charges, or other numbers that tell the atoms apart.
+    turn : bool, default=True
+        Whether the axes are its own, or those of the positions as they are.
 
     Attributes
     ----------
@@ -47,10 +49,12 @@ class Frame:
         ``(given - centre) @ rotation`` are the positions.
     """
 
-    def __init__(self, positions: _Array, charges: NDArray[Any]) -> None:
+    def __init__(
+        self, positions: _Array, charges: NDArray[Any], turn: bool = True
+    ) -> None:
         self._charges = np.abs(charges)
         mean = positions.mean(axis=0)
-        self.rotation = _best_axes(positions - mean, charges)
+        self.rotation = _best_axes(positions - mean, charges) if turn else np.eye(3)
         turned = (positions - mean) @ self.rotation
         middle = (turned.max(axis=0) + turned.min(axis=0)) / 2
         self.positions = turned - middle

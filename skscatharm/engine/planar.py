@@ -356,16 +356,14 @@ class _Batch:
             epsilon = (
                 self.transform.softening * peak / (self.field_unit[:, 0] * constant)
             )
-        integrals = PowerIntegrals(
-            self.Q, epsilon, self.rounding, self.kernels, xp, scales=self.scales
-        )
+        powers = (self.Q, epsilon, self.rounding, self.kernels, xp)
+        integrals = PowerIntegrals(*powers, scales=self.scales, weights=np.ones(1))
         if kinks is not None:
             modulus = integrals.add_rounded(*kinks, weights)
         else:
             squared = xp.reshape(squared, (-1, weights.shape[0]))
             modulus = integrals.add(squared, weights)
-        moments = integrals.total(np.ones(1), len(epsilon))
-        moments = (self.power_unit * constant) ** self.Q * moments
+        moments = (self.power_unit * constant) ** self.Q * integrals.total()
         return moments, _Field(modulus, grid, constant)
 
     def _kink_width(self, width: float) -> float:

@@ -79,8 +79,10 @@ def fine_grid(
     -------
     Grid
     """
-    rules = _fine(frame.crowding(width), order, degree, accuracy)
-    return tensor_grid(frame.positions, width, *rules)
+    step, margin, outer, *knee = _fine(frame.crowding(width), order, degree, accuracy)
+    largest = accuracy.window_step / width
+    step, outer = min(step, largest), min(outer, largest)
+    return tensor_grid(frame.positions, width, step, margin, outer, *knee)
 
 
 def fine_grids(
@@ -149,6 +151,7 @@ def kink_grid(
     the kernel that rounds kinks.
     """
     step = kink_step(frame.positions, weights, width, rounding, accuracy)
+    step = min(step, accuracy.window_step / width)
     return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, KNEE)
 
 

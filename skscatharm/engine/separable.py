@@ -17,7 +17,7 @@ which is enough for the convolution.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
-from math import hypot, pi, sqrt
+from math import hypot, inf, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,17 +41,21 @@ from skscatharm.engine.fields import (
     SmoothTile,
 )
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.points import Points
 from skscatharm.engine.pooling import (
     AMPLITUDE,
     FLOOR,
     Block,
     PowerDerivatives,
     PowerIntegrals,
+    WindowIntegrals,
+    Windows,
+    WindowsOnTile,
 )
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import Grid, coarse_points, fine_grid, kink_grid
 from skscatharm.engine.tiles import Tile, cut_into_tiles
-from skscatharm.transform.modulus import KinkRounding, path_peak
+from skscatharm.transform.modulus import KinkRounding, path_peak, soften
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
@@ -108,6 +112,31 @@ class SeparableEngine:
         for i, atoms in enumerate(batch):
             for where, molecule in self._parts(atoms):
                 found[i][where] = molecule.coefficients()
+        return found
+
+    def windowed(
+        self, batch: Sequence[Atoms], groups: Sequence[_Array]
+    ) -> list[_Array]:
+        """Integrate powers of fields times the windows of the transform.
+
+        Parameters
+        ----------
+        batch : sequence of Atoms
+        groups : sequence of ndarray of shape (n_groups, n_atoms)
+            For each molecule, as in :class:`~skscatharm.engine.pooling.Windows`.
+
+        Returns
+        -------
+        list of ndarray of shape (n_groups, n_paths, n_channels, n_exponents)
+        """
+        found, width = [], self.transform.window
+        assert width is not None
+        for atoms, of_molecule in zip(batch, groups, strict=True):
+            found.append(np.zeros((len(of_molecule), *self._shape([atoms])[1:])))
+            for where, molecule in self._parts(atoms, window=width):
+                molecule.windows = Windows(molecule.frame.positions, width, of_molecule)
+                for row, values in zip(found[-1], molecule.coefficients(), strict=True):
+                    row[where] = values
         return found
 
     def jacobian(self, batch: Sequence[Atoms]) -> list[_Array]:
@@ -176,17 +205,66 @@ class SeparableEngine:
         ]
         return coefficients, gradients
 
+    def fields(
+        self, atoms: Atoms, points: Points, components: bool = False
+    ) -> dict[Path, _Array]:
+        """Compute the fields of all paths at points.
+
+        Parameters
+        ----------
+        atoms : Atoms
+        points : Points
+            In the coordinates of the atoms.
+        components : bool, default=False
+            Whether to return the components in place of their softened modulus.
+
+        Returns
+        -------
+        dict of ndarray of shape (n_channels, *shape of the points)
+            For each path. With `components`, of shape (2 * degree + 1, n_channels,
+            *shape of the points).
+        """
+        transform, found = self.transform, {}
+        for path in transform.paths:
+            orders = (2 * path.degree + 1,) if components else ()
+            found[path] = np.zeros((*orders, len(atoms.weights), *points.shape))
+        # The axes stay: turned into those of the molecule, a lattice would be none.
+        for (_, channels, _), molecule in self._parts(atoms, turn=False):
+            for path, part, values in molecule.fields(points):
+                if not components:
+                    softening = transform.softening if path.degree else 0.0
+                    epsilon = softening * path_peak(path, transform.sigma)
+                    values = soften((values**2).sum(axis=0), epsilon)[1]
+                found[path][(..., channels.ravel(), *part)] = values
+        return found
+
+    def reach(self) -> float:
+        """Return how far from an atom its density has an effect on fields."""
+        accuracy, sigma = Accuracy(self.transform.tol), self.transform.sigma
+        reaches = []
+        for scales, degree in self.transform.paths:
+            widths = [sigma * 2**j for j in scales]
+            reaches.append(accuracy.cut(degree) * hypot(sigma, *widths[:1]))
+            reaches[-1] += sum(accuracy.wavelet_cut(degree) * s for s in widths[1:])
+        return max(reaches)
+
     def _shape(self, batch: Sequence[Atoms]) -> tuple[int, int, int, int]:
         n_paths, n_exponents = len(self.transform.paths), len(self.transform.exponents)
         return len(batch), n_paths, len(batch[0].weights), n_exponents
 
     def _parts(
-        self, atoms: Atoms, densities: bool = False
+        self,
+        atoms: Atoms,
+        densities: bool = False,
+        turn: bool = True,
+        window: float = inf,
     ) -> "Iterator[tuple[Any, _Molecule]]":
         """Yield what shares its grids, and where it stands among the coefficients.
 
         The integrals of high powers of densities hardly depend on the positions: for
-        their derivatives, `densities` are integrated apart, and more exactly.
+        their derivatives, `densities` are integrated apart, and more exactly. Unless
+        `turn`, the axes of the molecule stay those of its coordinates. Grids sample
+        windows of the width `window`.
         """
         transform = self.transform
         chosen = [not densities or not path.scales for path in transform.paths]
@@ -195,7 +273,7 @@ class SeparableEngine:
             transform, paths=tuple(compress(transform.paths, chosen))
         )
         Q = np.asarray(transform.exponents)
-        frame = Frame(atoms.positions, atoms.charges)
+        frame = Frame(atoms.positions, atoms.charges, turn)
         for softness, signed, channels in weight_classes(
             atoms.weights, transform.softening
         ):
@@ -212,7 +290,7 @@ class SeparableEngine:
                     frame,
                     atoms.weights[channels],
                     Q[exponents],
-                    Accuracy(tol, softness, largest, signed),
+                    Accuracy(tol, softness, largest, signed, window=window),
                     chosen_transform,
                     self.library.namespace(),
                     "float64" if double else transform.dtype,
@@ -312,6 +390,8 @@ class _Molecule:
         self.field_unit = self.peak_unit / AMPLITUDE
         self.power_unit = self.field_unit / self.scales
         self.rounding = KinkRounding(Q, accuracy.kink_kernel[0])
+        #: Windows that fields are integrated with; None are integrals over all space.
+        self.windows: Windows | None = None
         self._kept: dict[Path, dict[int, Smooth]] = {}
 
     def coefficients(self, keep: bool = False) -> _Array:
@@ -320,6 +400,7 @@ class _Molecule:
         Returns
         -------
         ndarray of shape (n_paths, n_channels, n_exponents)
+            With windows, of shape (n_groups, n_paths, n_channels, n_exponents).
         """
         found = {}
         for first in self.plan:
@@ -330,7 +411,7 @@ class _Molecule:
             for second in first.seconds:
                 moments = self.convolution(levels[second.path.scales[1]], second)
                 found[second.path] = self._scaled(moments, second)
-        return np.stack([found[path] for path in self.paths])
+        return np.stack([found[path] for path in self.paths], axis=-3)
 
     def jacobian(self) -> _Array:
         """Differentiate all paths.
@@ -377,28 +458,58 @@ class _Molecule:
             total += self.atoms_back(first, factors, onto)[0].sum(axis=0)
         return total
 
+    def fields(self, points: Points) -> "Iterator[tuple[Path, Any, _Array]]":
+        """Compute the fields of all paths at points.
+
+        Yields
+        ------
+        Path
+        tuple of slice
+            Where the points of this part are.
+        ndarray of shape (2 * degree + 1, n_channels, *shape of these points)
+            The components, in the unit of the weights per cubic unit of length.
+        """
+        points = points.seen_from(self.frame.centre)
+        unit = self.field_unit[:, 0].reshape(-1, *[1] * len(points.shape))
+        for first in self.plan:
+            path = first.path
+            if path in self.paths:
+                for part, values in points.atom_fields(
+                    self.densities, path.degree, first.width
+                ):
+                    yield path, part, unit * first.constant * values
+            levels = self.atoms(first)[1] if first.seconds else {}
+            for second in first.seconds:
+                path = second.path
+                for part, values in points.convolved_fields(
+                    levels[path.scales[1]], path.degree, self._left_scale(second)
+                ):
+                    yield path, part, unit * second.constant * values
+
     def atoms(self, first: _First) -> tuple[_Array, dict[int, Smooth]]:
         """Integrate the moduli of the fields of the atoms, and smooth them for order 2.
 
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
-            Integrals of the powers of the moduli.
+            Integrals of the powers of the moduli; with windows, one for each group.
         levels : dict
             The moduli convolved with Gaussians, by the index of the scale of the
             wavelets that contain them.
         """
-        moments = np.zeros((len(self.densities.weights), len(self.Q)))
+        moments = self._no_moments()
         smooth = self._smooth(first) if first.seconds else None
         for tile, fields in self._atom_tiles(first):
             part = None if smooth is None else SmoothTile(smooth, tile)
-            wz = tile.axes[2].weights
-            integrals = self._integrals(first, _ALL, len(wz))
+            x, y, z = tile.axes
+            columns = (x.points[tile.rows], y.points[tile.columns])
+            windows = self._windows_on(first, tile, (2, 0, 1), columns)
+            integrals = self._integrals(first, _ALL, z.weights, windows)
             for block in fields.blocks(_BLOCK):
                 modulus = self._add(integrals, block)
                 if part is not None:
                     part.add(modulus)
-            moments += integrals.total(wz, len(moments))
+            moments += integrals.total()
             if part is not None:
                 part.finish()
         levels = {}
@@ -447,15 +558,26 @@ class _Molecule:
         Returns
         -------
         moments : ndarray of shape (n_channels, n_exponents)
+            With windows, of shape (n_groups, n_channels, n_exponents).
         """
-        moments = np.zeros((len(self.densities.weights), len(self.Q)))
+        moments = self._no_moments()
         for tile, fields in self._convolved_tiles(smooth, second):
-            wx = tile.axes[0].weights
-            for channel, blocks in fields.blocks(_BLOCK):
-                integrals = self._integrals(second, channel, len(wx))
-                for block in blocks:
-                    self._add(integrals, block)
-                moments[channel] += integrals.total(wx, 1)
+            x, y, z = tile.axes
+            columns = [
+                c.ravel() for c in np.meshgrid(y.points, z.points, indexing="ij")
+            ]
+            windows = self._windows_on(second, tile, (0, 1, 2), columns)
+            channels, blocks = zip(*fields.blocks(_BLOCK), strict=True)
+            integrals = [
+                self._integrals(second, channel, x.weights, windows)
+                for channel in channels
+            ]
+            # The channels share the windows on a block.
+            for of_channels in zip(*blocks, strict=True):
+                for integral, block in zip(integrals, of_channels, strict=True):
+                    self._add(integral, block)
+            for channel, integral in zip(channels, integrals, strict=True):
+                moments[..., channel, :] += integral.total()
         return moments
 
     def convolutions_back(
@@ -522,11 +644,15 @@ class _Molecule:
         self, smooth: Smooth, second: _Second
     ) -> Iterator[tuple[Tile, ConvolvedFields]]:
         degree, width = second.path.degree, second.width
-        # The wavelet without the Gaussian that has smoothed the field.
-        scale = self.sigma * 2 ** second.path.scales[1] * sqrt(1 - SMOOTHING**2)
+        scale = self._left_scale(second)
         grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
         for tile in self._tiles(grid, degree, width):
             yield tile, ConvolvedFields(smooth, tile, degree, scale)
+
+    def _left_scale(self, second: _Second) -> float:
+        """Scale of the wavelet without the Gaussian that has smoothed the field."""
+        scale: float = self.sigma * 2 ** second.path.scales[1]
+        return scale * sqrt(1 - SMOOTHING**2)
 
     def _tiles(self, grid: Grid, degree: int, width: float) -> Iterator[Tile]:
         reach = self.accuracy.margin(degree) * width
@@ -553,12 +679,40 @@ class _Molecule:
         kernels, xp = self.densities.kernels, self.densities.xp
         return self.Q, epsilon, self.rounding, kernels, xp
 
-    def _integrals(
-        self, field: _First | _Second, channels: slice, n: int
-    ) -> PowerIntegrals:
-        return PowerIntegrals(*self._powers(field, channels, n), scales=self.scales)
+    def _no_moments(self) -> _Array:
+        groups = () if self.windows is None else (len(self.windows.groups),)
+        return np.zeros((*groups, len(self.densities.weights), len(self.Q)))
 
-    def _add(self, integrals: PowerIntegrals, block: Block) -> Array:
+    def _windows_on(
+        self,
+        field: _First | _Second,
+        tile: Tile,
+        axes: tuple[int, int, int],
+        columns: Sequence[_Array],
+    ) -> WindowsOnTile | None:
+        """Take windows to a tile: `axes` are those of its rows, and of its columns."""
+        if self.windows is None:
+            return None
+        reach = self.accuracy.margin(field.path.degree) * field.width
+        near = self.windows.near(tile.axes, reach)
+        rows = tile.axes[axes[0]]
+        array = self.densities.array
+        return WindowsOnTile(near, rows.points, columns, axes, rows.weights, array)
+
+    def _integrals(
+        self,
+        field: _First | _Second,
+        channels: slice,
+        weights: _Array,
+        windows: WindowsOnTile | None,
+    ) -> PowerIntegrals | WindowIntegrals:
+        """Make integrals; rows are channels by points of a weight."""
+        powers = self._powers(field, channels, len(weights))
+        if windows is None:
+            return PowerIntegrals(*powers, scales=self.scales, weights=weights)
+        return WindowIntegrals(*powers, scales=self.scales, windows=windows)
+
+    def _add(self, integrals: PowerIntegrals | WindowIntegrals, block: Block) -> Array:
         """Add the integrals over a block, and return the modulus on it."""
         kernels = self.densities.kernels
         if block.kinks is None:

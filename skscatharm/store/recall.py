@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from skscatharm.engine import scattering_batch
 from skscatharm.engine.arrays import Library
+from skscatharm.store.files import CoefficientStore
 from skscatharm.store.segments import DIGEST_SIZE, canonical
 from skscatharm.structures import Structure
 from skscatharm.transform.paths import Path
@@ -29,6 +30,7 @@ __all__ = [
     "jacobian_names",
     "known_keys",
     "recall",
+    "recall_arrays",
 ]
 
 _Array = NDArray[np.float64]
@@ -138,6 +140,43 @@ def recall(
         ) from error
     coefficients[lacking] = coefficients[[first[keys[i].tobytes()] for i in lacking]]
     return coefficients
+
+
+def recall_arrays(
+    store: CoefficientStore | None,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    compute: Callable[[list[int]], Sequence[_Array]],
+) -> list[_Array]:
+    """Read arrays of three dimensions from a store, or compute and save them.
+
+    Parameters
+    ----------
+    store : CoefficientStore or None
+    names : sequence of str
+        Such as from :func:`jacobian_names`.
+    settings : mapping
+        Of their :class:`~skscatharm.transform.transform.Transform`.
+    compute : callable
+        Returns the arrays of some indices.
+
+    Returns
+    -------
+    list of ndarray
+    """
+    found: dict[int, _Array] = {}
+    if store is not None:
+        for i, name in enumerate(names):
+            array = store.read_array(name, settings)
+            if array is not None:
+                found[i] = array
+    lacking = [i for i in range(len(names)) if i not in found]
+    if lacking:
+        for i, array in zip(lacking, compute(lacking), strict=True):
+            found[i] = array
+            if store is not None:
+                store.write_array(names[i], array, settings)
+    return [found[i] for i in range(len(names))]
 
 
 def known_keys(

@@ -18,6 +18,7 @@ from skscatharm.structures.structure import Structure
 __all__ = [
     "PrimitiveCell",
     "coordinates_along",
+    "images_within",
     "nearest_images",
     "periodic_vectors",
     "primitive_cell",
@@ -244,6 +245,36 @@ def nearest_images(
     # Of two atoms at one place, either may be listed first.
     is_itself = found[:, 1] == np.arange(n_atoms)
     return distances[:, 1], atom[np.where(is_itself, found[:, 0], found[:, 1])]
+
+
+def images_within(
+    structure: Structure, low: _Array, high: _Array
+) -> tuple[NDArray[np.int64], _Array]:
+    """Find all images of the atoms of a periodic structure in a box.
+
+    Parameters
+    ----------
+    structure : Structure
+    low, high : ndarray of shape (3,)
+        Corners of the box, whose edges are along x, y and z.
+
+    Returns
+    -------
+    atoms : ndarray of int of shape (n_images,)
+        The atom of each image.
+    positions : ndarray of shape (n_images, 3)
+    """
+    vectors = periodic_vectors(structure)
+    corners = np.array(list(product(*np.transpose([low, high]))))
+    along = coordinates_along(vectors, corners)
+    of_atoms = coordinates_along(vectors, structure.positions)
+    first = np.ceil(along.min(axis=0) - of_atoms.max(axis=0)).astype(int)
+    last = np.floor(along.max(axis=0) - of_atoms.min(axis=0)).astype(int)
+    ranges = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+    shifts = np.array(list(product(*ranges))).reshape(-1, len(vectors)) @ vectors
+    positions = (structure.positions + shifts[:, np.newaxis]).reshape(-1, 3)
+    inside = np.flatnonzero(((positions >= low) & (positions <= high)).all(axis=1))
+    return inside % len(structure.positions), positions[inside]
 
 
 class _Translations:

@@ -18,6 +18,7 @@ __all__ = [
     "column_names",
     "image_column_names",
     "list_columns",
+    "path_names",
     "rearrange",
 ]
 
@@ -75,21 +76,42 @@ def column_names(
     ['S1[nuclear,j=1,l=0,q=0.5]', 'S2[nuclear,j=(0,1),l=0,q=0.5]']
     """
     powers = [repr(float(q)).removesuffix(".0") for q in exponents]
+    fields = path_names(channels, paths, style)
+    if style == "plain":
+        return [f"{name}_q{q.replace('.', 'p')}" for name in fields for q in powers]
+    return [f"{name[:-1]},q={q}]" for name in fields for q in powers]
+
+
+def path_names(
+    channels: Sequence[str], paths: Sequence[Path], style: str = "plain"
+) -> list[str]:
+    """Name the fields whose powers are integrated, in the order of their columns.
+
+    Parameters
+    ----------
+    channels, paths, style
+        As for :func:`column_names`.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.columns import path_names
+    >>> from skscatharm.transform.paths import scattering_paths
+    >>> path_names(["nuclear"], scattering_paths(J=1, L=0, max_order=2))
+    ['S0_nuclear', 'S1_nuclear_j0_l0', 'S1_nuclear_j1_l0', 'S2_nuclear_j0_j1_l0']
+    """
     if style == "plain":
         channels = _plain(channels)
-        powers = [q.replace(".", "p") for q in powers]
     names = []
-    for column in list_columns(paths, len(channels), len(exponents)):
-        scales, degree = paths[column.path]
-        channel, q = channels[column.channel], powers[column.exponent]
+    for column in list_columns(paths, len(channels), 1):
+        (scales, degree), channel = paths[column.path], channels[column.channel]
         order = len(scales)
         if style == "plain":
             where = [f"j{j}" for j in scales] + [f"l{degree}"] * (order > 0)
-            names.append("_".join([f"S{order}", channel, *where, f"q{q}"]))
+            names.append("_".join([f"S{order}", channel, *where]))
         else:
             j = ",".join(map(str, scales))
-            where = ["", f"j={j},l={degree},", f"j=({j}),l={degree},"]
-            names.append(f"S{order}[{channel},{where[order]}q={q}]")
+            where = ["", f",j={j},l={degree}", f",j=({j}),l={degree}"]
+            names.append(f"S{order}[{channel}{where[order]}]")
     return names
 
 

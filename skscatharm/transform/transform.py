@@ -31,6 +31,8 @@ class Transform:
     dtype : {"float32", "float64"}
         Precision of the fields.
     engine : {"separable", "fourier", "planar"}
+    window : float or None
+        Width of windows around atoms, in Å; None for integrals over all of space.
     """
 
     paths: tuple[Path, ...]
@@ -40,6 +42,7 @@ class Transform:
     softening: float
     dtype: str
     engine: str
+    window: float | None = None
 
     @property
     def dimension(self) -> int:
@@ -49,13 +52,14 @@ class Transform:
     @property
     def settings(self) -> dict[str, Any]:
         """All that a coefficient depends on, except density, path and exponent."""
-        return {
+        settings = {
             "sigma": self.sigma,
             "tol": self.tol,
             "softening": self.softening,
             "dtype": self.dtype,
             "engine": self.engine,
         }
+        return settings if self.window is None else settings | {"window": self.window}
 
 
 def check_exponents(Q: Any) -> tuple[float, ...]:
