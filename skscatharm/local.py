@@ -62,18 +62,18 @@ class LocalScattering(MoleculeScattering):
         Pooling exponents, from 0.5 to 32.
     sigma : float, default=0.22
         Width of the Gaussian of an atom, in Å. Time grows like ``sigma**-3``.
-    window : float, default=1.0
+    window : float, default=0.7
         Width :math:`\tau` of the Gaussians of the windows, in Å, from 0.3 to 100. As it
-        grows, the rows of the atoms of a molecule become equal. Below 1, time grows,
-        since windows between neighbours become steep.
+        grows, the rows of the atoms of a molecule become equal. Below 0.7, time grows
+        fast, since windows between neighbours become steep.
     channels : sequence of str or mapping, default=all standard channels
         Densities: names of :data:`~skscatharm.STANDARD_CHANNELS`, or a mapping from
         names to own tables {Z: weight}.
     max_order : {0, 1, 2}, default=2
         Largest order of the coefficients.
     tol : float, default=1e-5
-        Relative error that is allowed for the worst coefficient of a typical molecule,
-        from 1e-8 to 1e-2.
+        Relative error that is allowed for the sums of the rows of a molecule, from 1e-8
+        to 1e-2. Errors of single rows are up to ten times as large.
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights, as in
         :class:`SolidHarmonicScattering`: 0, or from 1e-6 to 1e4.
@@ -135,7 +135,7 @@ class LocalScattering(MoleculeScattering):
         Q: Sequence[float] = _DEFAULT["Q"],
         sigma: float = _DEFAULT["sigma"],
         *,
-        window: float = 1.0,
+        window: float = 0.7,
         channels: Sequence[str] | Mapping[str, Mapping[int, float]] = _DEFAULT[
             "channels"
         ],
