@@ -28,13 +28,8 @@ __all__ = ["EnergyMapDisplay"]
 _Array = NDArray[np.float64]
 _Lattice = tuple[_Array, _Array, _Array]
 
-# Terms of a prediction cancel: their sizes add up to this many predictions in a typical
-# model. If they add up to more, its integrals need to be more accurate.
-_CANCELLATION = 2000.0
-_TOL, _LEAST_TOL = 1e-5, 1e-7
-_LARGEST_ERROR = (
-    1e-4  # of the map, relative to the prediction; a larger one is reported
-)
+_TOL = 1e-5  # of the integrals of powers
+_LARGEST_ERROR = 1e-3  # of such an integral; a larger one is reported
 _MOST_POINTS = 2**25
 _BYTES = 2**28  # of the fields that are computed at a time
 _KINDS = ("projection", "plane", "atoms", "surface")
@@ -183,7 +178,8 @@ class EnergyMapDisplay:
         Warns
         -----
         UserWarning
-            If the map differs from the prediction by more than 1e-4 of it.
+            If a coefficient differs from the integral over the points of the map by
+            more than 1e-3.
         """
         display = cls(
             estimator,
@@ -292,47 +288,34 @@ class EnergyMapDisplay:
         at_zero = expand(model, features * 0).values
         self.prediction_ = float(choose_target(values, self.target)[0])
         self.intercept_ = float(choose_target(at_zero, self.target)[0])
-        terms = np.asarray(features, dtype=np.float64)[0] * slope
-        linear = float(terms.sum())
-        if scattering.normalize == "atom":
-            slope = slope / len(structure.charges)  # of the integral
-        self.rest_ = self.prediction_ - self.intercept_ - linear
+        coefficients = np.asarray(features, dtype=np.float64)
+        self.rest_ = self.prediction_ - self.intercept_ - float(coefficients[0] @ slope)
+        if scattering.normalize == "atom":  # weights and values of the integrals
+            slope = slope / len(structure.charges)
+            coefficients = coefficients * len(structure.charges)
 
         paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
         tables = resolve_channels(scattering.channels)
         self._scattering, self._exponents = scattering, check_exponents(scattering.Q)
-        of_paths = rearrange(
-            slope[np.newaxis], paths, len(tables), len(self._exponents)
-        )[0]
+        factors_of, integrals_of = (
+            rearrange(row, paths, len(tables), len(self._exponents))[0]
+            for row in (slope[np.newaxis], coefficients)
+        )
         # Each field of which the model uses a power.
         self._used: dict[str, tuple[Path, _Array]] = {}
+        integrals = {}
         columns = list_columns(paths, len(tables), 1)
         names = scattering.get_path_names_out()
         for name, column in zip(names, columns, strict=True):
-            factors = of_paths[column.path, column.channel]
+            factors = factors_of[column.path, column.channel]
             if factors.any():
                 self._used[name] = paths[column.path], factors
-        cancellation = float(np.abs(terms).sum()) / (abs(self.prediction_) or 1.0)
-        tol = _TOL * min(_CANCELLATION / max(cancellation, 1.0), 1.0)
-        tol = min(max(tol, _LEAST_TOL), float(scattering.tol))
-        self._place_points(view, paths, channel_weights(tables, [structure])[0], tol)
-        self.values_ = self._evaluate(self._lattice)
+                integrals[name] = integrals_of[column.path, column.channel]
+        self._place_points(view, paths, channel_weights(tables, [structure])[0])
+        self.values_ = self._evaluate(self._lattice, integrals)
         self._split()
-        found = float((self.values_ * self.volumes_).sum())
-        if abs(found - linear) > _LARGEST_ERROR * abs(self.prediction_):
-            warnings.warn(
-                f"The map adds up to {found:.6g}, not to {linear:.6g}: terms of the "
-                f"model that are {cancellation:.3g} times as large as the prediction "
-                "cancel, or a channel has "
-                "weights of both signs. A stronger penalty of the regression, or a "
-                "smaller tol of the scattering, makes maps more accurate.",
-                UserWarning,
-                stacklevel=3,
-            )
 
-    def _place_points(
-        self, view: View, paths: Sequence[Path], weights: _Array, tol: float
-    ) -> None:
+    def _place_points(self, view: View, paths: Sequence[Path], weights: _Array) -> None:
         """Choose the points of the map."""
         scattering = self._scattering
         positions = view.structure.positions
@@ -342,7 +325,7 @@ class EnergyMapDisplay:
             paths=tuple(path for path in paths if path in used) or tuple(paths[:1]),
             exponents=self._exponents,
             sigma=float(scattering.sigma),
-            tol=tol,
+            tol=min(float(scattering.tol), _TOL),
             softening=float(scattering.softening),
             dtype="float64",
             engine="separable",
@@ -365,11 +348,19 @@ class EnergyMapDisplay:
         self.points_ = view.to_given(np.stack(np.meshgrid(x, y, z, indexing="ij"), -1))
         self._reach = 3 * float(scattering.sigma) * 2.0 ** min(scattering.J, 1)
 
-    def _evaluate(self, lattice: _Lattice) -> _Array:
-        """Evaluate the map on a lattice, in the axes of the view."""
-        shape = tuple(map(len, lattice))
-        total = np.zeros(shape)
+    def _evaluate(
+        self, lattice: _Lattice, integrals: dict[str, _Array] | None = None
+    ) -> _Array:
+        """Evaluate the map on a lattice, in the axes of the view.
+
+        With `integrals`, the lattice is that of the points. Then the factors of powers
+        are scaled such that sums over the points are the coefficients that the model
+        has seen: both have errors, and large terms of a model would cancel but for
+        these.
+        """
+        total = np.zeros(tuple(map(len, lattice)))
         sigma, softening = self._scattering.sigma, self._scattering.softening
+        largest_error = 0.0
         # Fields of order 2 come together with those of order 1 that they start from.
         names = sorted(
             self._used,
@@ -384,9 +375,24 @@ class EnergyMapDisplay:
                 epsilon = softening * path_peak(path, sigma) if path.degree else 0.0
                 root = modulus + epsilon
                 squared = modulus * (root + epsilon)
-                for factor, q in zip(factors, self._exponents, strict=True):
-                    if factor:
-                        total += factor * power(squared, root, modulus, epsilon, q)
+                for e, q in enumerate(self._exponents):
+                    if factors[e] == 0:
+                        continue
+                    values = power(squared, root, modulus, epsilon, q)
+                    if integrals is not None and integrals[name][e] != 0:
+                        ratio = float(np.vdot(values, self.volumes_))
+                        ratio /= integrals[name][e]
+                        largest_error = max(largest_error, abs(ratio - 1))
+                        factors[e] /= ratio
+                    total += factors[e] * values
+        if largest_error > _LARGEST_ERROR:
+            warnings.warn(
+                f"Coefficients differ by up to {largest_error:.1g} from integrals over "
+                "the points of the map, which is scaled accordingly. A channel with "
+                "weights of both signs, or no softening, has this effect.",
+                UserWarning,
+                stacklevel=4,
+            )
         return total
 
     def _split(self) -> None:
