@@ -33,7 +33,8 @@ print(f"{len(molecules)} molecules, {len(rows)} atoms, {rows.shape[1]} coefficie
 # %%
 # The rows of a molecule add up to the coefficients of the molecule: the field of each
 # point of space is divided among the atoms. An atom that is near to others has a
-# smaller share. Here the integral of the nuclear density is divided, in the first molecule.
+# smaller share. Here the integral of the nuclear density is divided, in the first
+# molecule.
 
 column = local.get_feature_names_out().tolist().index("S0_nuclear_q1")
 ids = local.molecule_ids(molecules)
