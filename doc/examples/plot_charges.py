@@ -31,10 +31,10 @@ rows = local.fit_transform(molecules)
 print(f"{len(molecules)} molecules, {len(rows)} atoms, {rows.shape[1]} coefficients")
 
 # %%
-# The rows of a molecule add up to the coefficients of the molecule: the field of each
-# point of space is divided among the atoms. An atom that is near to others has a
-# smaller share. Here the integral of the nuclear density is divided, in the first
-# molecule.
+# The rows of a molecule add up to the coefficients of the molecule: each point of space
+# is divided among the atoms around it. Here the integral of the nuclear density is
+# divided, in the first molecule. Windows reach into the neighbours, so a hydrogen atom
+# has more than its own charge.
 
 column = local.get_feature_names_out().tolist().index("S0_nuclear_q1")
 ids = local.molecule_ids(molecules)

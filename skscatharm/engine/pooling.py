@@ -298,7 +298,7 @@ class WindowIntegrals(_Powers):
         self._next = part.stop
         windows = self._windows.on(part)
         stacked = self._xp.stack([p * weights for p in powers])
-        stacked += 1e-24
+        stacked += 1e-24  # keeps products with small windows normal numbers
         stacked = self._xp.reshape(stacked, (-1, windows.shape[1]))
         self._integrals += to_numpy(windows @ stacked.T)
 
