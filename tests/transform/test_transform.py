@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,5 +50,7 @@ def test_settings_are_all_but_paths_and_exponents() -> None:
         "dtype": "float32",
         "engine": "separable",
     }
+    transform = replace(transform, window=0.7)
+    assert transform.settings["window"] == 0.7
     fields = set(Transform.__dataclass_fields__)
     assert fields - set(transform.settings) == {"paths", "exponents"}
