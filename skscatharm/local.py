@@ -73,7 +73,7 @@ class LocalScattering(MoleculeScattering):
         Largest order of the coefficients.
     tol : float, default=1e-5
         Relative error that is allowed for the sums of the rows of a molecule, from 1e-8
-        to 1e-2. Errors of single rows are up to ten times as large.
+        to 1e-2. Errors of single rows are up to twenty times as large.
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights, as in
         :class:`SolidHarmonicScattering`: 0, or from 1e-6 to 1e4.
