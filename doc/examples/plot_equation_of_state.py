@@ -91,8 +91,8 @@ for (name, cell), (marker, color) in zip(phases.items(), styles, strict=True):
 
     volume, _, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
     print(f"{name}: {volume:.2f} Å^3, bulk modulus {modulus / units.GPa:.0f} GPa")
-left.set(xlabel="Volume of an atom (Å^3)", ylabel="Energy of an atom (eV)")
-right.set(xlabel="Volume of an atom (Å^3)", ylabel="Pressure (GPa)")
+left.set(xlabel="Volume per atom (Å³)", ylabel="Energy per atom (eV)")
+right.set(xlabel="Volume per atom (Å³)", ylabel="Pressure (GPa)")
 left.legend(title="Points: potential, lines: reference")
 plt.show()
 
