@@ -157,10 +157,11 @@ class Accuracy:
         field of an atom, the integral of its square over the square of its maximum,
         it is the number of fields that overlap.
         """
-        if degree == 0 or self.softness == 0:
+        if degree == 0:
             return 1.0
         volume = 2 * pi * gamma(degree + 1.5) * (e / degree) ** degree
-        return (1 + density * volume / sqrt(self.softness)) ** _OVERLAP_POWER
+        hardness = 1 / sqrt(self.softness) if self.softness else 1.0
+        return float((1 + density * volume * hardness) ** _OVERLAP_POWER)
 
     def spectral_step(self, degree: int) -> float:
         """Return the step at which a grid holds the spectrum of a field, in widths.

@@ -29,13 +29,17 @@ def engine_of(
     transform = Transform(
         tuple(paths), tuple(map(float, Q)), sigma, tol, softening, dtype, engine
     )
-    library = SimpleNamespace(
+    return make_engine(transform, library_of(xp, on_device))
+
+
+def library_of(xp, on_device=False):
+    """Make a library that computes with the arrays of a namespace."""
+    return SimpleNamespace(
         namespace=lambda: xp,
         on_device=on_device,
         free_memory=lambda: 2**32 if on_device else 0,
         out_of_memory=lambda: (MemoryError,),
     )
-    return make_engine(transform, library)
 
 
 def scatter_batch(positions, weights, paths, **options):
