@@ -375,8 +375,8 @@ class Comparison:
 
 
 def digits(value: float) -> str:
-    """Three digits."""
-    return f"{float(f'{value:.3g}'):g}"
+    """Three digits; rounding errors are zero."""
+    return f"{float(f'{value:.3g}'):g}" if value > 1e-9 else "0"
 
 
 def write(path: Path, head: list[str], rows: list[list[str]]) -> None:
