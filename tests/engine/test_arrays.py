@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from skscatharm.engine import arrays
 from skscatharm.engine.arrays import Library, find_library, to_host, to_library_of
 
 X = np.ones((2, 3, 4))
+
+
+@pytest.fixture(autouse=True)
+def _look_for_packages_again():
+    """Forget which packages are installed: tests change it."""
+    arrays._is_installed.cache_clear()
+    yield
+    arrays._is_installed.cache_clear()
 
 
 @pytest.fixture(params=["missing", "no device"])
