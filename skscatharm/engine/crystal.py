@@ -3,6 +3,7 @@
 from functools import cached_property
 from itertools import product
 from math import pi
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class Crystal:
         The atoms of the given cell that are images of each of them.
     rotation : ndarray of shape (3, 3)
         The identity: lattices may have any orientation.
+    spectra : dict
+        Spectra that were computed, on their lattices, by precision and weights.
     """
 
     def __init__(self, atoms: Atoms) -> None:
@@ -46,6 +49,7 @@ class Crystal:
             Structure(atoms.charges, atoms.positions, atoms.cell, atoms.pbc)
         )
         self.rotation = np.eye(3)
+        self.spectra: dict[tuple[str, bytes], tuple[Lattice, Any]] = {}
         self._vectors = vectors
         self._others = _perpendicular_axes(vectors, self.positions)
 

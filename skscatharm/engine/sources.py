@@ -109,7 +109,6 @@ class AtomSource:
         self.weights /= self.unit
         self._xp = xp
         self._dtype = dtype
-        self._finest: tuple[Lattice, Array] | None = None
 
     def lattice(self, resolution: Resolution) -> Lattice:
         """Make the grid of a field."""
@@ -128,10 +127,13 @@ class AtomSource:
         weights = np.abs(self.weights) if moduli else self.weights
         if self._crystal is None:
             return self._spectrum(lattice, factor * weights)
-        # The paths of a crystal share its cell, and most waves come first.
-        kept = self._finest
+        # The paths of a crystal share its cell, and most waves come first. So do the
+        # channels if all atoms are of one element.
+        key = (str(self._dtype), weights.tobytes())
+        kept = self._crystal.spectra.get(key)
         if kept is None or not kept[0].has_waves_of(lattice):
-            self._finest = kept = (lattice, self._spectrum(lattice, weights))
+            kept = lattice, self._spectrum(lattice, weights)
+            self._crystal.spectra[key] = kept
         x, y, z = lattice.n_waves
         part = crop(kept[1][..., : z // 2 + 1], y, -2, self._xp)
         return factor * crop(part, x, -3, self._xp)
