@@ -8,6 +8,7 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
@@ -20,6 +21,17 @@ def _one_thread() -> Iterator[None]:
     """Keep BLAS to one thread: where tests run in parallel, more are in the way."""
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stop_idle_workers() -> Iterator[None]:
+    """Stop the processes of joblib after each file.
+
+    They stop by themselves after five idle minutes, and a call at that moment may wait
+    for them forever.
+    """
+    yield
+    get_reusable_executor(reuse=True).shutdown()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 def test_code_of_readme(capsys: pytest.CaptureFixture[str]) -> None:
-    first, search, potential = code_blocks(README)
+    first, search, crystals, potential = code_blocks(README)
     assert len(first.strip().splitlines()) <= 10
     names: dict[str, object] = {}
     exec(first, names)
@@ -40,6 +40,9 @@ def test_code_of_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'scattering__J'" in printed
     assert "kcal/mol" in printed
     assert -names["search"].best_score_ < 0.3 * spread
+
+    exec(crystals, names)
+    assert "(2, 500)" in capsys.readouterr().out
 
     exec(potential, names)
     expected = names["frames"][100]
