@@ -54,12 +54,6 @@ class Crystal:
         self._others = _perpendicular_axes(vectors, self.positions)
 
     @cached_property
-    def half_lengths(self) -> _Array:
-        """Half of the lengths: of the cell, and of the atoms along other directions."""
-        lengths = np.linalg.norm(self._vectors, axis=1)
-        return np.concatenate([lengths, np.ptp(self._along_others, axis=0)]) / 2
-
-    @cached_property
     def _along_others(self) -> _Array:
         """Coordinates of the atoms along the directions that are not periodic."""
         along: _Array = self.positions @ self._others.T

@@ -10,11 +10,11 @@ from scipy.fft import next_fast_len
 
 from skscatharm.engine.quadrature import SHIFT
 
-__all__ = ["Lattice", "box_around", "cell_lattice"]
+__all__ = ["Lattice", "Resolution", "box_around", "cell_lattice"]
 
 _Array = NDArray[np.float64]
 
-# Along an edge, combinations of this many wavevectors can be the shortest.
+# Combinations of the wavevectors of a grid of which one is the shortest.
 _NEIGHBOURS = np.array([n for n in product((-2, -1, 0, 1, 2), repeat=3) if any(n)])
 
 
