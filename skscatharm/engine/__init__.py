@@ -19,7 +19,7 @@ from skscatharm.engine.protocol import Atoms, Derivatives, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.separable import SeparableEngine
 from skscatharm.structures import Structure
-from skscatharm.structures.cells import images_within
+from skscatharm.structures.cells import images_within, periodic_vectors
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
@@ -110,7 +110,7 @@ def _size(structure: Structure) -> float:
     size = float(np.ptp(structure.positions, axis=0).max())
     if structure.cell is None:
         return size
-    lengths = np.linalg.norm(structure.cell[list(structure.pbc)], axis=1)
+    lengths = np.linalg.norm(periodic_vectors(structure), axis=1)
     return max(size, float(lengths.max()))
 
 

@@ -6,7 +6,6 @@ as many times its coefficients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,10 +181,7 @@ class CrystalEngine:
                     low = Q[exponents].min() < 1 and not soft
                     double = low or largest > DOUBLE or is_small
                     dtype = "float64" if double else transform.dtype
-                    n_points = max(
-                        prod(crystal.lattice(settings.resolution(path)).shape)
-                        for path in settings.paths
-                    )
+                    n_points = settings.count_points(crystal.lattice)
                     yield _Job(settings, n_points, paths, channels, exponents, dtype)
 
 

@@ -7,7 +7,8 @@ and some more, and so the results do not depend on the batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from math import floor, log, prod
+from functools import partial
+from math import floor, log
 from typing import NamedTuple
 
 import numpy as np
@@ -221,11 +222,7 @@ class FourierEngine:
         n_molecules: int,
         derivatives: bool = False,
     ) -> float:
-        settings = self._settings(job)
-        n_points = max(
-            prod(box_around(half_lengths, settings.resolution(path)).shape)
-            for path in self.transform.paths
-        )
+        n_points = self._settings(job).count_points(partial(box_around, half_lengths))
         itemsize = np.dtype(self._dtype(job)).itemsize
         n_arrays = _ARRAYS
         if derivatives:  # all components are kept

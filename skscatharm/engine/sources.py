@@ -19,7 +19,7 @@ from skscatharm.engine.frame import Frame
 from skscatharm.engine.lattice import Lattice, Resolution, box_around
 from skscatharm.engine.quadrature import kink_step
 
-__all__ = ["AtomSource", "Source", "phases"]
+__all__ = ["AtomSource", "Source", "phases", "sum_over_points"]
 
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
@@ -250,6 +250,29 @@ def phases(
     x = xp.asarray(coordinates[..., np.newaxis], dtype=xp.float64)
     m = xp.asarray(-2j * np.pi * indices, dtype=xp.complex128)
     return xp.asarray(xp.exp(x * m), dtype=xp.result_type(dtype, xp.complex64))
+
+
+def sum_over_points(values: Array, x: Array, y: Array, z: Array, xp: Any) -> Array:
+    """Sum real values on a grid times phases along each axis.
+
+    Parameters
+    ----------
+    values : array of shape (n_samples, n_channels, n_x, n_y, n_z)
+    x, y, z : array of shape (n_points, n_indices)
+        The phases along each axis.
+
+    Returns
+    -------
+    array of shape (n_samples, n_channels, n_indices_x, n_indices_y, n_indices_z)
+    """
+    batch, (n_x, n_y, n_z) = values.shape[:2], values.shape[2:]
+    # The values are real: two real products are half of a complex one.
+    values = xp.reshape(values, (-1, n_z))
+    imaginary = xp.asarray(xp.matmul(values, xp.imag(z)), dtype=z.dtype)
+    spectrum = xp.matmul(values, xp.real(z)) + 1j * imaginary
+    spectrum = xp.matmul(y.T, xp.reshape(spectrum, (-1, n_y, z.shape[1])))
+    spectrum = xp.matmul(x.T, xp.reshape(spectrum, (*batch, n_x, -1)))
+    return xp.reshape(spectrum, (*batch, x.shape[1], y.shape[1], z.shape[1]))
 
 
 def _sum_over_atoms(x: Array, y: Array, z: Array, xp: Any) -> Array:

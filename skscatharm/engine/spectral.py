@@ -6,7 +6,7 @@ each edge of the box; it is taken only at the wavevectors that the next wavelet 
 over, which are few, and those of another box.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod, sqrt
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from skscatharm.engine.fourier_transform import to_points, to_waves
 from skscatharm.engine.lattice import Lattice, Resolution
 from skscatharm.engine.pooling import AMPLITUDE
 from skscatharm.engine.protocol import Derivatives
-from skscatharm.engine.sources import AtomSource, Source, phases
+from skscatharm.engine.sources import AtomSource, Source, phases, sum_over_points
 from skscatharm.transform.harmonics import (
     wavelet_gradients_in_frequency,
     wavelets_in_frequency,
@@ -67,15 +67,26 @@ class FieldSettings(NamedTuple):
     spacing: float
     density: float = 0.0
 
+    def width(self, path: Path) -> float:
+        """Width of the field of a path, at least."""
+        return _path_width(path, self.sigma)
+
     def resolution(self, path: Path) -> Resolution:
         """Return what the field of a path asks of its grid."""
-        width = _path_width(path, self.sigma)
+        width = self.width(path)
         order, degree = max(1, len(path.scales)), path.degree
         step = self.accuracy.step(order, degree, self.spacing / width)
         return Resolution(
             step * self.accuracy.overlap(degree, self.density * width**3) * width,
             self.accuracy.spectral_step(degree) * width,
             self.accuracy.margin(degree) * width,
+        )
+
+    def count_points(self, lattice: Callable[[Resolution], Lattice]) -> int:
+        """Count the points of the finest grid that `lattice` makes."""
+        return max(
+            (prod(lattice(self.resolution(path)).shape) for path in self.paths),
+            default=0,
         )
 
 
@@ -354,17 +365,9 @@ class SpectralFields:
 
     def convolution(self, field: _Field, path: Path) -> _Field:
         """Convolve fields with the last wavelets of a path."""
-        xp = self.xp
         lattice = self._lattice(path)
-        x, y, z = self._field_phases(field, path, lattice)
-        batch, (n_x, n_y, n_z) = field.modulus.shape[:2], field.lattice.shape
-        # The field is real: two real products are half of a complex one.
-        values = xp.reshape(field.modulus, (-1, n_z))
-        imaginary = xp.asarray(xp.matmul(values, xp.imag(z)), dtype=z.dtype)
-        spectrum = xp.matmul(values, xp.real(z)) + 1j * imaginary
-        spectrum = xp.matmul(y.T, xp.reshape(spectrum, (-1, n_y, z.shape[1])))
-        spectrum = xp.matmul(x.T, xp.reshape(spectrum, (*batch, n_x, -1)))
-        spectrum = xp.reshape(spectrum, (*batch, x.shape[1], y.shape[1], z.shape[1]))
+        phases_of_field = self._field_phases(field, path, lattice)
+        spectrum = sum_over_points(field.modulus, *phases_of_field, self.xp)
         return self._modulus(spectrum, path, self._scale(path), lattice)
 
     def convolution_back(

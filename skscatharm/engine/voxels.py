@@ -1,7 +1,7 @@
 """Densities on a regular grid, as the source of fields."""
 
 from collections.abc import Sequence
-from math import log, pi, prod, sqrt
+from math import log, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skscatharm.engine.accuracy import DOUBLE, Accuracy, exponent_classes
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.lattice import Lattice, Resolution, box_around, cell_lattice
-from skscatharm.engine.sources import phases
+from skscatharm.engine.sources import phases, sum_over_points
 from skscatharm.engine.spectral import FieldSettings, SpectralFields
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
@@ -112,16 +112,9 @@ def voxel_batch(
 class _Settings(FieldSettings):
     """Settings for densities of any width, which may be less than `sigma`."""
 
-    def resolution(self, path: Path) -> Resolution:
-        """Return what the field of a path asks of its grid."""
-        width = self.sigma * sqrt(sum(4**j for j in path.scales))
-        order, degree = len(path.scales), path.degree
-        step = self.accuracy.step(order, degree, self.spacing / width)
-        return Resolution(
-            step * self.accuracy.overlap(degree, self.density * width**3) * width,
-            self.accuracy.spectral_step(degree) * width,
-            self.accuracy.margin(degree) * width,
-        )
+    def width(self, path: Path) -> float:
+        """Width of the field of a path, at least: that of its wavelets."""
+        return self.sigma * sqrt(sum(4**j for j in path.scales))
 
 
 def _settings(
@@ -157,13 +150,7 @@ def _settings(
 
 
 def _memory(source: "_VoxelSource", settings: _Settings) -> float:
-    n_points = max(
-        (
-            prod(source.lattice(settings.resolution(path)).shape)
-            for path in settings.paths
-        ),
-        default=0,
-    )
+    n_points = settings.count_points(source.lattice)
     return 8.0 * _ARRAYS * source.unit.shape[1] * n_points
 
 
@@ -219,18 +206,12 @@ class _VoxelSource:
                 self._coordinates(lattice), lattice.indices(), strict=True
             )
         )
-        n_channels, n_x, n_y, n_z = self._values.shape
-        values = xp.reshape(self._values, (-1, n_z))
-        imaginary = xp.asarray(xp.matmul(values, xp.imag(z)), dtype=z.dtype)
-        values = xp.matmul(values, xp.real(z)) + 1j * imaginary
-        values = xp.matmul(y.T, xp.reshape(values, (-1, n_y, z.shape[1])))
-        values = xp.matmul(x.T, xp.reshape(values, (n_channels, n_x, -1)))
-        shape = (1, n_channels, x.shape[1], y.shape[1], z.shape[1])
+        found = sum_over_points(xp.expand_dims(self._values, axis=0), x, y, z, xp)
         k2 = sum(k * k for k in lattice.wavevectors())
         exponent = self._sigma**2 * k2 / 2
         # Beyond, all wavelets have vanished.
         growth = np.exp(np.where(exponent < _LARGEST_EXPONENT, exponent, -np.inf))
-        return xp.reshape(values, shape) * xp.asarray(factor * growth, dtype=z.dtype)
+        return found * xp.asarray(factor * growth, dtype=z.dtype)
 
     def near(self, lattice: Lattice, width: float, reach: float) -> None:
         """Return None: fields may be anywhere in the box."""
