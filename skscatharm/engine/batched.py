@@ -31,7 +31,12 @@ from skscatharm.engine.frame import Frame
 from skscatharm.engine.groups import compute_in_groups
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR
 from skscatharm.engine.protocol import Atoms
-from skscatharm.engine.quadrature import coarse_grids, fine_grids, fine_points
+from skscatharm.engine.quadrature import (
+    body_centred_grids,
+    body_centred_points,
+    coarse_grids,
+    fine_grids,
+)
 from skscatharm.engine.separable import SeparableEngine, _First, _plan, _Second
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.transform.modulus import path_peak
@@ -153,7 +158,7 @@ class BatchedEngine(SeparableEngine):
         most = np.zeros(len(sizes.extents))
         for degree in {path.degree for path in paths}:
             extents, crowding = sizes.extents, sizes.crowding(width)
-            n_x, n_y, n_z = fine_points(
+            n_x, n_y, n_z = body_centred_points(
                 extents, crowding, width, 1, degree, job.accuracy
             ).T
             rows = _ARRAYS * len(job.channels) * n_z
@@ -277,13 +282,12 @@ class _Molecules:
         paths, sigma = self.transform.paths, self.transform.sigma
         found: dict[Path, tuple[Array, float]] = {}
         for first in _plan(paths, sigma, signed=False):
-            moments, modulus, grid = self._atoms(first)
-            found[first.path] = moments, first.constant
+            degree = first.path.degree
+            parts = [self._atoms(first, g) for g in self._atom_grids(first)]
+            found[first.path] = sum(part.moments for part in parts), first.constant
             if first.seconds:
                 j = first.path.scales[0] + 1
-                smooth = _Smooth(
-                    self, modulus, grid, first.width, sigma * 2**j, first.path.degree
-                )
+                smooth = _Smooth(self, parts, first.width, sigma * 2**j, degree)
                 for second in first.seconds:
                     for _ in range(j, second.path.scales[1]):
                         smooth = smooth.coarser()
@@ -304,22 +308,22 @@ class _Molecules:
         """Move an array to where the fields are computed, or change its type there."""
         return self.xp.asarray(values, dtype=self.dtype)
 
-    def _atoms(self, first: _First) -> tuple[Array, Array, "_Grid"]:
-        """Integrate the moduli of the fields of the atoms.
-
-        Returns
-        -------
-        moments : array of shape (n_molecules, n_channels, n_exponents)
-        modulus : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
-        grid : list of _Axis
-        """
+    def _atom_grids(self, first: _First) -> list[_Grid]:
+        """Make the grids whose sums add up to the integral."""
         degree, width = first.path.degree, first.width
-        grid = self._fine_grid(width, 1, degree)
-        components = self._atom_components(grid, degree, width)
+        if degree == 0:
+            return [self._fine_grid(width, 1, degree)]
+        sizes = self.sizes.extents, self.sizes.crowding(width)
+        both = body_centred_grids(*sizes, width, 1, degree, self.accuracy)
+        return [self.grid(axes) for axes in both]
+
+    def _atoms(self, first: _First, grid: _Grid) -> "_Part":
+        """Integrate the moduli of the fields of the atoms."""
+        components = self._atom_components(grid, first.path.degree, first.width)
         modulus, moments = self._integrate(components, grid, first)
         x, y, z = (axis.points.shape[1] for axis in grid)
         shape = (*modulus.shape[:2], z, x, y)
-        return moments, self.xp.reshape(modulus, shape), grid
+        return _Part(self.xp.reshape(modulus, shape), grid, moments)
 
     def _atom_components(
         self, grid: _Grid, degree: int, width: float
@@ -490,16 +494,29 @@ def _polynomials(degree: int) -> _Array:
     return polynomials
 
 
+class _Part(NamedTuple):
+    """Fields on a grid, or on one of those that make a body-centred one.
+
+    Attributes
+    ----------
+    values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
+    grid : list of _Axis
+    moments : array of shape (n_molecules, n_channels, n_exponents) or None
+    """
+
+    values: Array
+    grid: _Grid
+    moments: Array | None = None
+
+
 class _Smooth:
     """Fields convolved with a Gaussian, on coarse grids, for wavelets of a scale.
 
     Parameters
     ----------
     molecules : _Molecules
-    values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
+    parts : sequence of _Part
         Fields, or fields that are smooth already.
-    grid : list of _Axis
-        Where they are.
     width : float
         Width of the fields before they were smoothed.
     scale : float
@@ -512,14 +529,12 @@ class _Smooth:
     def __init__(
         self,
         molecules: _Molecules,
-        values: Array,
-        grid: _Grid,
+        parts: Sequence[_Part],
         width: float,
         scale: float,
         degree: int,
         smoothed: float = 0.0,
     ) -> None:
-        xp = molecules.xp
         self.width = SMOOTHING * scale
         self._parameters = (width, scale, degree)
         self._molecules = molecules
@@ -527,7 +542,12 @@ class _Smooth:
         self.grid = molecules.grid(
             coarse_grids(extents, width, scale, degree, molecules.accuracy)
         )
-        rest = sqrt(self.width**2 - smoothed**2)
+        self._rest = sqrt(self.width**2 - smoothed**2)
+        self.values: Array = sum(self._smoothed(*part[:2]) for part in parts)
+
+    def _smoothed(self, values: Array, grid: _Grid) -> Array:
+        molecules, rest = self._molecules, self._rest
+        xp, (_, _, degree) = molecules.xp, self._parameters
         cut = molecules.accuracy.smoothing_cut(degree)
         x, y, z = (
             molecules.factors(to.points, axis.points, rest, 0, cut)[:, :, 0, :]
@@ -541,15 +561,14 @@ class _Smooth:
             values = xp.matmul(values, xp.matrix_transpose(matrix))
             values = xp.reshape(values, (*shape[:-1], -1))
             values = xp.permute_dims(values, (0, 1, 4, 2, 3))
-        self.values = values
+        return values
 
     def coarser(self) -> "_Smooth":
         """Smooth the fields further, for wavelets of twice the scale."""
         width, scale, degree = self._parameters
         return _Smooth(
             self._molecules,
-            self.values,
-            self.grid,
+            [_Part(self.values, self.grid)],
             width,
             2 * scale,
             degree,

@@ -29,6 +29,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
+_CHUNK = 512  # values whose powers are taken at a time
+
 
 def atom_terms(
     x: Array, y: Array, rows: Array, columns: Array, degree: int
@@ -48,12 +50,12 @@ def atom_terms(
     list of ndarray of shape (n_powers * n_atoms, n_points)
         For each order m, the factors of its powers of z.
     """
-    return [
-        _atom_terms(x, y, rows, columns, *_monomials(degree, m, x.dtype)).reshape(
-            -1, len(rows)
-        )
-        for m in range(2 * degree + 1)
-    ]
+    table, factors = monomials(degree, x.dtype)
+    n_terms, n_atoms = table[-1, 0] + 1, x.shape[1]
+    terms = np.empty((n_terms * n_atoms, len(rows)), x.dtype)
+    fill_atom_terms(x, y, rows, columns, table, factors, terms)
+    n_powers = [len(harmonic) for harmonic in solid_harmonics(degree)]
+    return np.split(terms, np.cumsum(n_powers)[:-1] * n_atoms)
 
 
 def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:
@@ -71,11 +73,11 @@ def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> A
     array of shape (..., n_rows, n)
     """
     squared = np.matmul(*components[0])
-    flat = squared.reshape(-1, squared.shape[-1])
-    _square(flat, squared.dtype.type(floor))
+    flat, size = squared.reshape(-1), squared.size
+    square(flat, squared.dtype.type(floor), flat, size)
     component = np.empty_like(squared) if len(components) > 1 else squared
     for a, b in components[1:]:
-        _add_squares(flat, np.matmul(a, b, out=component).reshape(flat.shape))
+        add_squares(np.matmul(a, b, out=component).reshape(-1), flat, size)
     return squared
 
 
@@ -168,15 +170,13 @@ def integrate_powers(
     modulus : array of shape (n_rows, n)
     integrals : array of shape (n_exponents, n_rows)
     """
-    dtype = squared.dtype
-    return _integrate_powers(
-        squared,
-        weights,
-        exponents,
-        scales.astype(dtype),
-        epsilon.astype(dtype),
-        dtype.type(TINY),
+    modulus = np.empty_like(squared)
+    integrals = np.zeros((len(squared), len(exponents)))
+    scales, epsilon = scales.astype(squared.dtype), epsilon.astype(squared.dtype)
+    _add_powers_of_rows(
+        squared, weights, exponents, scales, epsilon, modulus, integrals
     )
+    return modulus, integrals.T
 
 
 @compile_loops
@@ -205,7 +205,7 @@ def gaussian_factors(
 
 
 @compile_loops
-def _end_of_row(rows: Any, start: int) -> Any:
+def end_of_row(rows: Any, start: int) -> Any:
     """Find the first entry that differs. NumPy's functions take longer to compile."""
     stop = start + 1
     while stop < len(rows) and rows[stop] == rows[start]:
@@ -234,7 +234,7 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
             start = 0
             while start < len(rows):
                 row, first = rows[start], columns[start]
-                stop = _end_of_row(rows, start)
+                stop = end_of_row(rows, start)
                 for k in range(stop - start):
                     out[i, j, row, first + k] = field[i, j, start + k]
                 start = stop
@@ -276,71 +276,123 @@ def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
 
 
 @cache
-def _monomials(degree: int, m: int, dtype: Any) -> tuple[Array, Array]:
-    """List the monomials of a solid harmonic: its term, powers of x and y; a factor."""
-    terms = solid_harmonics(degree)[m].values()
+def monomials(degree: int, dtype: Any) -> tuple[Array, Array]:
+    """List the monomials in x and y of the solid harmonics of a degree.
+
+    Returns
+    -------
+    table : ndarray of int of shape (n_monomials, 3)
+        The term, counted through all orders m, and the powers of x and y.
+    factors : ndarray of shape (n_monomials,)
+    """
+    terms = [t for harmonic in solid_harmonics(degree) for t in harmonic.values()]
     table = [(t, a, b) for t, term in enumerate(terms) for a, b in term]
     factors = [p for term in terms for p in term.values()]
     return np.array(table), np.array(factors, dtype)
 
 
 @compile_loops
-def _atom_terms(
-    x: Any, y: Any, rows: Any, columns: Any, monomials: Any, factors: Any
-) -> Any:
-    n_atoms, n_points = x.shape[1], len(rows)
-    terms = np.zeros((monomials[-1, 0] + 1, n_atoms, n_points), x.dtype)
+def fill_atom_terms(
+    x: Any, y: Any, rows: Any, columns: Any, table: Any, factors: Any, out: Any
+) -> None:
+    """Evaluate the polynomials in x and y of all orders m, as `atom_terms`.
+
+    `out` is of shape (n_terms * n_atoms, n_points).
+    """
+    n_atoms = x.shape[1]
+    out[:] = 0
     start = 0
-    while start < n_points:
+    while start < len(rows):
         i, first = rows[start], columns[start]
-        stop = _end_of_row(rows, start)
+        stop = end_of_row(rows, start)
         for k in range(len(factors)):
-            t, a, b = monomials[k]
+            t, a, b = table[k]
             for n in range(n_atoms):
                 factor = factors[k] * x[a, n, i]
-                term, powers = terms[t, n, start:stop], y[b, n, first:]
+                term, powers = out[t * n_atoms + n, start:stop], y[b, n, first:]
                 for j in range(stop - start):
                     term[j] += factor * powers[j]
         start = stop
-    return terms
 
 
 @compile_loops
-def _square(values: Any, floor: Any) -> None:
-    for i in range(len(values)):
-        for k in range(values.shape[1]):
-            values[i, k] = values[i, k] * values[i, k] + floor
+def square(component: Any, floor: Any, squared: Any, n: int) -> None:
+    """Square n values, and add a floor; the result may take their place."""
+    for k in range(n):
+        squared[k] = component[k] * component[k] + floor
 
 
 @compile_loops
-def _add_squares(squared: Any, component: Any) -> None:
+def add_squares(component: Any, squared: Any, n: int) -> None:
+    """Add the squares of n values."""
+    for k in range(n):
+        squared[k] += component[k] * component[k]
+
+
+@compile_loops
+def _add_powers_of_rows(
+    squared: Any,
+    weights: Any,
+    exponents: Any,
+    scales: Any,
+    epsilon: Any,
+    moduli: Any,
+    integrals: Any,
+) -> None:
     for i in range(len(squared)):
-        for k in range(squared.shape[1]):
-            squared[i, k] += component[i, k] * component[i, k]
+        add_powers(
+            squared[i], weights, exponents, scales, epsilon[i], moduli[i], integrals[i]
+        )
 
 
 @compile_loops
-def _integrate_powers(
-    squared: Any, weights: Any, exponents: Any, scales: Any, epsilon: Any, tiny: Any
-) -> Any:
+def add_powers(
+    all_squares: Any,
+    all_weights: Any,
+    exponents: Any,
+    scales: Any,
+    low: Any,
+    moduli: Any,
+    integrals: Any,
+) -> None:
+    """Compute a modulus from its square, and add the integrals of its powers.
+
+    `low` is the softening. Otherwise, as `integrate_powers` for one row.
+    """
     # The formulas are those of skscatharm.transform.modulus.
-    n_rows, n = squared.shape
-    moduli = np.empty_like(squared)
-    root = np.empty(n, squared.dtype)
-    integrals = np.empty((len(exponents), n_rows), np.float64)
-    for i in range(n_rows):
-        square, modulus, low = squared[i], moduli[i], epsilon[i]
-        for k in range(n):
-            root[k] = np.sqrt(square[k] + low * low)
-        for k in range(n):
-            modulus[k] = square[k] / (root[k] + low + tiny)
+    dtype = all_squares.dtype
+    tiny = dtype.type(TINY)
+    root, half = np.empty(_CHUNK, dtype), np.empty(_CHUNK, dtype)
+    has_half = np.any(exponents == 0.5)
+    area, low_root = low * low, np.sqrt(low)
+    for start in range(0, len(all_squares), _CHUNK):
+        stop = min(start + _CHUNK, len(all_squares))
+        n, square = stop - start, all_squares[start:stop]
+        weights, modulus = all_weights[start:stop], moduli[start:stop]
+        if low == 0:
+            for k in range(n):
+                root[k] = np.sqrt(square[k])
+                modulus[k] = root[k]
+            if has_half:
+                for k in range(n):
+                    half[k] = np.sqrt(root[k])
+        elif has_half:
+            # One division for both: U^2 / (r + e) = (r^1/2 - e^1/2) (r^1/2 + e^1/2).
+            for k in range(n):
+                root[k] = np.sqrt(square[k] + area)
+                both = np.sqrt(root[k]) + low_root
+                half[k] = square[k] / ((root[k] + low) * both + tiny)
+                modulus[k] = half[k] * both
+        else:
+            for k in range(n):
+                root[k] = np.sqrt(square[k] + area)
+                modulus[k] = square[k] / (root[k] + low + tiny)
         for e in range(len(exponents)):
             q, scale = exponents[e], scales[e]
-            total = weights.dtype.type(0)
+            total = dtype.type(0)
             if q == 0.5:
-                low_root = np.sqrt(low) + tiny
                 for k in range(n):
-                    total += weights[k] * modulus[k] / (np.sqrt(root[k]) + low_root)
+                    total += weights[k] * half[k]
             elif q == 1:
                 for k in range(n):
                     total += weights[k] * modulus[k]
@@ -349,23 +401,22 @@ def _integrate_powers(
                     total += weights[k] * square[k]
             elif q == 3:
                 for k in range(n):
-                    cubic_factor = root[k] * (root[k] + low) + low * low
+                    cubic_factor = root[k] * (root[k] + low) + area
                     total += weights[k] * (modulus[k] * cubic_factor)
             elif q == 4:
-                area, twice = scale * scale, 2 * low * low * scale * scale
-                floor = squared.dtype.type(1e-18)
+                unit, twice = scale * scale, 2 * area * scale * scale
+                floor = dtype.type(1e-18)
                 for k in range(n):
-                    s = square[k] * area + floor  # keeps s * s a normal number
+                    s = square[k] * unit + floor  # keeps s * s a normal number
                     total += weights[k] * (s * (s + twice))
             elif low == 0:
                 for k in range(n):
                     total += weights[k] * (root[k] * scale) ** q
             else:
                 for k in range(n):
-                    part = -np.expm1(-q / 2 * np.log1p(square[k] / (low * low)))
+                    part = -np.expm1(-q / 2 * np.log1p(square[k] / area))
                     total += weights[k] * (root[k] * scale) ** q * part
-            integrals[e, i] = total
-    return moduli, integrals
+            integrals[e] += total
 
 
 @compile_loops

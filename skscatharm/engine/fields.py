@@ -26,6 +26,11 @@ from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.compiled import gaussian_factors
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.integrals import (
+    Powers,
+    integrate_atoms,
+    integrate_convolutions,
+)
 from skscatharm.engine.pooling import FLOOR, Block
 from skscatharm.engine.quadrature import Axis, coarse_grid
 from skscatharm.engine.tiles import Tile, cut, cut_grid, window
@@ -115,15 +120,19 @@ class AtomFields:
         """Powers of the distance times a Gaussian along each axis, one power more than
         the degree: (n_powers, n_atoms, n_points).
         """
-        # Contiguous, as all that the compiled function gets: it is compiled once.
-        positions = np.ascontiguousarray(
-            self.densities.frame.positions[self.tile.atoms].T
-        )
-        cut_at = self.densities.accuracy.cut(self.degree)
         return [
-            gaussian_factors(r, axis.points, self.width, self.degree + 1, cut_at)
-            for axis, r in zip(self.tile.axes, positions, strict=True)
+            gaussian_factors(r, axis.points, self.width, self.degree + 1, self._cut)
+            for axis, r in zip(self.tile.axes, self._positions, strict=True)
         ]
+
+    @property
+    def _positions(self) -> _Array:
+        # Contiguous, as all that compiled functions get: they are compiled once.
+        return np.ascontiguousarray(self.densities.frame.positions[self.tile.atoms].T)
+
+    @property
+    def _cut(self) -> float:
+        return self.densities.accuracy.cut(self.degree)
 
     @property
     def harmonics(self) -> list[Any]:
@@ -133,18 +142,41 @@ class AtomFields:
 
     def blocks(self, n_values: int) -> Iterator[Block]:
         """Yield the fields block by block, of about some number of values."""
-        tile, array = self.tile, self.densities.array
-        x, y, z = (array(f[:-1]) for f in self.factors)
-        planar = self.planar(x, y)
-        axial = [
-            _concat([self._axial(w, z[c, ...]) for c in harmonic], 0, self.xp).T
-            for w, harmonic in zip(self.weights, self.harmonics, strict=True)
-        ]
-        wx, wy, _ = (axis.weights for axis in tile.axes)
-        weights = array(wx[tile.rows] * wy[tile.columns])
-        for part in cut(weights.shape[0], n_values // axial[0].shape[0]):
-            components = [(a, p[:, part]) for a, p in zip(axial, planar, strict=True)]
+        x, y, z = (self.densities.array(f[:-1]) for f in self.factors)
+        planar, axial, weights = self.planar(x, y), self._axial(z), self._weights
+        for part in cut(weights.shape[0], n_values // axial[0].shape[1]):
+            components = [(a.T, p[:, part]) for a, p in zip(axial, planar, strict=True)]
             yield Block(components, weights[part], part, self.kinks)
+
+    def integrate(self, powers: Powers, smooth: "SmoothTile | None") -> _Array:
+        """Integrate powers of the modulus in one compiled pass.
+
+        The modulus is added to smooth fields. Kinks are not rounded.
+
+        Returns
+        -------
+        ndarray of shape (n_channels, n_exponents)
+        """
+        none = np.empty((0, 0), self.densities.dtype)
+        integrals, modulus = integrate_atoms(
+            self._positions,
+            self.densities.array(self.weights[0]),
+            self.tile,
+            self.width,
+            self.degree,
+            self._cut,
+            powers,
+            (none, none, none) if smooth is None else smooth.matrices,
+        )
+        if smooth is not None:
+            smooth.add(modulus)
+        return integrals
+
+    @property
+    def _weights(self) -> Array:
+        """Weights of the columns as a quadrature rule."""
+        wx, wy, _ = (axis.weights for axis in self.tile.axes)
+        return self.densities.array(wx[self.tile.rows] * wy[self.tile.columns])
 
     def planar(self, x: Array, y: Array) -> list[Array]:
         """Evaluate the harmonics without their powers of z, from factors in x and y."""
@@ -154,9 +186,15 @@ class AtomFields:
         )
         return terms * 2 if self.kinks is not None else terms
 
-    def _axial(self, weights: _Array, z: Array) -> Array:
-        w = self.densities.array(weights.T[:, :, np.newaxis])
-        return self.xp.reshape(w * z[:, None, :], (len(self.tile.atoms), -1))
+    def _axial(self, z: Array) -> list[Array]:
+        """Weigh the powers of z of each component: (n_powers * n_atoms, n_rows)."""
+        xp, n_atoms = self.xp, len(self.tile.atoms)
+        found = []
+        for weights, harmonic in zip(self.weights, self.harmonics, strict=True):
+            w = self.densities.array(weights.T[:, :, np.newaxis])
+            powers = [xp.reshape(w * z[c, :, None, :], (n_atoms, -1)) for c in harmonic]
+            found.append(_concat(powers, 0, xp))
+        return found
 
     @property
     def xp(self) -> Any:
@@ -355,28 +393,43 @@ class SmoothTile:
             smooth.factors(to.part(part).points, axis, smooth.width)
             for to, part, axis in zip(smooth.grid, self._window, tile.axes, strict=True)
         )
-        self._layers: list[Array] = []
 
-    def add(self, fields: Array) -> None:
-        """Take fields, of shape (n_channels * n_z, n), on the next n columns."""
+    @property
+    def matrices(self) -> tuple[Array, Array, Array]:
+        """The matrices that smooth along the axes, of shape (n, n_of_tile)."""
+        return self._x, self._y, self._z
+
+    def along_z(self, fields: Array) -> Array:
+        """Smooth fields, of shape (n_channels * n_z, n_columns), along z.
+
+        Returns
+        -------
+        array of shape (n_channels, n_z_of_smooth, n_columns)
+        """
         xp = self._smooth.densities.xp
         shape = (-1, self._z.shape[1], fields.shape[1])
-        self._layers.append(xp.matmul(self._z, xp.reshape(fields, shape)))
+        return xp.matmul(self._z, xp.reshape(fields, shape))
 
-    def finish(self) -> None:
-        """Add everything."""
+    def add_columns(self, layers: Sequence[Array]) -> None:
+        """Add fields that are smooth along z, (n_channels, n_z, n_columns), in parts
+        of the columns.
+        """
         densities, tile = self._smooth.densities, self._tile
         xp = densities.xp
         field = densities.kernels.spread(
-            _concat(self._layers, 2, xp),
+            _concat(layers, 2, xp),
             tile.rows,
             tile.columns,
             self._x.shape[1],
             self._y.shape[1],
         )
-        field = xp.matmul(xp.matmul(self._x, field), self._y.T)
+        self.add(xp.matmul(xp.matmul(self._x, field), self._y.T))
+
+    def add(self, field: Array) -> None:
+        """Add a field that is smooth along all axes: (n_channels, n_z, n_x, n_y)."""
         x, y, z = self._window
-        self._smooth.values[x, :, y, z] += xp.permute_dims(field, (2, 0, 3, 1))
+        field = self._smooth.densities.xp.permute_dims(field, (2, 0, 3, 1))
+        self._smooth.values[x, :, y, z] += field
 
     def back(self, derivatives: Array) -> "Callable[[slice], Array]":
         """Take derivatives with respect to smooth fields back to the tile.
@@ -415,59 +468,106 @@ class ConvolvedFields:
 
     def __init__(self, smooth: Smooth, tile: Tile, degree: int, scale: float) -> None:
         densities = smooth.densities
-        cut_at = densities.accuracy.wavelet_cut(degree)
         self.smooth = smooth
         self.densities = densities
         self.degree = degree
-        self.window = window(smooth.grid, tile.axes, cut_at * scale)
+        self._tile = tile
+        self._scale = scale
+        self._cut = densities.accuracy.wavelet_cut(degree)
+        self.window = window(smooth.grid, tile.axes, self._cut * scale)
         x, y, z = (
-            densities.array(
-                gaussian_factors(to.points, axis.part(w).points, scale, degree, cut_at)
-                * (axis.part(w).weights / scale)
+            axis.part(w) for axis, w in zip(smooth.grid, self.window, strict=True)
+        )
+        self._coarse = x, y, z
+        self._t_x, self._t_y, _ = (len(axis.points) for axis in tile.axes)
+        self._n_x, _, self._n_z = (len(axis.points) for axis in self._coarse)
+
+    @cached_property
+    def _factors(self) -> list[Array]:
+        """Powers of the distance times the wavelet along each axis:
+        (degree + 1, n_of_tile, n).
+        """
+        return [
+            self.densities.array(
+                gaussian_factors(
+                    to.points, axis.points, self._scale, self.degree, self._cut
+                )
+                * (axis.weights / self._scale)
             )
-            for to, axis, w in zip(tile.axes, smooth.grid, self.window, strict=True)
-        )
-        xp = densities.xp
-        # Even powers first: those of a harmonic then follow each other.
-        powers = [*range(0, degree + 1, 2), *range(1, degree + 1, 2)]
-        self._along_y = xp.reshape(
-            xp.stack([y[b, ...] for b in powers], axis=1), (-1, y.shape[2])
-        )
-        constant = wavelet_constant(degree)
-        #: For each component, the factor along x: (n_x_of_tile, n_powers * n_x).
-        self._along_x: list[Array] = []
-        #: For each of these powers of x, the range of powers of y, and the factor along
-        #: z for them: (n_powers * n_z, n_z_of_tile).
-        self._along_z: list[list[tuple[slice, Array]]] = []
+            for to, axis in zip(self._tile.axes, self._coarse, strict=True)
+        ]
+
+    @cached_property
+    def _along_x(self) -> list[Array]:
+        """For each component, the factor along x: (n_x_of_tile, n_powers * n_x)."""
+        constant, xp = wavelet_constant(self.degree), self.densities.xp
+        x = self._factors[0]
+        return [
+            _concat([constant * x[a, ...].T for a in harmonic], 0, xp).T
+            for harmonic in solid_harmonics(self.degree)
+        ]
+
+    @property
+    def _powers(self) -> list[int]:
+        """Powers of y, even ones first: those of a harmonic then follow each other."""
+        return [*range(0, self.degree + 1, 2), *range(1, self.degree + 1, 2)]
+
+    @cached_property
+    def _along_y(self) -> Array:
+        """Factors along y: (n_powers * n_y_of_tile, n_y)."""
+        xp, y = self.densities.xp, self._factors[1]
+        factors = xp.stack([y[b, ...] for b in self._powers], axis=1)
+        return xp.reshape(factors, (-1, y.shape[2]))
+
+    @cached_property
+    def _along_z(self) -> list[list[tuple[slice, Array]]]:
+        """For each power of x in each component, the range of powers of y, and the
+        factor along z for them: (n_powers * n_z, n_z_of_tile).
+        """
+        degree, z, n_z = self.degree, self._factors[2], self._n_z
+        found = []
         for harmonic in solid_harmonics(degree):
-            self._along_x.append(
-                _concat([constant * x[a, ...].T for a in harmonic], 0, xp).T
-            )
             terms = []
             for a, polynomial in harmonic.items():
                 # Powers in between that do not occur have the factor zero.
-                found = [powers.index(b) for b, _ in polynomial]
-                first, last = min(found), max(found) + 1
+                where = [self._powers.index(b) for b, _ in polynomial]
+                first, last = min(where), max(where) + 1
                 factors = [
                     polynomial.get((b, degree - a - b), 0.0) * z[degree - a - b, ...].T
-                    for b in powers[first:last]
+                    for b in self._powers[first:last]
                 ]
-                n_z = z.shape[2]
-                terms.append((slice(first * n_z, last * n_z), _concat(factors, 0, xp)))
-            self._along_z.append(terms)
-        (_, self._t_x, self._n_x), (_, self._t_y, _), (_, _, self._n_z) = (
-            x.shape,
-            y.shape,
-            z.shape,
+                rows = slice(first * n_z, last * n_z)
+                terms.append((rows, _concat(factors, 0, self.densities.xp)))
+            found.append(terms)
+        return found
+
+    def integrate(self, powers: Powers) -> _Array:
+        """Integrate powers of the modulus in one compiled pass.
+
+        Returns
+        -------
+        ndarray of shape (n_channels, n_exponents)
+        """
+        return integrate_convolutions(
+            np.ascontiguousarray(self._values.transpose(1, 0, 3, 2)),
+            self._coarse,
+            self._tile.axes,
+            self._scale,
+            self.degree,
+            self._cut,
+            powers,
         )
-        _, wy, wz = (axis.weights for axis in tile.axes)
-        self._weights = densities.array(np.outer(wy, wz).ravel())
+
+    @property
+    def _values(self) -> Array:
+        """The smooth fields within reach: (n_x, n_channels, n_y, n_z)."""
+        x, y, z = self.window
+        return self.smooth.values[x, :, y, z] + FLOOR
 
     def blocks(self, n_values: int) -> Iterator[tuple[slice, Iterator[Block]]]:
         """Yield each channel, as a slice, and its fields block by block."""
-        xp, (x, y, z) = self.densities.xp, self.window
-        values = self.smooth.values[x, :, y, z] + FLOOR
-        along_y = xp.matmul(self._along_y, values)
+        xp = self.densities.xp
+        along_y = xp.matmul(self._along_y, self._values)
         along_y = xp.reshape(along_y, (-1, (self.degree + 1) * self._n_z))
         # The last and longest matrix products are along x, the axis of the harmonics.
         components = [
@@ -484,13 +584,15 @@ class ConvolvedFields:
             )
             for axial, along_z in zip(self._along_x, self._along_z, strict=True)
         ]
-        n_columns = self._weights.shape[0]
+        _, wy, wz = (axis.weights for axis in self._tile.axes)
+        weights = self.densities.array(np.outer(wy, wz).ravel())
+        n_columns = weights.shape[0]
 
         def of_channel(start: int) -> Iterator[Block]:
             for part in cut(n_columns, n_values // self._t_x):
                 columns = slice(start + part.start, start + part.stop)
                 factors = [(a, p[:, columns]) for a, p in components]
-                yield Block(factors, self._weights[part], part)
+                yield Block(factors, weights[part], part)
 
         for channel in range(len(self.densities.weights)):
             yield slice(channel, channel + 1), of_channel(channel * n_columns)

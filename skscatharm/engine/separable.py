@@ -21,6 +21,7 @@ from math import hypot, inf, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine.accuracy import (
@@ -41,6 +42,7 @@ from skscatharm.engine.fields import (
     SmoothTile,
 )
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.integrals import Powers
 from skscatharm.engine.points import Points
 from skscatharm.engine.pooling import (
     AMPLITUDE,
@@ -53,7 +55,13 @@ from skscatharm.engine.pooling import (
     WindowsOnTile,
 )
 from skscatharm.engine.protocol import Atoms
-from skscatharm.engine.quadrature import Grid, coarse_points, fine_grid, kink_grid
+from skscatharm.engine.quadrature import (
+    Grid,
+    body_centred_grid,
+    coarse_points,
+    fine_grid,
+    kink_grid,
+)
 from skscatharm.engine.tiles import Tile, cut_into_tiles
 from skscatharm.transform.modulus import KinkRounding, path_peak, soften
 from skscatharm.transform.paths import Path
@@ -501,17 +509,21 @@ class _Molecule:
         smooth = self._smooth(first) if first.seconds else None
         for tile, fields in self._atom_tiles(first):
             part = None if smooth is None else SmoothTile(smooth, tile)
+            if self._in_one_pass and fields.kinks is None:
+                moments += fields.integrate(self._one_pass(first), part)
+                continue
             x, y, z = tile.axes
             columns = (x.points[tile.rows], y.points[tile.columns])
             windows = self._windows_on(first, tile, (2, 0, 1), columns)
             integrals = self._integrals(first, _ALL, z.weights, windows)
+            layers = []
             for block in fields.blocks(_BLOCK):
                 modulus = self._add(integrals, block)
                 if part is not None:
-                    part.add(modulus)
-            moments += integrals.total()
+                    layers.append(part.along_z(modulus))
             if part is not None:
-                part.finish()
+                part.add_columns(layers)
+            moments += integrals.total()
         levels = {}
         if smooth is not None:
             lowest = first.path.scales[0] + 1
@@ -562,6 +574,9 @@ class _Molecule:
         """
         moments = self._no_moments()
         for tile, fields in self._convolved_tiles(smooth, second):
+            if self._in_one_pass:
+                moments += fields.integrate(self._one_pass(second))
+                continue
             x, y, z = tile.axes
             columns = [
                 c.ravel() for c in np.meshgrid(y.points, z.points, indexing="ij")
@@ -634,10 +649,12 @@ class _Molecule:
         if degree == 0 and accuracy.signed:
             (weights,) = self.densities.weights
             kinks = accuracy.kink_width(self.frame.positions, weights, width)
-            grid = kink_grid(self.frame, weights, width, kinks, accuracy)
+            grids = [kink_grid(self.frame, weights, width, kinks, accuracy)]
+        elif degree == 0:
+            grids = [fine_grid(self.frame, width, 1, degree, accuracy)]
         else:
-            grid = fine_grid(self.frame, width, 1, degree, accuracy)
-        for tile in self._tiles(grid, degree, width):
+            grids = [*body_centred_grid(self.frame, width, 1, degree, accuracy)]
+        for tile in self._tiles(grids, degree, width):
             yield tile, AtomFields(self.densities, tile, degree, width, kinks)
 
     def _convolved_tiles(
@@ -646,7 +663,7 @@ class _Molecule:
         degree, width = second.path.degree, second.width
         scale = self._left_scale(second)
         grid = fine_grid(self.frame, width, 2, degree, self.accuracy)
-        for tile in self._tiles(grid, degree, width):
+        for tile in self._tiles([grid], degree, width):
             yield tile, ConvolvedFields(smooth, tile, degree, scale)
 
     def _left_scale(self, second: _Second) -> float:
@@ -654,9 +671,12 @@ class _Molecule:
         scale: float = self.sigma * 2 ** second.path.scales[1]
         return scale * sqrt(1 - SMOOTHING**2)
 
-    def _tiles(self, grid: Grid, degree: int, width: float) -> Iterator[Tile]:
+    def _tiles(
+        self, grids: Sequence[Grid], degree: int, width: float
+    ) -> Iterator[Tile]:
         reach = self.accuracy.margin(degree) * width
-        return cut_into_tiles(grid, self.frame.positions, reach)
+        for grid in grids:
+            yield from cut_into_tiles(grid, self.frame.positions, reach)
 
     def _epsilon(self, field: _First | _Second) -> _Array:
         """Softening of the moduli of each channel."""
@@ -678,6 +698,14 @@ class _Molecule:
         epsilon = np.repeat(self._epsilon(field)[channels], n)
         kernels, xp = self.densities.kernels, self.densities.xp
         return self.Q, epsilon, self.rounding, kernels, xp
+
+    @property
+    def _in_one_pass(self) -> bool:
+        """Whether compiled loops compute and integrate the fields in one pass."""
+        return self.windows is None and is_numpy_namespace(self.densities.xp)
+
+    def _one_pass(self, field: _First | _Second) -> Powers:
+        return Powers(self.Q, self.scales, self._epsilon(field), FLOOR**2)
 
     def _no_moments(self) -> _Array:
         groups = () if self.windows is None else (len(self.windows.groups),)

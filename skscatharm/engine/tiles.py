@@ -19,7 +19,7 @@ class Tile(NamedTuple):
     """A part of a grid, without the columns along z that are far from every atom."""
 
     axes: Grid
-    atoms: NDArray[np.int64]  # those within reach
+    atoms: NDArray[np.int64]  # those within reach, sorted along x
     rows: NDArray[np.int64]  # indices of the columns in x
     columns: NDArray[np.int64]  # and in y
 
@@ -28,6 +28,11 @@ def cut_into_tiles(
     grid: Grid, positions: NDArray[np.float64], reach: float
 ) -> Iterator[Tile]:
     """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
+    every = np.argsort(positions[:, 0])
+    if max(len(axis.points) for axis in grid) <= _SIDE:
+        x, y, _ = grid
+        yield Tile(grid, every, *near_columns(x.points, y.points, positions, reach))
+        return
 
     def near(axis: int, atoms: NDArray[np.int64]) -> Iterator[tuple[Axis, Any]]:
         """Yield parts along an axis, with those of the atoms that are within reach."""
@@ -39,7 +44,7 @@ def cut_into_tiles(
             if len(found):
                 yield axis_part, found
 
-    for x, near_x in near(0, np.arange(len(positions))):
+    for x, near_x in near(0, every):
         for y, near_xy in near(1, near_x):
             for z, atoms in near(2, near_xy):
                 rows, columns = near_columns(

@@ -6,6 +6,7 @@ from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.quadrature import (
     SHIFT,
+    body_centred_grid,
     coarse_grid,
     coarse_points,
     fine_grid,
@@ -52,6 +53,24 @@ def test_tolerance_is_kept_for_gaussians(largest, q, tol, frame) -> None:
     for centre in frame.positions[:4]:
         integral = integrate(gaussian(grid, centre, q), grid)
         assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=tol)
+
+
+@pytest.mark.parametrize("softness", [0.0, 0.4])
+def test_a_body_centred_grid_has_fewer_points(softness, frame) -> None:
+    accuracy = Accuracy(1e-5, softness)
+    simple = fine_grid(frame, WIDTH, 1, 2, accuracy)
+    parts = body_centred_grid(frame, WIDTH, 1, 2, accuracy)
+    n, *of_parts = (np.prod([len(a.points) for a in g]) for g in (simple, *parts))
+    assert 0.7 * n < sum(of_parts) < 0.85 * n
+    for centre in frame.positions[:4]:
+        for q in (2, 3):
+            integral = sum(integrate(gaussian(g, centre, q), g) for g in parts)
+            assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=2e-6)
+    # Points of the second are in the middle of the cubes of the first.
+    for first, second in zip(*parts, strict=True):
+        middle = len(first.points) // 2
+        cell = first.points[middle - 1 : middle + 1]
+        assert np.abs(second.points - cell.mean()).min() < 1e-3 * np.ptp(cell)
 
 
 def test_step_among_the_atoms_and_beyond(frame) -> None:

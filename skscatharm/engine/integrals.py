@@ -1,0 +1,443 @@
+"""Fields of a tile, computed and integrated in one compiled pass, for processors.
+
+A layer of the grid is worked on at a time. Its components, their squares, the modulus
+and its powers stay in the cache of the processor. The same for any array library, for
+windows and for derivatives is in :mod:`skscatharm.engine.fields` and
+:mod:`skscatharm.engine.pooling`.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.compiled import (
+    add_powers,
+    add_squares,
+    end_of_row,
+    fill_atom_terms,
+    gaussian_factors,
+    monomials,
+    square,
+)
+from skscatharm.engine.quadrature import Grid
+from skscatharm.engine.tiles import Tile
+from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+
+__all__ = ["Powers", "integrate_atoms", "integrate_convolutions"]
+
+Array = NDArray[Any]
+
+_COLUMNS = 96  # along z, worked on at a time, and those to the end of a row
+
+
+class Powers(NamedTuple):
+    """Powers of a modulus.
+
+    Attributes
+    ----------
+    exponents, scales : ndarray of shape (n_exponents,)
+        The powers are those of the modulus times the scale.
+    epsilon : ndarray of shape (n_channels,)
+        Softening of the modulus.
+    floor : float
+        Added to the square of the modulus.
+    """
+
+    exponents: Array
+    scales: Array
+    epsilon: Array
+    floor: float
+
+    def of_dtype(self, dtype: Any) -> tuple[Array, Array, Array, Any]:
+        """Return the attributes in the type of the fields."""
+        return (
+            self.exponents,
+            self.scales.astype(dtype),
+            self.epsilon.astype(dtype),
+            dtype.type(self.floor),
+        )
+
+
+def integrate_atoms(
+    positions: Array,
+    weights: Array,
+    tile: Tile,
+    width: float,
+    degree: int,
+    cut: float,
+    powers: Powers,
+    smoothing: Sequence[Array],
+) -> tuple[Array, Array]:
+    """Integrate powers of the modulus of fields of atoms.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (3, n_atoms)
+        Sorted along x.
+    weights : ndarray of shape (n_channels, n_atoms)
+        Their type is that of the fields.
+    tile : Tile
+        Where to integrate.
+    width : float
+        Width of the field of an atom.
+    degree : int
+    cut : float
+        Beyond it, in widths, factors of atoms are zero.
+    powers : Powers
+    smoothing : sequence of three ndarrays of shape (n, n_of_tile)
+        Matrices that smooth the modulus along x, y and z. Those of shape (0, 0) do not.
+
+    Returns
+    -------
+    integrals : ndarray of shape (n_channels, n_exponents)
+    smooth : ndarray of shape (n_channels, n_z, n_x, n_y)
+        The modulus, smoothed.
+    """
+    dtype = weights.dtype
+    axial, starts = _powers_of_z(degree)
+    return _integrate_atoms(
+        positions,
+        weights,
+        *(axis.points for axis in tile.axes),
+        *(axis.weights.astype(dtype) for axis in tile.axes),
+        tile.rows,
+        tile.columns,
+        width,
+        cut,
+        *monomials(degree, dtype),
+        axial,
+        starts,
+        *powers.of_dtype(dtype),
+        *smoothing,
+    )
+
+
+def integrate_convolutions(
+    values: Array,
+    coarse: Grid,
+    axes: Grid,
+    scale: float,
+    degree: int,
+    cut: float,
+    powers: Powers,
+) -> Array:
+    """Integrate powers of the modulus of smooth fields convolved with wavelets.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_channels, n_x, n_z, n_y)
+        Smooth fields.
+    coarse : Grid
+        Where they are.
+    axes : Grid
+        Where to integrate.
+    scale : float
+        Scale of the wavelets.
+    degree : int
+    cut : float
+        Beyond it, in scales, factors of wavelets are zero.
+    powers : Powers
+
+    Returns
+    -------
+    ndarray of shape (n_channels, n_exponents)
+    """
+    dtype = values.dtype
+    return _integrate_convolutions(
+        values,
+        *(axis.points for axis in coarse),
+        *(axis.weights for axis in coarse),
+        *(axis.points for axis in axes),
+        *(axis.weights.astype(dtype) for axis in axes),
+        scale,
+        cut,
+        *_convolution_terms(degree, dtype),
+        *powers.of_dtype(dtype),
+    )
+
+
+@cache
+def _powers_of_z(degree: int) -> tuple[Array, Array]:
+    """List the powers of z of all orders m, and where those of each begin."""
+    found = [list(harmonic) for harmonic in solid_harmonics(degree)]
+    starts = np.cumsum([0, *(len(powers) for powers in found)])
+    return np.array([c for powers in found for c in powers]), starts
+
+
+@cache
+def _convolution_terms(
+    degree: int, dtype: Any
+) -> tuple[Array, Array, Array, Array, float]:
+    """List the polynomials in x and y that powers of z have in solid harmonics.
+
+    Returns
+    -------
+    powers_of_z : ndarray of int of shape (n_polynomials,)
+    starts : ndarray of int of shape (2 * degree + 2,)
+        Where the polynomials of each order m begin.
+    terms : ndarray of int of shape (n_terms, 3)
+        Index of the polynomial, powers of x and of y.
+    factors : ndarray of shape (n_terms,)
+        Those of the terms.
+    constant : float
+        That of the wavelet.
+    """
+    polynomials = [p for h in solid_harmonics(degree) for p in h.values()]
+    terms = [(p, *powers) for p, terms in enumerate(polynomials) for powers in terms]
+    factors = [factor for terms in polynomials for factor in terms.values()]
+    return (
+        *_powers_of_z(degree),
+        np.array(terms),
+        np.array(factors, dtype),
+        wavelet_constant(degree),
+    )
+
+
+@compile_loops
+def _matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
+    return buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+@compile_loops
+def _integrate_atoms(
+    positions: Any,
+    atom_weights: Any,
+    points_x: Any,
+    points_y: Any,
+    points_z: Any,
+    weights_x: Any,
+    weights_y: Any,
+    weights_z: Any,
+    rows: Any,
+    columns: Any,
+    width: float,
+    cut: float,
+    table: Any,
+    factors: Any,
+    powers_of_z: Any,
+    starts: Any,
+    exponents: Any,
+    scales: Any,
+    epsilon: Any,
+    floor: Any,
+    along_x: Any,
+    along_y: Any,
+    along_z: Any,
+) -> Any:
+    dtype, n_powers = atom_weights.dtype, powers_of_z.max() + 1
+    n_y, n_z = len(points_y), len(points_z)
+    n_channels, n_atoms = atom_weights.shape
+    reach = cut * width
+    x = gaussian_factors(positions[0], points_x, width, n_powers - 1, cut).astype(dtype)
+    y = gaussian_factors(positions[1], points_y, width, n_powers - 1, cut).astype(dtype)
+    z = gaussian_factors(positions[2], points_z, width, n_powers - 1, cut).astype(dtype)
+    n_polynomials, n_rows = len(powers_of_z), n_channels * n_z
+    axial = np.empty((n_powers, n_atoms, n_rows), dtype)
+    for a in range(n_powers):
+        for n in range(n_atoms):
+            for c in range(n_channels):
+                for k in range(n_z):
+                    axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
+    smooth = np.zeros((n_channels, len(along_z), len(points_x), n_y), dtype)
+    integrals = np.zeros((n_channels, len(exponents)))
+    size = _COLUMNS + n_y
+    all_axial = np.empty(n_polynomials * n_atoms * n_rows, dtype)
+    all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
+    squares = np.empty(n_rows * size, dtype)
+    components = np.empty(n_rows * size, dtype)
+    layers = np.empty(len(along_z) * size, dtype)
+    weights_xy = np.empty(size, dtype)
+    weights = np.empty(n_z * size, dtype)
+    start, low, high = 0, 0, 0
+    while start < len(rows):
+        # Some rows of columns, as long matrix products are faster.
+        stop = start
+        while stop < len(rows) and stop - start < _COLUMNS:
+            stop = end_of_row(rows, stop)
+        n = stop - start
+        # The atoms from low to high are within reach.
+        first, last = points_x[rows[start]], points_x[rows[stop - 1]]
+        while low < n_atoms - 1 and positions[0, low] < first - reach:
+            low += 1
+        while high < n_atoms and (high <= low or positions[0, high] < last + reach):
+            high += 1
+        n_near = high - low
+        near = _matrix(all_axial, n_polynomials * n_near, n_rows)
+        for p in range(n_polynomials):
+            for i in range(n_near):
+                to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
+                for k in range(n_rows):
+                    to[k] = found[k]
+        terms = _matrix(all_terms, n_polynomials * n_near, n)
+        fill_atom_terms(
+            x[:, low:high].copy(),
+            y[:, low:high].copy(),
+            rows[start:stop],
+            columns[start:stop],
+            table,
+            factors,
+            terms,
+        )
+        component = _matrix(components, n_rows, n)
+        for m in range(len(starts) - 1):
+            these = slice(starts[m] * n_near, starts[m + 1] * n_near)
+            np.dot(near[these].T, terms[these], component)
+            if m == 0:
+                square(components, floor, squares, n_rows * n)
+            else:
+                add_squares(components, squares, n_rows * n)
+        for k in range(n):
+            i = start + k
+            weights_xy[k] = weights_x[rows[i]] * weights_y[columns[i]]
+        for j in range(n_z):
+            for k in range(n):
+                weights[j * n + k] = weights_z[j] * weights_xy[k]
+        block = n_z * n
+        for c in range(n_channels):
+            part = slice(c * block, (c + 1) * block)
+            # The modulus takes the place of the components.
+            modulus = components[part]
+            add_powers(
+                squares[part],
+                weights,
+                exponents,
+                scales,
+                epsilon[c],
+                modulus,
+                integrals[c],
+            )
+            if len(along_z) > 0:
+                layer = _matrix(layers, len(along_z), n)
+                np.dot(along_z, modulus.reshape(n_z, n), layer)
+                first = start
+                while first < stop:
+                    last = end_of_row(rows, first)
+                    i, k = rows[first], columns[first]
+                    for j in range(len(along_z)):
+                        to = smooth[c, j, i, k:]
+                        found = layer[j, first - start : last - start]
+                        for column in range(last - first):
+                            to[column] = found[column]
+                    first = last
+        start = stop
+    result = np.empty((n_channels, len(along_z), len(along_x), len(along_y)), dtype)
+    smooth_x = np.empty((len(along_x), n_y), dtype)
+    to_y = along_y.T.copy()
+    for c in range(n_channels):
+        for j in range(len(along_z)):
+            np.dot(along_x, smooth[c, j], smooth_x)
+            np.dot(smooth_x, to_y, result[c, j])
+    return integrals, result
+
+
+@compile_loops
+def _integrate_convolutions(
+    values: Any,
+    coarse_x: Any,
+    coarse_y: Any,
+    coarse_z: Any,
+    coarse_weights_x: Any,
+    coarse_weights_y: Any,
+    coarse_weights_z: Any,
+    points_x: Any,
+    points_y: Any,
+    points_z: Any,
+    weights_x: Any,
+    weights_y: Any,
+    weights_z: Any,
+    scale: float,
+    cut: float,
+    powers_of_z: Any,
+    starts: Any,
+    terms: Any,
+    factors: Any,
+    constant: float,
+    exponents: Any,
+    scales: Any,
+    epsilon: Any,
+    floor: Any,
+) -> Any:
+    n_channels, n_x, n_z, n_y = values.shape
+    t_x, t_y, t_z = len(points_x), len(points_y), len(points_z)
+    dtype, n_powers = values.dtype, powers_of_z.max() + 1
+    plane, in_plane = n_z * t_y, t_z * t_y
+    n_layers = max(min(_COLUMNS // n_z, t_x), 1)
+    # Points of the tile, and those of the smooth fields, for each power.
+    x = gaussian_factors(points_x, coarse_x, scale, n_powers - 1, cut)
+    x *= coarse_weights_x / scale
+    y = gaussian_factors(points_y, coarse_y, scale, n_powers - 1, cut)
+    y *= coarse_weights_y / scale
+    z = gaussian_factors(points_z, coarse_z, scale, n_powers - 1, cut)
+    z *= coarse_weights_z * (constant / scale)
+    along_x = x.astype(dtype).reshape(n_powers * t_x, n_x)
+    along_y = np.empty((n_powers, n_y, t_y), dtype)
+    for b in range(n_powers):
+        along_y[b] = y[b].T
+    along_z = np.empty(len(powers_of_z) * n_z * t_z, dtype)
+    for m in range(len(starts) - 1):
+        n_of_component = starts[m + 1] - starts[m]
+        of_component = along_z[starts[m] * n_z * t_z : starts[m + 1] * n_z * t_z]
+        of_component = of_component.reshape(t_z, n_of_component * n_z)
+        for p in range(n_of_component):
+            power = z[powers_of_z[starts[m] + p]]
+            for i in range(t_z):
+                for j in range(n_z):
+                    of_component[i, p * n_z + j] = power[i, j]
+    integrals = np.zeros((n_channels, len(exponents)))
+    convolved = np.empty((n_powers * t_x, n_z * n_y), dtype)
+    monomials = np.empty((n_powers, n_powers, n_layers * n_z, t_y), dtype)
+    polynomials = np.empty((len(powers_of_z) * n_z, t_y), dtype)
+    squares, components = np.empty(in_plane, dtype), np.empty(in_plane, dtype)
+    component = components.reshape(t_z, t_y)
+    weights_yz, weights = np.empty(in_plane, dtype), np.empty(in_plane, dtype)
+    for i in range(t_z):
+        for j in range(t_y):
+            weights_yz[i * t_y + j] = weights_z[i] * weights_y[j]
+    flat_monomials, flat_polynomials = monomials.reshape(-1), polynomials.reshape(-1)
+    for channel in range(n_channels):
+        np.dot(along_x, values[channel].reshape(n_x, n_z * n_y), convolved)
+        for k in range(t_x):
+            layer = k % n_layers
+            if layer == 0:
+                n = min(n_layers, t_x - k)
+                for a in range(n_powers):
+                    layers = convolved[a * t_x + k : a * t_x + k + n]
+                    layers = layers.reshape(n * n_z, n_y)
+                    for b in range(n_powers - a):
+                        np.dot(layers, along_y[b], monomials[a, b, : n * n_z])
+            flat_polynomials[:] = 0
+            for t in range(len(terms)):
+                p, a, b = terms[t]
+                to = flat_polynomials[p * plane : (p + 1) * plane]
+                start = ((a * n_powers + b) * n_layers + layer) * plane
+                found, factor = flat_monomials[start : start + plane], factors[t]
+                for i in range(plane):
+                    to[i] += factor * found[i]
+            for m in range(len(starts) - 1):
+                start, stop = starts[m] * n_z, starts[m + 1] * n_z
+                of_component = along_z[start * t_z : stop * t_z]
+                np.dot(
+                    of_component.reshape(t_z, stop - start),
+                    polynomials[start:stop],
+                    component,
+                )
+                if m == 0:
+                    square(components, floor, squares, in_plane)
+                else:
+                    add_squares(components, squares, in_plane)
+            for i in range(in_plane):
+                weights[i] = weights_x[k] * weights_yz[i]
+            add_powers(
+                squares,
+                weights,
+                exponents,
+                scales,
+                epsilon[channel],
+                components,
+                integrals[channel],
+            )
+    return integrals
