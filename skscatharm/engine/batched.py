@@ -282,12 +282,10 @@ class _Molecules:
         paths, sigma = self.transform.paths, self.transform.sigma
         found: dict[Path, tuple[Array, float]] = {}
         for first in _plan(paths, sigma, signed=False):
-            degree = first.path.degree
-            parts = [self._atoms(first, g) for g in self._atom_grids(first)]
-            found[first.path] = sum(part.moments for part in parts), first.constant
-            if first.seconds:
+            moments, smooth = self._atoms(first)
+            found[first.path] = moments, first.constant
+            if smooth is not None:
                 j = first.path.scales[0] + 1
-                smooth = _Smooth(self, parts, first.width, sigma * 2**j, degree)
                 for second in first.seconds:
                     for _ in range(j, second.path.scales[1]):
                         smooth = smooth.coarser()
@@ -308,22 +306,34 @@ class _Molecules:
         """Move an array to where the fields are computed, or change its type there."""
         return self.xp.asarray(values, dtype=self.dtype)
 
-    def _atom_grids(self, first: _First) -> list[_Grid]:
-        """Make the grids whose sums add up to the integral."""
+    def _atoms(self, first: _First) -> tuple[Array, "_Smooth | None"]:
+        """Integrate the moduli of the fields of the atoms, and smooth them for order 2.
+
+        Returns
+        -------
+        moments : array of shape (n_molecules, n_channels, n_exponents)
+        smooth : _Smooth or None
+            For the smallest wavelets of order 2.
+        """
         degree, width = first.path.degree, first.width
-        if degree == 0:
-            return [self._fine_grid(width, 1, degree)]
         sizes = self.sizes.extents, self.sizes.crowding(width)
         both = body_centred_grids(*sizes, width, 1, degree, self.accuracy)
-        return [self.grid(axes) for axes in both]
+        smooth = None
+        if first.seconds:
+            scale = self.transform.sigma * 2 ** (first.path.scales[0] + 1)
+            smooth = _Smooth(self, width, scale, degree)
+        moments = [self._atoms_on(self.grid(axes), first, smooth) for axes in both]
+        return moments[0] + moments[1], smooth
 
-    def _atoms(self, first: _First, grid: _Grid) -> "_Part":
-        """Integrate the moduli of the fields of the atoms."""
+    def _atoms_on(self, grid: _Grid, first: _First, smooth: "_Smooth | None") -> Array:
+        """Integrate on one grid, and add the modulus to smooth fields."""
         components = self._atom_components(grid, first.path.degree, first.width)
         modulus, moments = self._integrate(components, grid, first)
-        x, y, z = (axis.points.shape[1] for axis in grid)
-        shape = (*modulus.shape[:2], z, x, y)
-        return _Part(self.xp.reshape(modulus, shape), grid, moments)
+        if smooth is not None:
+            x, y, z = (axis.points.shape[1] for axis in grid)
+            shape = (*modulus.shape[:2], z, x, y)
+            smooth.add(self.xp.reshape(modulus, shape), grid)
+        return moments
 
     def _atom_components(
         self, grid: _Grid, degree: int, width: float
@@ -494,46 +504,28 @@ def _polynomials(degree: int) -> _Array:
     return polynomials
 
 
-class _Part(NamedTuple):
-    """Fields on a grid, or on one of those that make a body-centred one.
-
-    Attributes
-    ----------
-    values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
-    grid : list of _Axis
-    moments : array of shape (n_molecules, n_channels, n_exponents) or None
-    """
-
-    values: Array
-    grid: _Grid
-    moments: Array | None = None
-
-
 class _Smooth:
     """Fields convolved with a Gaussian, on coarse grids, for wavelets of a scale.
 
     Parameters
     ----------
     molecules : _Molecules
-    parts : sequence of _Part
-        Fields, or fields that are smooth already.
     width : float
-        Width of the fields before they were smoothed.
+        Width of the fields before they are smoothed.
     scale : float
         Scale of the wavelets.
     degree : int
-    smoothed : float
-        Width of the Gaussian that the fields are convolved with already.
+
+    Attributes
+    ----------
+    width : float
+        Width of the Gaussian.
+    grid : list of _Axis
+    values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
     """
 
     def __init__(
-        self,
-        molecules: _Molecules,
-        parts: Sequence[_Part],
-        width: float,
-        scale: float,
-        degree: int,
-        smoothed: float = 0.0,
+        self, molecules: _Molecules, width: float, scale: float, degree: int
     ) -> None:
         self.width = SMOOTHING * scale
         self._parameters = (width, scale, degree)
@@ -542,12 +534,20 @@ class _Smooth:
         self.grid = molecules.grid(
             coarse_grids(extents, width, scale, degree, molecules.accuracy)
         )
-        self._rest = sqrt(self.width**2 - smoothed**2)
-        self.values: Array = sum(self._smoothed(*part[:2]) for part in parts)
+        self.values: Any = 0.0
 
-    def _smoothed(self, values: Array, grid: _Grid) -> Array:
-        molecules, rest = self._molecules, self._rest
-        xp, (_, _, degree) = molecules.xp, self._parameters
+    def add(self, values: Array, grid: _Grid, smoothed: float = 0.0) -> None:
+        """Add fields on a grid, or fields that are smooth already.
+
+        Parameters
+        ----------
+        values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
+        grid : list of _Axis
+        smoothed : float
+            Width of the Gaussian that the fields are convolved with already.
+        """
+        molecules, (_, _, degree) = self._molecules, self._parameters
+        xp, rest = molecules.xp, sqrt(self.width**2 - smoothed**2)
         cut = molecules.accuracy.smoothing_cut(degree)
         x, y, z = (
             molecules.factors(to.points, axis.points, rest, 0, cut)[:, :, 0, :]
@@ -561,16 +561,11 @@ class _Smooth:
             values = xp.matmul(values, xp.matrix_transpose(matrix))
             values = xp.reshape(values, (*shape[:-1], -1))
             values = xp.permute_dims(values, (0, 1, 4, 2, 3))
-        return values
+        self.values = self.values + values
 
     def coarser(self) -> "_Smooth":
         """Smooth the fields further, for wavelets of twice the scale."""
         width, scale, degree = self._parameters
-        return _Smooth(
-            self._molecules,
-            [_Part(self.values, self.grid)],
-            width,
-            2 * scale,
-            degree,
-            self.width,
-        )
+        result = _Smooth(self._molecules, width, 2 * scale, degree)
+        result.add(self.values, self.grid, self.width)
+        return result

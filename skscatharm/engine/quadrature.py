@@ -46,7 +46,7 @@ _Array = NDArray[np.float64]
 KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
-_BODY_CENTRED = 0.97 * sqrt(2)
+_BODY_CENTRED = 0.95 * sqrt(2)
 _FAR = 1e6  # where points are that fill up
 
 

@@ -650,8 +650,6 @@ class _Molecule:
             (weights,) = self.densities.weights
             kinks = accuracy.kink_width(self.frame.positions, weights, width)
             grids = [kink_grid(self.frame, weights, width, kinks, accuracy)]
-        elif degree == 0:
-            grids = [fine_grid(self.frame, width, 1, degree, accuracy)]
         else:
             grids = [*body_centred_grid(self.frame, width, 1, degree, accuracy)]
         for tile in self._tiles(grids, degree, width):
