@@ -363,7 +363,9 @@ def add_powers(
     dtype = all_squares.dtype
     tiny = dtype.type(TINY)
     root, half = np.empty(_CHUNK, dtype), np.empty(_CHUNK, dtype)
-    has_half = np.any(exponents == 0.5)
+    has_half = False
+    for q in exponents:
+        has_half = has_half or q == 0.5
     area, low_root = low * low, np.sqrt(low)
     for start in range(0, len(all_squares), _CHUNK):
         stop = min(start + _CHUNK, len(all_squares))

@@ -107,6 +107,7 @@ def integrate_atoms(
         tile.rows,
         tile.columns,
         width,
+        degree + 1,
         cut,
         *monomials(degree, dtype),
         axial,
@@ -154,6 +155,7 @@ def integrate_convolutions(
         *(axis.points for axis in axes),
         *(axis.weights.astype(dtype) for axis in axes),
         scale,
+        degree + 1,
         cut,
         *_convolution_terms(degree, dtype),
         *powers.of_dtype(dtype),
@@ -215,6 +217,7 @@ def _integrate_atoms(
     rows: Any,
     columns: Any,
     width: float,
+    n_powers: int,
     cut: float,
     table: Any,
     factors: Any,
@@ -228,13 +231,13 @@ def _integrate_atoms(
     along_y: Any,
     along_z: Any,
 ) -> Any:
-    dtype, n_powers = atom_weights.dtype, powers_of_z.max() + 1
+    dtype = atom_weights.dtype
     n_y, n_z = len(points_y), len(points_z)
     n_channels, n_atoms = atom_weights.shape
     reach = cut * width
     x = gaussian_factors(positions[0], points_x, width, n_powers - 1, cut).astype(dtype)
     y = gaussian_factors(positions[1], points_y, width, n_powers - 1, cut).astype(dtype)
-    z = gaussian_factors(positions[2], points_z, width, n_powers - 1, cut).astype(dtype)
+    z = gaussian_factors(positions[2], points_z, width, n_powers - 1, cut)
     n_polynomials, n_rows = len(powers_of_z), n_channels * n_z
     axial = np.empty((n_powers, n_atoms, n_rows), dtype)
     for a in range(n_powers):
@@ -326,7 +329,10 @@ def _integrate_atoms(
         start = stop
     result = np.empty((n_channels, len(along_z), len(along_x), len(along_y)), dtype)
     smooth_x = np.empty((len(along_x), n_y), dtype)
-    to_y = along_y.T.copy()
+    to_y = np.empty((n_y, len(along_y)), dtype)
+    for i in range(n_y):
+        for j in range(len(along_y)):
+            to_y[i, j] = along_y[j, i]
     for c in range(n_channels):
         for j in range(len(along_z)):
             np.dot(along_x, smooth[c, j], smooth_x)
@@ -350,6 +356,7 @@ def _integrate_convolutions(
     weights_y: Any,
     weights_z: Any,
     scale: float,
+    n_powers: int,
     cut: float,
     powers_of_z: Any,
     starts: Any,
@@ -363,20 +370,22 @@ def _integrate_convolutions(
 ) -> Any:
     n_channels, n_x, n_z, n_y = values.shape
     t_x, t_y, t_z = len(points_x), len(points_y), len(points_z)
-    dtype, n_powers = values.dtype, powers_of_z.max() + 1
+    dtype = values.dtype
     plane, in_plane = n_z * t_y, t_z * t_y
     n_layers = max(min(_COLUMNS // n_z, t_x), 1)
     # Points of the tile, and those of the smooth fields, for each power.
     x = gaussian_factors(points_x, coarse_x, scale, n_powers - 1, cut)
-    x *= coarse_weights_x / scale
     y = gaussian_factors(points_y, coarse_y, scale, n_powers - 1, cut)
-    y *= coarse_weights_y / scale
     z = gaussian_factors(points_z, coarse_z, scale, n_powers - 1, cut)
-    z *= coarse_weights_z * (constant / scale)
-    along_x = x.astype(dtype).reshape(n_powers * t_x, n_x)
+    along_x = np.empty((n_powers * t_x, n_x), dtype)
     along_y = np.empty((n_powers, n_y, t_y), dtype)
-    for b in range(n_powers):
-        along_y[b] = y[b].T
+    for a in range(n_powers):
+        for i in range(t_x):
+            for j in range(n_x):
+                along_x[a * t_x + i, j] = x[a, i, j] * coarse_weights_x[j] / scale
+        for i in range(t_y):
+            for j in range(n_y):
+                along_y[a, j, i] = y[a, i, j] * coarse_weights_y[j] / scale
     along_z = np.empty(len(powers_of_z) * n_z * t_z, dtype)
     for m in range(len(starts) - 1):
         n_of_component = starts[m + 1] - starts[m]
@@ -386,7 +395,8 @@ def _integrate_convolutions(
             power = z[powers_of_z[starts[m] + p]]
             for i in range(t_z):
                 for j in range(n_z):
-                    of_component[i, p * n_z + j] = power[i, j]
+                    weight = coarse_weights_z[j] * constant / scale
+                    of_component[i, p * n_z + j] = power[i, j] * weight
     integrals = np.zeros((n_channels, len(exponents)))
     convolved = np.empty((n_powers * t_x, n_z * n_y), dtype)
     monomials = np.empty((n_powers, n_powers, n_layers * n_z, t_y), dtype)
@@ -409,7 +419,8 @@ def _integrate_convolutions(
                     layers = layers.reshape(n * n_z, n_y)
                     for b in range(n_powers - a):
                         np.dot(layers, along_y[b], monomials[a, b, : n * n_z])
-            flat_polynomials[:] = 0
+            for i in range(len(flat_polynomials)):
+                flat_polynomials[i] = 0
             for t in range(len(terms)):
                 p, a, b = terms[t]
                 to = flat_polynomials[p * plane : (p + 1) * plane]

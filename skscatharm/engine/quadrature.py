@@ -302,26 +302,11 @@ def tensor_grid(
     -------
     Grid
     """
-    extents = np.abs(positions).max(axis=0) / width
-    x, y, z = _three_axes(extents, width, step, margin, outer, knee, sharpness)
-    return Axis(*x), Axis(*y), Axis(*z)
-
-
-@compile_loops
-def _three_axes(
-    extents: Any,
-    width: float,
-    step: float,
-    margin: float,
-    outer: float,
-    knee: float,
-    sharpness: float,
-) -> Any:
-    return (
-        stretched_axis(extents[0], width, step, margin, outer, knee, sharpness),
-        stretched_axis(extents[1], width, step, margin, outer, knee, sharpness),
-        stretched_axis(extents[2], width, step, margin, outer, knee, sharpness),
+    x, y, z = (
+        Axis(*stretched_axis(extent, width, step, margin, outer, knee, sharpness))
+        for extent in np.abs(positions).max(axis=0) / width
     )
+    return x, y, z
 
 
 def _grids(
