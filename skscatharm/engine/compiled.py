@@ -17,19 +17,27 @@ from skscatharm.transform.harmonics import solid_harmonics
 from skscatharm.transform.modulus import TINY
 
 __all__ = [
+    "CHUNK",
+    "add_powers",
+    "add_squares",
     "atom_terms",
+    "end_of_row",
+    "fill_atom_terms",
+    "fill_powers",
     "gaussian_factors",
     "integrate_powers",
+    "monomials",
     "near_columns",
     "power_derivatives",
     "products",
     "spread",
+    "square",
     "sum_of_squares",
 ]
 
 Array = NDArray[Any]
 
-_CHUNK = 512  # values whose powers are taken at a time
+CHUNK = 512  # values whose powers are computed at a time
 
 
 def atom_terms(
@@ -347,8 +355,8 @@ def _add_powers_of_rows(
 
 @compile_loops
 def add_powers(
-    all_squares: Any,
-    all_weights: Any,
+    squares: Any,
+    weights: Any,
     exponents: Any,
     scales: Any,
     low: Any,
@@ -359,66 +367,79 @@ def add_powers(
 
     `low` is the softening. Otherwise, as `integrate_powers` for one row.
     """
+    powers = np.empty((len(exponents) + 2, CHUNK), squares.dtype)
+    for start in range(0, len(squares), CHUNK):
+        part = slice(start, min(start + CHUNK, len(squares)))
+        fill_powers(squares[part], exponents, scales, low, moduli[part], powers)
+        weights_here = weights[part]
+        for e in range(len(exponents)):
+            total, power = squares.dtype.type(0), powers[e]
+            for k in range(len(weights_here)):
+                total += weights_here[k] * power[k]
+            integrals[e] += total
+
+
+@compile_loops
+def fill_powers(
+    square: Any, exponents: Any, scales: Any, low: Any, modulus: Any, powers: Any
+) -> None:
+    """Compute a modulus from its square, and its powers: a row for each exponent.
+
+    There are at most `CHUNK` values. Two more rows of the powers are work space.
+    """
     # The formulas are those of skscatharm.transform.modulus.
-    dtype = all_squares.dtype
+    dtype, n = square.dtype, len(square)
     tiny = dtype.type(TINY)
-    root, half = np.empty(_CHUNK, dtype), np.empty(_CHUNK, dtype)
+    root, half = powers[len(exponents)], powers[len(exponents) + 1]
     has_half = False
     for q in exponents:
         has_half = has_half or q == 0.5
     area, low_root = low * low, np.sqrt(low)
-    for start in range(0, len(all_squares), _CHUNK):
-        stop = min(start + _CHUNK, len(all_squares))
-        n, square = stop - start, all_squares[start:stop]
-        weights, modulus = all_weights[start:stop], moduli[start:stop]
-        if low == 0:
+    if low == 0:
+        for k in range(n):
+            root[k] = np.sqrt(square[k])
+            modulus[k] = root[k]
+        if has_half:
             for k in range(n):
-                root[k] = np.sqrt(square[k])
-                modulus[k] = root[k]
-            if has_half:
-                for k in range(n):
-                    half[k] = np.sqrt(root[k])
-        elif has_half:
-            # One division for both: U^2 / (r + e) = (r^1/2 - e^1/2) (r^1/2 + e^1/2).
+                half[k] = np.sqrt(root[k])
+    elif has_half:
+        # One division for both: U^2 / (r + e) = (r^1/2 - e^1/2) (r^1/2 + e^1/2).
+        for k in range(n):
+            root[k] = np.sqrt(square[k] + area)
+            both = np.sqrt(root[k]) + low_root
+            half[k] = square[k] / ((root[k] + low) * both + tiny)
+            modulus[k] = half[k] * both
+    else:
+        for k in range(n):
+            root[k] = np.sqrt(square[k] + area)
+            modulus[k] = square[k] / (root[k] + low + tiny)
+    for e in range(len(exponents)):
+        q, scale, power = exponents[e], scales[e], powers[e]
+        if q == 0.5:
             for k in range(n):
-                root[k] = np.sqrt(square[k] + area)
-                both = np.sqrt(root[k]) + low_root
-                half[k] = square[k] / ((root[k] + low) * both + tiny)
-                modulus[k] = half[k] * both
+                power[k] = half[k]
+        elif q == 1:
+            for k in range(n):
+                power[k] = modulus[k]
+        elif q == 2:
+            for k in range(n):
+                power[k] = square[k]
+        elif q == 3:
+            for k in range(n):
+                power[k] = modulus[k] * (root[k] * (root[k] + low) + area)
+        elif q == 4:
+            unit, twice = scale * scale, 2 * area * scale * scale
+            floor = dtype.type(1e-18)
+            for k in range(n):
+                s = square[k] * unit + floor  # keeps s * s a normal number
+                power[k] = s * (s + twice)
+        elif low == 0:
+            for k in range(n):
+                power[k] = (root[k] * scale) ** q
         else:
             for k in range(n):
-                root[k] = np.sqrt(square[k] + area)
-                modulus[k] = square[k] / (root[k] + low + tiny)
-        for e in range(len(exponents)):
-            q, scale = exponents[e], scales[e]
-            total = dtype.type(0)
-            if q == 0.5:
-                for k in range(n):
-                    total += weights[k] * half[k]
-            elif q == 1:
-                for k in range(n):
-                    total += weights[k] * modulus[k]
-            elif q == 2:
-                for k in range(n):
-                    total += weights[k] * square[k]
-            elif q == 3:
-                for k in range(n):
-                    cubic_factor = root[k] * (root[k] + low) + area
-                    total += weights[k] * (modulus[k] * cubic_factor)
-            elif q == 4:
-                unit, twice = scale * scale, 2 * area * scale * scale
-                floor = dtype.type(1e-18)
-                for k in range(n):
-                    s = square[k] * unit + floor  # keeps s * s a normal number
-                    total += weights[k] * (s * (s + twice))
-            elif low == 0:
-                for k in range(n):
-                    total += weights[k] * (root[k] * scale) ** q
-            else:
-                for k in range(n):
-                    part = -np.expm1(-q / 2 * np.log1p(square[k] / area))
-                    total += weights[k] * (root[k] * scale) ** q * part
-            integrals[e] += total
+                part = -np.expm1(-q / 2 * np.log1p(square[k] / area))
+                power[k] = (root[k] * scale) ** q * part
 
 
 @compile_loops

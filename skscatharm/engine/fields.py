@@ -31,7 +31,7 @@ from skscatharm.engine.integrals import (
     integrate_atoms,
     integrate_convolutions,
 )
-from skscatharm.engine.pooling import FLOOR, Block
+from skscatharm.engine.pooling import FLOOR, Block, Windows
 from skscatharm.engine.quadrature import Axis, coarse_grid
 from skscatharm.engine.tiles import Tile, cut, cut_grid, window
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
@@ -148,7 +148,12 @@ class AtomFields:
             components = [(a.T, p[:, part]) for a, p in zip(axial, planar, strict=True)]
             yield Block(components, weights[part], part, self.kinks)
 
-    def integrate(self, powers: Powers, smooth: "SmoothTile | None") -> _Array:
+    def integrate(
+        self,
+        powers: Powers,
+        smooth: "SmoothTile | None",
+        windows: Windows | None = None,
+    ) -> _Array:
         """Integrate powers of the modulus in one compiled pass.
 
         The modulus is added to smooth fields. Kinks are not rounded.
@@ -156,6 +161,7 @@ class AtomFields:
         Returns
         -------
         ndarray of shape (n_channels, n_exponents)
+            With windows, of shape (n_groups, n_channels, n_exponents).
         """
         none = np.empty((0, 0), self.densities.dtype)
         integrals, modulus = integrate_atoms(
@@ -167,10 +173,14 @@ class AtomFields:
             self._cut,
             powers,
             (none, none, none) if smooth is None else smooth.matrices,
+            np.empty((3, 0)) if windows is None else windows.positions.T.copy(),
+            1.0 if windows is None else windows.width,
         )
         if smooth is not None:
             smooth.add(modulus)
-        return integrals
+        if windows is None:
+            return np.asarray(integrals[0])
+        return np.tensordot(windows.groups, integrals, 1)
 
     @property
     def _weights(self) -> Array:

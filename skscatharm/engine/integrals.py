@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.compiled import (
+    CHUNK,
     add_powers,
     add_squares,
     end_of_row,
     fill_atom_terms,
+    fill_powers,
     gaussian_factors,
     monomials,
     square,
@@ -27,10 +29,16 @@ from skscatharm.engine.quadrature import Grid
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 
-__all__ = ["Powers", "integrate_atoms", "integrate_convolutions"]
+__all__ = ["FAR", "Powers", "integrate_atoms", "integrate_convolutions"]
 
 Array = NDArray[Any]
 
+#: How far from an atom windows are evaluated, in their widths.
+FAR = 8.5
+# Exponents of Gaussians below this are as good as it. Two of them, or the powers of a
+# modulus times them, are normal numbers in single precision.
+_LOWEST = -40.0
+_LEAST = 1e-20
 _COLUMNS = 96  # along z, worked on at a time, and those to the end of a row
 
 
@@ -71,6 +79,8 @@ def integrate_atoms(
     cut: float,
     powers: Powers,
     smoothing: Sequence[Array],
+    windows: Array,
+    window_width: float,
 ) -> tuple[Array, Array]:
     """Integrate powers of the modulus of fields of atoms.
 
@@ -90,10 +100,15 @@ def integrate_atoms(
     powers : Powers
     smoothing : sequence of three ndarrays of shape (n, n_of_tile)
         Matrices that smooth the modulus along x, y and z. Those of shape (0, 0) do not.
+    windows : ndarray of shape (3, n_windows)
+        Centres of windows. Without any, the integral is over all of the tile.
+    window_width : float
+        They are Gaussians of this width, divided by their sum.
 
     Returns
     -------
-    integrals : ndarray of shape (n_channels, n_exponents)
+    integrals : ndarray of shape (n_windows, n_channels, n_exponents)
+        Without windows, the first axis has length 1.
     smooth : ndarray of shape (n_channels, n_z, n_x, n_y)
         The modulus, smoothed.
     """
@@ -114,6 +129,8 @@ def integrate_atoms(
         starts,
         *powers.of_dtype(dtype),
         *smoothing,
+        windows,
+        window_width,
     )
 
 
@@ -205,6 +222,74 @@ def _matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
 
 
 @compile_loops
+def _keep_powers(
+    squares: Any,
+    exponents: Any,
+    scales: Any,
+    low: Any,
+    moduli: Any,
+    powers: Any,
+    out: Any,
+) -> None:
+    """Compute a modulus and its powers; `out` has one exponent after the other."""
+    n = len(squares)
+    for start in range(0, n, CHUNK):
+        part = slice(start, min(start + CHUNK, n))
+        fill_powers(squares[part], exponents, scales, low, moduli[part], powers)
+        for e in range(len(exponents)):
+            to, found = out[e * n + part.start : e * n + part.stop], powers[e]
+            for k in range(len(to)):
+                to[k] = found[k] + _LEAST
+
+
+@compile_loops
+def _fill_windows(
+    centres: Any,
+    width: float,
+    points_x: Any,
+    points_y: Any,
+    points_z: Any,
+    rows: Any,
+    columns: Any,
+    weights: Any,
+    windows: Any,
+) -> None:
+    """Evaluate windows times weights: rows of points in z by columns in x and y."""
+    n_windows, n, n_z = len(windows), len(rows), len(points_z)
+    across, unit = np.empty((n_windows, n), windows.dtype), -1 / (2 * width**2)
+    along = np.empty((n_windows, n_z), windows.dtype)
+    for k in range(n):
+        x, y = points_x[rows[k]], points_y[columns[k]]
+        nearest = np.inf
+        for i in range(n_windows):
+            nearest = min(nearest, (x - centres[0, i]) ** 2 + (y - centres[1, i]) ** 2)
+        for i in range(n_windows):
+            square = (x - centres[0, i]) ** 2 + (y - centres[1, i]) ** 2
+            # The same factor for all: of the nearest, it is one, wherever that is.
+            across[i, k] = np.exp(max(unit * (square - nearest), _LOWEST))
+    for i in range(n_windows):
+        for j in range(n_z):
+            square = (points_z[j] - centres[2, i]) ** 2
+            along[i, j] = np.exp(max(unit * square, _LOWEST))
+    total = np.empty(n, windows.dtype)
+    for j in range(n_z):
+        part = slice(j * n, (j + 1) * n)
+        total[:] = 0
+        for i in range(n_windows):
+            factor, values, to = along[i, j], across[i], windows[i, part]
+            for k in range(n):
+                to[k] = factor * values[k]
+                total[k] += to[k]
+        weights_here = weights[part]
+        for k in range(n):
+            total[k] = weights_here[k] / total[k]
+        for i in range(n_windows):
+            to = windows[i, part]
+            for k in range(n):
+                to[k] *= total[k]
+
+
+@compile_loops
 def _integrate_atoms(
     positions: Any,
     atom_weights: Any,
@@ -230,6 +315,8 @@ def _integrate_atoms(
     along_x: Any,
     along_y: Any,
     along_z: Any,
+    centres: Any,
+    window_width: float,
 ) -> Any:
     dtype = atom_weights.dtype
     n_y, n_z = len(points_y), len(points_z)
@@ -246,8 +333,15 @@ def _integrate_atoms(
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
     smooth = np.zeros((n_channels, len(along_z), len(points_x), n_y), dtype)
-    integrals = np.zeros((n_channels, len(exponents)))
+    n_windows, n_exponents = centres.shape[1], len(exponents)
+    integrals = np.zeros((max(n_windows, 1), n_channels, n_exponents))
     size = _COLUMNS + n_y
+    powers = np.empty((n_exponents + 2, CHUNK), dtype)
+    all_powers = np.empty(
+        min(n_windows, 1) * n_channels * n_exponents * n_z * size, dtype
+    )
+    all_windows = np.empty(n_windows * n_z * size, dtype)
+    windowed = np.empty((n_windows, n_channels * n_exponents), dtype)
     all_axial = np.empty(n_polynomials * n_atoms * n_rows, dtype)
     all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
     squares = np.empty(n_rows * size, dtype)
@@ -300,19 +394,33 @@ def _integrate_atoms(
             for k in range(n):
                 weights[j * n + k] = weights_z[j] * weights_xy[k]
         block = n_z * n
+        powers_here = all_powers[: n_channels * n_exponents * block]
         for c in range(n_channels):
             part = slice(c * block, (c + 1) * block)
             # The modulus takes the place of the components.
             modulus = components[part]
-            add_powers(
-                squares[part],
-                weights,
-                exponents,
-                scales,
-                epsilon[c],
-                modulus,
-                integrals[c],
-            )
+            if n_windows == 0:
+                add_powers(
+                    squares[part],
+                    weights,
+                    exponents,
+                    scales,
+                    epsilon[c],
+                    modulus,
+                    integrals[0, c],
+                )
+            else:
+                _keep_powers(
+                    squares[part],
+                    exponents,
+                    scales,
+                    epsilon[c],
+                    modulus,
+                    powers,
+                    powers_here[
+                        c * n_exponents * block : (c + 1) * n_exponents * block
+                    ],
+                )
             if len(along_z) > 0:
                 layer = _matrix(layers, len(along_z), n)
                 np.dot(along_z, modulus.reshape(n_z, n), layer)
@@ -326,6 +434,25 @@ def _integrate_atoms(
                         for column in range(last - first):
                             to[column] = found[column]
                     first = last
+        if n_windows > 0:
+            windows = _matrix(all_windows, n_windows, block)
+            _fill_windows(
+                centres,
+                window_width,
+                points_x,
+                points_y,
+                points_z,
+                rows[start:stop],
+                columns[start:stop],
+                weights,
+                windows,
+            )
+            rows_of_powers = powers_here.reshape(n_channels * n_exponents, block)
+            np.dot(windows, rows_of_powers.T, windowed)
+            for i in range(n_windows):
+                for c in range(n_channels):
+                    for e in range(n_exponents):
+                        integrals[i, c, e] += windowed[i, c * n_exponents + e]
         start = stop
     result = np.empty((n_channels, len(along_z), len(along_x), len(along_y)), dtype)
     smooth_x = np.empty((len(along_x), n_y), dtype)

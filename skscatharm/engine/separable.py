@@ -42,7 +42,7 @@ from skscatharm.engine.fields import (
     SmoothTile,
 )
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.integrals import Powers
+from skscatharm.engine.integrals import FAR, Powers
 from skscatharm.engine.points import Points
 from skscatharm.engine.pooling import (
     AMPLITUDE,
@@ -509,8 +509,9 @@ class _Molecule:
         smooth = self._smooth(first) if first.seconds else None
         for tile, fields in self._atom_tiles(first):
             part = None if smooth is None else SmoothTile(smooth, tile)
-            if self._in_one_pass and fields.kinks is None:
-                moments += fields.integrate(self._one_pass(first), part)
+            if fields.kinks is None and self._in_one_pass(first):
+                near = self._windows_near(first, tile)
+                moments += fields.integrate(self._one_pass(first), part, near)
                 continue
             x, y, z = tile.axes
             columns = (x.points[tile.rows], y.points[tile.columns])
@@ -574,7 +575,7 @@ class _Molecule:
         """
         moments = self._no_moments()
         for tile, fields in self._convolved_tiles(smooth, second):
-            if self._in_one_pass:
+            if self._in_one_pass(second):
                 moments += fields.integrate(self._one_pass(second))
                 continue
             x, y, z = tile.axes
@@ -697,10 +698,13 @@ class _Molecule:
         kernels, xp = self.densities.kernels, self.densities.xp
         return self.Q, epsilon, self.rounding, kernels, xp
 
-    @property
-    def _in_one_pass(self) -> bool:
+    def _in_one_pass(self, field: _First | _Second) -> bool:
         """Whether compiled loops compute and integrate the fields in one pass."""
-        return self.windows is None and is_numpy_namespace(self.densities.xp)
+        if self.windows is not None:
+            reach = self.accuracy.margin(field.path.degree) * field.width
+            if isinstance(field, _Second) or reach > FAR * self.windows.width:
+                return False
+        return is_numpy_namespace(self.densities.xp)
 
     def _one_pass(self, field: _First | _Second) -> Powers:
         return Powers(self.Q, self.scales, self._epsilon(field), FLOOR**2)
@@ -708,6 +712,12 @@ class _Molecule:
     def _no_moments(self) -> _Array:
         groups = () if self.windows is None else (len(self.windows.groups),)
         return np.zeros((*groups, len(self.densities.weights), len(self.Q)))
+
+    def _windows_near(self, field: _First | _Second, tile: Tile) -> Windows | None:
+        if self.windows is None:
+            return None
+        reach = self.accuracy.margin(field.path.degree) * field.width
+        return self.windows.near(tile.axes, reach)
 
     def _windows_on(
         self,
@@ -717,10 +727,9 @@ class _Molecule:
         columns: Sequence[_Array],
     ) -> WindowsOnTile | None:
         """Take windows to a tile: `axes` are those of its rows, and of its columns."""
-        if self.windows is None:
+        near = self._windows_near(field, tile)
+        if near is None:
             return None
-        reach = self.accuracy.margin(field.path.degree) * field.width
-        near = self.windows.near(tile.axes, reach)
         rows = tile.axes[axes[0]]
         array = self.densities.array
         return WindowsOnTile(near, rows.points, columns, axes, rows.weights, array)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import softmax
 
 from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.fields import (
@@ -14,6 +15,7 @@ from skscatharm.engine.fields import (
 )
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.integrals import Powers
+from skscatharm.engine.pooling import Windows
 from skscatharm.engine.quadrature import fine_grid
 from skscatharm.engine.tiles import cut_into_tiles
 from skscatharm.transform.modulus import power, soften
@@ -94,3 +96,28 @@ def test_convolutions(degree, side, epsilon, densities, monkeypatch, rng) -> Non
                 "exn,x,n->e", powers, tile.axes[0].weights, block.weights
             )
             assert_allclose(row, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "groups", [np.eye(6), [[1, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 1]]]
+)
+def test_windows(groups, densities, monkeypatch) -> None:
+    windows = Windows(densities.frame.positions, 0.7, np.asarray(groups, float))
+    powers = Powers(EXPONENTS, SCALES, np.array([0.02, 0.5]), FLOOR)
+    for tile in tiles(densities, 2, 80, monkeypatch):
+        fields = AtomFields(densities, tile, 2, WIDTH, None)
+        found = fields.integrate(powers, None, windows)
+        assert_allclose(found.sum(axis=0), fields.integrate(powers, None), rtol=1e-9)
+        (block,) = fields.blocks(10**9)
+        squared = sum((a @ b) ** 2 for a, b in block.components)
+        squared = squared.reshape(2, len(tile.axes[2].points), -1)
+        _, values = expected_powers(squared, powers.epsilon[:, None, None])
+        x, y, z = (axis.points for axis in tile.axes)
+        at = np.stack(
+            np.broadcast_arrays(x[tile.rows], y[tile.columns], z[:, None]), axis=-1
+        )
+        squares = ((at[..., None, :] - windows.positions) ** 2).sum(axis=-1)
+        shares = softmax(-squares / (2 * 0.7**2), axis=-1)
+        weights = shares * np.outer(tile.axes[2].weights, block.weights)[..., None]
+        expected = np.einsum("ga,eczn,zna->gce", groups, values, weights)
+        assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
