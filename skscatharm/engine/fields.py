@@ -173,7 +173,7 @@ class AtomFields:
             self._cut,
             powers,
             (none, none, none) if smooth is None else smooth.matrices,
-            np.empty((3, 0)) if windows is None else windows.positions.T.copy(),
+            None if windows is None else windows.positions.T.copy(),
             1.0 if windows is None else windows.width,
         )
         if smooth is not None:

@@ -79,7 +79,7 @@ def integrate_atoms(
     cut: float,
     powers: Powers,
     smoothing: Sequence[Array],
-    windows: Array,
+    windows: Array | None,
     window_width: float,
 ) -> tuple[Array, Array]:
     """Integrate powers of the modulus of fields of atoms.
@@ -100,15 +100,15 @@ def integrate_atoms(
     powers : Powers
     smoothing : sequence of three ndarrays of shape (n, n_of_tile)
         Matrices that smooth the modulus along x, y and z. Those of shape (0, 0) do not.
-    windows : ndarray of shape (3, n_windows)
-        Centres of windows. Without any, the integral is over all of the tile.
+    windows : ndarray of shape (3, n_windows) or None
+        Centres of windows. None integrates over all of the tile.
     window_width : float
         They are Gaussians of this width, divided by their sum.
 
     Returns
     -------
     integrals : ndarray of shape (n_windows, n_channels, n_exponents)
-        Without windows, the first axis has length 1.
+        Without windows, of length 1 along the first axis.
     smooth : ndarray of shape (n_channels, n_z, n_x, n_y)
         The modulus, smoothed.
     """
@@ -333,15 +333,18 @@ def _integrate_atoms(
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
     smooth = np.zeros((n_channels, len(along_z), len(points_x), n_y), dtype)
-    n_windows, n_exponents = centres.shape[1], len(exponents)
-    integrals = np.zeros((max(n_windows, 1), n_channels, n_exponents))
+    # Numba compiles no windows where there are none.
+    n_exponents = len(exponents)
+    if centres is None:
+        integrals = np.zeros((1, n_channels, n_exponents))
+    else:
+        integrals = np.zeros((centres.shape[1], n_channels, n_exponents))
     size = _COLUMNS + n_y
-    powers = np.empty((n_exponents + 2, CHUNK), dtype)
-    all_powers = np.empty(
-        min(n_windows, 1) * n_channels * n_exponents * n_z * size, dtype
-    )
-    all_windows = np.empty(n_windows * n_z * size, dtype)
-    windowed = np.empty((n_windows, n_channels * n_exponents), dtype)
+    if centres is not None:
+        powers = np.empty((n_exponents + 2, CHUNK), dtype)
+        all_powers = np.empty(n_channels * n_exponents * n_z * size, dtype)
+        all_windows = np.empty(len(integrals) * n_z * size, dtype)
+        windowed = np.empty((len(integrals), n_channels * n_exponents), dtype)
     all_axial = np.empty(n_polynomials * n_atoms * n_rows, dtype)
     all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
     squares = np.empty(n_rows * size, dtype)
@@ -394,12 +397,11 @@ def _integrate_atoms(
             for k in range(n):
                 weights[j * n + k] = weights_z[j] * weights_xy[k]
         block = n_z * n
-        powers_here = all_powers[: n_channels * n_exponents * block]
         for c in range(n_channels):
             part = slice(c * block, (c + 1) * block)
             # The modulus takes the place of the components.
             modulus = components[part]
-            if n_windows == 0:
+            if centres is None:
                 add_powers(
                     squares[part],
                     weights,
@@ -410,6 +412,7 @@ def _integrate_atoms(
                     integrals[0, c],
                 )
             else:
+                in_all = c * n_exponents * block
                 _keep_powers(
                     squares[part],
                     exponents,
@@ -417,9 +420,7 @@ def _integrate_atoms(
                     epsilon[c],
                     modulus,
                     powers,
-                    powers_here[
-                        c * n_exponents * block : (c + 1) * n_exponents * block
-                    ],
+                    all_powers[in_all : in_all + n_exponents * block],
                 )
             if len(along_z) > 0:
                 layer = _matrix(layers, len(along_z), n)
@@ -434,8 +435,8 @@ def _integrate_atoms(
                         for column in range(last - first):
                             to[column] = found[column]
                     first = last
-        if n_windows > 0:
-            windows = _matrix(all_windows, n_windows, block)
+        if centres is not None:
+            windows = _matrix(all_windows, len(integrals), block)
             _fill_windows(
                 centres,
                 window_width,
@@ -447,9 +448,9 @@ def _integrate_atoms(
                 weights,
                 windows,
             )
-            rows_of_powers = powers_here.reshape(n_channels * n_exponents, block)
-            np.dot(windows, rows_of_powers.T, windowed)
-            for i in range(n_windows):
+            of_rows = _matrix(all_powers, n_channels * n_exponents, block)
+            np.dot(windows, of_rows.T, windowed)
+            for i in range(len(integrals)):
                 for c in range(n_channels):
                     for e in range(n_exponents):
                         integrals[i, c, e] += windowed[i, c * n_exponents + e]
