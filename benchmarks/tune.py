@@ -100,7 +100,7 @@ def measure(structures, degrees):
             print(softness, order, degree, name, seen, end="; ")
             slope, intercept = line(name, steps, error)
             for tol in (1e-5, 1e-6) if name == "all" else (2e-4, 5e-5):
-                crowded = 0.0 if name == "close" else inf
+                crowded = 1e-6 if name == "close" else inf
                 h = rules.Accuracy(tol, softness).step(order, degree, crowded)
                 e = np.exp(intercept + slope * (1 / h if name == "all" else np.log(h)))
                 above = ", ABOVE" if e > tol else ""
