@@ -3,7 +3,7 @@
 from copy import copy
 from numbers import Integral, Real
 from threading import Event
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
@@ -19,7 +19,7 @@ from skscatharm._progress import progress_bar
 from skscatharm._threads import one_blas_thread
 from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.descent import Training, train_products
-from skscatharm.regression.forms import Prior, fit_form
+from skscatharm.regression.forms import fit_form
 from skscatharm.regression.gaussian_process import pose_problem
 from skscatharm.regression.inputs import (
     check_weight,
@@ -39,6 +39,13 @@ from skscatharm.regression.polynomial import (
 )
 from skscatharm.regression.quadratic import fit_quadratic
 from skscatharm.regression.ridge import fit_ridge
+from skscatharm.regression.uncertainty import (
+    DECAY,
+    Unseen,
+    choose_references,
+    deviations,
+    error_rates,
+)
 from skscatharm.regression.whitening import (
     Array,
     Sample,
@@ -46,9 +53,21 @@ from skscatharm.regression.whitening import (
     distinct_rows,
     distinct_samples,
     find_whitening,
+    scale_axes,
 )
 
 _PRODUCTS = 96  # default number of products for one target
+
+
+class _Fit(NamedTuple):
+    """Result of a fit, in white coordinates."""
+
+    polynomial: Polynomial
+    whitening: Whitening
+    alphas: Array
+    unseen: Unseen
+    gradient_weight: float | None = None
+    curves: tuple[Array, Array] | None = None
 
 
 class MultilinearRegressor(RegressorMixin, BaseEstimator):
@@ -352,29 +371,28 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         weight = check_weight(sample_weight, len(features))
         derivatives = check_derivatives(jacobian, gradients, *features.shape)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        fitted.gradient_weight_ = None
-        curves = None
-        if derivatives is not None:
-            polynomial, whitening, prior = self._fit_form(
-                features, targets, weight, derivatives, seed
-            )
-            alphas = np.array([prior.alpha])
-            fitted.gradient_weight_ = float(prior.gradient_weight)
+        if derivatives is None:
+            fit = self._fit_values(features, targets, weight, seed, xp, there)
         else:
-            polynomial, whitening, alphas, curves = self._fit_values(
-                features, targets, weight, seed, xp, there
-            )
+            fit = self._fit_form(features, targets, weight, derivatives, seed)
+        fitted.gradient_weight_ = fit.gradient_weight
         fitted.loss_curve_, fitted.validation_curve_ = (
-            map(to_device, curves) if curves else (None, None)
+            map(to_device, fit.curves) if fit.curves else (None, None)
         )
         intercept, slope, coef, weights, offsets = map(
-            to_device, in_features(polynomial, whitening)
+            to_device, in_features(fit.polynomial, fit.whitening)
         )
         fitted.intercept_ = float(intercept[0]) if single else intercept
         fitted.coef_ = slope[0, :] if single else slope
         fitted.product_coef_ = coef[0, :] if single else coef
         fitted.product_weights_, fitted.product_offsets_ = weights, offsets
-        fitted.alpha_ = float(alphas[0]) if single else to_device(alphas)
+        fitted.alpha_ = float(fit.alphas[0]) if single else to_device(fit.alphas)
+        white, errors, unseen_weight = fit.unseen
+        fitted.references_, factors = scale_axes(white, fit.whitening.deviations, DECAY)
+        rates = error_rates(fitted.references_, errors, unseen_weight)
+        fitted.error_rates_ = rates[:, 0] if single else rates
+        fitted.mean_ = fit.whitening.mean
+        fitted.matrix_ = fit.whitening.matrix * factors
         self.__dict__ = fitted.__dict__
         return self
 
@@ -386,8 +404,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         seed: int,
         xp: Any,
         there: Any,
-    ) -> tuple[Polynomial, Whitening, Array, tuple[Array, Array] | None]:
-        """Fit targets alone; also return the curves of trained products."""
+    ) -> "_Fit":
+        """Fit targets alone."""
         curves = None
         features, targets, weight = distinct_rows(features, targets, weight)
         whitening = find_whitening(features, weight)
@@ -396,20 +414,45 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         del features
         mean = weight @ targets / weight.sum()
         sample = Sample(white, whitening.deviations, targets - mean, weight)
+        rows = choose_references(len(white), len(white))
         if self.degree == 1:
-            polynomial, alphas, _ = fit_ridge(sample, self.alpha)
+            polynomial, alphas, residuals = fit_ridge(sample, self.alpha)
+            errors = residuals[rows]
         elif self.degree == 2 and self.n_components is None:
             with progress_bar(self.verbose, "fit") as advance:
-                polynomial, alphas = fit_quadratic(sample, self.alpha, seed, advance)
+                polynomial, alphas, errors = fit_quadratic(
+                    sample, self.alpha, seed, rows, advance
+                )
         else:
             starts = self._starts(whitening, mean)
-            _, alphas, errors = fit_ridge(sample, self.alpha)
-            trainings = self._train(sample, alphas, errors, starts, seed, xp, there)
-            polynomials, losses, validation_errors = zip(*trainings, strict=True)
-            polynomial = average(polynomials)
-            curves = np.stack(losses), np.stack(validation_errors)
+            _, alphas, residuals = fit_ridge(sample, self.alpha)
+            trainings = self._train(
+                sample,
+                alphas,
+                weight @ abs(residuals) / weight.sum(),
+                starts,
+                seed,
+                xp,
+                there,
+            )
+            polynomial = average([training.polynomial for training in trainings])
+            curves = (
+                np.stack([training.losses for training in trainings]),
+                np.stack([training.validation_errors for training in trainings]),
+            )
+            # Each start has other samples apart. The average is a little better than
+            # one start, which was chosen by these samples: both effects cancel.
+            rows = np.concatenate([training.apart for training in trainings])
+            errors = np.concatenate(
+                [
+                    sample.targets[training.apart]
+                    - evaluate(white[training.apart], training.polynomial)
+                    for training in trainings
+                ]
+            )
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
-        return polynomial, whitening, alphas, curves
+        unseen = Unseen(white[rows], errors, weight[rows])
+        return _Fit(polynomial, whitening, alphas, unseen, curves=curves)
 
     def _fit_form(
         self,
@@ -418,7 +461,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         weight: Array,
         derivatives: tuple[Array, Array],
         seed: int,
-    ) -> tuple[Polynomial, Whitening, Prior]:
+    ) -> "_Fit":
         """Fit a linear or quadratic form to targets and derivatives."""
         if targets.shape[1] > 1:
             raise ValueError(
@@ -437,20 +480,28 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         problem, whitening, mean, scale = pose_problem(
             features[rows], targets[rows, 0], weight, (jacobian[rows], gradients[rows])
         )
+        references = choose_references(len(problem.y), len(problem.sides))
         with progress_bar(self.verbose, "fit") as advance:
-            polynomial, prior = fit_form(
+            polynomial, prior, errors = fit_form(
                 problem,
                 self.degree,
                 self.alpha,
                 self.gradient_weight,
                 np.random.RandomState(seed),
+                references,
                 advance,
             )
         polynomial = rescale(polynomial, np.array([scale]))
-        return (
+        return _Fit(
             polynomial._replace(intercept=polynomial.intercept + mean),
             whitening,
-            prior,
+            np.array([prior.alpha]),
+            Unseen(
+                problem.points.positions[references],
+                scale * errors[:, None],
+                weight[references],
+            ),
+            gradient_weight=float(prior.gradient_weight),
         )
 
     def _starts(self, whitening: Whitening, mean: Array) -> list[Polynomial | None]:
@@ -529,18 +580,23 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         return self.n_components or round(_PRODUCTS * (1 + np.log2(n_targets)))
 
     @np.errstate(under="ignore")
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict targets.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Features.
+        return_std : bool, default=False
+            Whether to estimate the standard deviations of the errors too.
 
         Returns
         -------
         y : array of shape (n_samples,) or (n_samples, n_targets)
             Predictions.
+        std : array of the shape of y
+            Standard deviations, in the unit of the targets. Only if `return_std`. NaN
+            if the model was fitted to one sample.
 
         Raises
         ------
@@ -550,11 +606,26 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             If X has NaN, infinite, complex or masked entries, or another number of
             features than in `fit`. With ``array_api_dispatch=True``, also if X is of
             another library or on another device than in `fit`; without it, if the
-            model was fitted to arrays of another library than NumPy.
+            model was fitted to arrays of another library than NumPy. With `return_std`,
+            also if products were trained with ``validation_fraction=0``.
         """
         X = self._checked(X)
+        single = self.coef_.ndim == 1
         y = evaluate(X, self._polynomial())
-        return y[:, 0] if self.coef_.ndim == 1 else y
+        y = y[:, 0] if single else y
+        if not return_std:
+            return y
+        if len(self.references_) == 0:
+            raise ValueError(
+                "return_std=True needs samples that were set apart in the fit, but "
+                "validation_fraction was 0. Fit with a larger validation_fraction."
+            )
+        coordinates = (to_doubles(real_numbers(X, "X")) - self.mean_) @ self.matrix_
+        rates = self.error_rates_.reshape(len(self.references_), -1)
+        std = deviations(coordinates, self.references_, rates)
+        return y, array_namespace(y).asarray(
+            std[:, 0] if single else std, dtype=y.dtype, device=device(y)
+        )
 
     @np.errstate(under="ignore")
     def predict_gradient(self, X: Any) -> Any:
