@@ -139,6 +139,10 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     Directions in which no feature varies, such as rigid motions of a molecule, are
     projected out. A molecule of n atoms has one target and up to 3 n - 6 derivatives.
 
+    Standard deviations have the formula of :class:`MultilinearRegressor`, with the
+    leave-one-out errors of the fit. The prior of the Gaussian process has no part in
+    them.
+
     The kernel matrix is factorised: with m targets and derivatives, this needs
     :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications.
 
@@ -339,7 +343,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
             Predictions.
         std : ndarray of shape (n_samples,)
             Standard deviations, in the unit of the targets. Only if `return_std`. NaN
-            if the model was fitted to one sample.
+            if the fit had less than two samples.
 
         Raises
         ------

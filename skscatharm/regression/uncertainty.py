@@ -26,8 +26,9 @@ _NEIGHBOURS, _PART = 40, 0.5
 # This number of neighbours with the mean error is added, since errors of few neighbours
 # vary. From 3 to 30, errors of ten and of a thousand samples are ranked as well.
 _ADDED = 10
-# Samples this close, in units of the root mean squared norm, are the same.
-_NEAR = 1e-3
+# Added to distances, in units of the root mean squared norm: neighbours are never
+# perfect. From 0 to 1, errors are ranked alike.
+_NEAR = 0.2
 
 
 class Unseen(NamedTuple):
@@ -114,14 +115,20 @@ def deviations(coordinates: Array, references: Array, rates: Array) -> Array:
     -------
     deviations : ndarray of shape (n_samples, n_targets)
     """
-    distances, rows = _nearest(references).kneighbors(coordinates)
+    distances, rows = _nearest(references).kneighbors(_with_axes(coordinates))
     return _spread(distances, rates[rows])
 
 
 def _nearest(references: Array) -> NearestNeighbors:
     """Index references to find their neighbours."""
     n_neighbors = int(np.clip(_PART * len(references), 1, _NEIGHBOURS))
-    return NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(references)
+    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute")
+    return search.fit(_with_axes(references))
+
+
+def _with_axes(coordinates: Array) -> Array:
+    """Add an axis if there is none, because all features are constant."""
+    return coordinates if coordinates.shape[1] else np.zeros((len(coordinates), 1))
 
 
 def _spread(distances: Array, rates: Array) -> Array:
