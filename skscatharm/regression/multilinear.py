@@ -654,8 +654,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         )
         if len(references) == 0:
             raise ValueError(
-                "return_std=True needs samples that were set apart in the fit. Fit with "
-                "validation_fraction above 0, and more than one sample."
+                "return_std=True needs samples that were set apart in the fit. Fit "
+                "with validation_fraction above 0, and more than one sample."
             )
         coordinates = (to_doubles(real_numbers(X, "X")) - mean) @ matrix
         std = deviations(coordinates, references, rates.reshape(len(references), -1))
