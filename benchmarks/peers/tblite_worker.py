@@ -2,8 +2,8 @@
 
     python tblite_worker.py input.npz output.npz
 
-runs in an environment with tblite and ASE (see ``tblite_requirements.txt``) and exchanges
-arrays with whoever calls it by files. The input holds
+runs in an environment with tblite and ASE (see ``tblite_requirements.txt``) and
+exchanges arrays with whoever calls it by files. The input holds
 
 ``molecules``
     (n, n_atoms, 4): nuclear charge, x, y, z (Å) of each atom; rows of zeros pad.

@@ -2,9 +2,9 @@
 
     python benchmarks/qm9/uncertainty.py FOLDER
 
-runs in an environment with the package and Matplotlib. FOLDER keeps the coefficients, so
-that the same command continues after an interruption. The molecules are the 2,000 of the
-sample of QM9. In each of 4 folds, 1,500 of them train and 500 are predicted. Into
+runs in an environment with the package and Matplotlib. FOLDER keeps the coefficients,
+so that the same command continues after an interruption. The molecules are the 2,000 of
+the sample of QM9. In each of 4 folds, 1,500 of them train and 500 are predicted. Into
 ``doc/measured`` go
 
 ``uncertainty.csv``
