@@ -41,6 +41,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from ase.build import molecule
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.spatial.transform import Rotation
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
@@ -224,6 +225,11 @@ def mean(errors: np.ndarray, data: dict, kind: int, low: float, high: float) -> 
     return float(np.nanmean(errors[near & (data["kinds"] == kind)]))
 
 
+def text(error: float) -> str:
+    """Write an error with two digits."""
+    return f"{error:.2g}" if error < 100 else "> 100"
+
+
 def write_table(name: str, rows: list[list[Any]]) -> None:
     """Write a table for the documentation."""
     with (MEASURED / name).open("w", newline="") as file:
@@ -246,12 +252,16 @@ def draw(results: dict[tuple[str, str, str], np.ndarray], data: dict) -> None:
                 centres = [sum(ends) / 2 for ends in ranges]
                 axes.plot(centres, values, style, label=name, markersize=3)
             axes.axvline(LIMIT, color="0.8", linewidth=1, zorder=0)
-            axes.set(yscale="log", title=f"{title}\ntrained on {training}")
+            axes.set(yscale="log", title=f"{title}\ntrained: {training}")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
     for axes in panels[1]:
         axes.set_xlabel("separation (Å)")
     for axes in panels[:, 0]:
         axes.set_ylabel("mean absolute error (kcal/mol)")
-    panels[1, 0].legend(fontsize="small")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(MEASURED / "long_range.svg", metadata={"Date": None})
 
 
@@ -285,7 +295,7 @@ def main() -> None:
             errors = [results[name, "ridge", training] for training in TRAININGS]
             rows.append([title, name])
             rows[-1] += [
-                f"{mean(e, data, number, *ends):.2g}" for e in errors for ends in RANGES
+                text(mean(e, data, number, *ends)) for e in errors for ends in RANGES
             ]
     write_table("long_range.csv", rows)
 
@@ -294,7 +304,7 @@ def main() -> None:
     for name, kind in itertools.product((DESCRIPTORS | SETTINGS), REGRESSIONS):
         rows.append([name, kind])
         rows[-1] += [
-            f"{mean(results[name, kind, training], data, number, LIMIT, FARTHEST):.2g}"
+            text(mean(results[name, kind, training], data, number, LIMIT, FARTHEST))
             for number in range(len(KINDS))
             for training in TRAININGS
         ]

@@ -233,6 +233,9 @@ def test_standard_deviations_in_a_pipeline(rng, model) -> None:
         strict=True,
     ):
         assert_array_equal(found, expected)
+    with config_context(enable_metadata_routing=True):
+        model.set_predict_request(return_std=True)
+        assert len(pipeline.predict(X, return_std=True)) == 2
 
 
 def test_weights_and_standard_deviations(rng, model, data) -> None:
