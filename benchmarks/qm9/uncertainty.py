@@ -14,6 +14,9 @@ the sample of QM9. In each of 4 folds, 1,500 of them train and 500 are predicted
 ``uncertainty.svg``
     Shares of the errors within a number of standard deviations, and errors by standard
     deviation.
+
+``--constants`` prints shares, rank correlations and quotients of halves for other
+constants of ``skscatharm/regression/uncertainty.py`` instead, as means over U0 and mu.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from skscatharm import (
     SolidHarmonicScattering,
 )
 from skscatharm.datasets import load_qm9_sample
+from skscatharm.regression import multilinear, uncertainty
 
 MEASURED = Path(__file__).resolve().parents[2] / "doc" / "measured"
 FOLDS = KFold(4, shuffle=True, random_state=0)
@@ -44,6 +48,13 @@ MODELS = {
     "kernel": KernelRegressor(random_state=0),
 }
 DRAWN = "quadratic form"
+CONSTANTS = {
+    "DECAY": (0.1, 0.2, 0.35, 0.5),
+    "_NEIGHBOURS": (10, 20, 40, 80),
+    "_REFERENCES": (250, 500, 1000, 1500),
+    "_ADDED": (1, 10, 30),
+    "_NEAR": (0.0, 0.2, 1.0),
+}
 N_BINS = 10
 
 
@@ -56,6 +67,33 @@ def predict(model, X, y) -> tuple[np.ndarray, np.ndarray]:
         )
         errors[test] = abs(prediction - y[test])
     return errors, deviations
+
+
+def summarize(errors: np.ndarray, deviations: np.ndarray) -> list[float]:
+    """Shares within one and two deviations, rank correlation, quotient of halves."""
+    certain, rest = np.array_split(np.argsort(deviations), 2)
+    return [
+        float(np.mean(errors < deviations)),
+        float(np.mean(errors < 2 * deviations)),
+        float(spearmanr(errors, deviations).statistic),
+        float(errors[certain].mean() / errors[rest].mean()),
+    ]
+
+
+def vary_constants(X: np.ndarray, targets: list[np.ndarray]) -> None:
+    """Print results of the quadratic form with other constants."""
+    for name, values in CONSTANTS.items():
+        # `multilinear` has a copy of public ones.
+        owners = [m for m in (uncertainty, multilinear) if hasattr(m, name)]
+        before = getattr(uncertainty, name)
+        for value in values:
+            for owner in owners:
+                setattr(owner, name, value)
+            found = [summarize(*predict(MODELS[DRAWN], X, y)) for y in targets]
+            numbers = "  ".join(f"{number:.3f}" for number in np.mean(found, axis=0))
+            print(f"{name:12}  {value:6}  {numbers}", flush=True)
+        for owner in owners:
+            setattr(owner, name, before)
 
 
 def draw(results: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -95,9 +133,15 @@ def draw(results: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    store = CoefficientStore(parser.parse_args().folder, ahead=0)
+    parser.add_argument("--constants", action="store_true", help="vary the constants")
+    options = parser.parse_args()
+    store = CoefficientStore(options.folder, ahead=0)
     sample = load_qm9_sample(target="all")
     X = SolidHarmonicScattering(memory=store, verbose=1).fit_transform(sample.data)
+    if options.constants:
+        columns = [sample.target_names.index(name) for name in ("U0", "mu")]
+        vary_constants(X, [sample.target[:, column] for column in columns])
+        return
     rows, drawn = [], {}
     for name in PROPERTIES:
         column = sample.target_names.index(name)
@@ -105,17 +149,16 @@ def main() -> None:
             errors, deviations = predict(model, X, sample.target[:, column])
             if kind == DRAWN:
                 drawn[name] = errors, deviations
-            order = np.argsort(deviations)
-            certain, rest = np.array_split(order, 2)
+            one, two, rank, halves = summarize(errors, deviations)
             rows.append(
                 [
                     name,
                     kind,
                     f"{errors.mean():.3g} {sample.target_units[column]}",
-                    f"{100 * np.mean(errors < deviations):.0f} %",
-                    f"{100 * np.mean(errors < 2 * deviations):.0f} %",
-                    f"{spearmanr(errors, deviations).statistic:.2f}",
-                    f"{errors[certain].mean() / errors[rest].mean():.2f}",
+                    f"{100 * one:.0f} %",
+                    f"{100 * two:.0f} %",
+                    f"{rank:.2f}",
+                    f"{halves:.2f}",
                 ]
             )
             print(*rows[-1], sep="  ", flush=True)

@@ -167,8 +167,9 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     max_epochs : int, default=60
         Number of passes over the samples in each start. Used by trained products only.
     validation_fraction : float, default=0.05
-        Fraction of the samples that each start sets apart, to choose the best epoch. If
-        0, the last epoch is used. Used by trained products only.
+        Fraction of the samples that each start sets apart, to choose the best epoch and
+        to estimate standard deviations. If 0, the last epoch is used, and there are no
+        standard deviations. Used by trained products only.
     warm_start : bool, default=False
         Whether to continue from the previous `fit` instead of random products. The
         numbers of products, starts, features and targets must be the same. Used by

@@ -13,6 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from skscatharm.regression.whitening import Array
 
+# ``benchmarks/qm9/uncertainty.py --constants`` varies these constants.
+
 # White coordinates are scaled by this power of their standard deviations. From 0.1 to
 # 0.25, errors are ranked alike; 0.35 and more are worse.
 DECAY = 0.2
