@@ -23,7 +23,7 @@ _SHARE = erf(sqrt(0.5))
 # Number of samples whose errors are kept. With half of them, ranks are a little worse.
 # With derivatives, each sample has many rows to solve for, and there are fewer samples.
 _REFERENCES, _LEAST = 1000, 50
-# Number of neighbours, and the largest part of the references. 20 to 60 are as good.
+# Number of neighbours, and the largest part of the references. 20 to 80 are as good.
 _NEIGHBOURS, _PART = 40, 0.5
 # This number of neighbours with the mean error is added, since errors of few neighbours
 # vary. From 3 to 30, errors of ten and of a thousand samples are ranked as well.
