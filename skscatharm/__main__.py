@@ -2,7 +2,8 @@
 
 ``python -m skscatharm`` searches the parameters of scattering and regression by
 cross-validation. It predicts molecules that the search did not see with the best
-candidate, and draws the search and the predictions.
+candidate, extrapolates its error to more molecules, and draws the search and the
+predictions.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import PredictionErrorDisplay, mean_absolute_error
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV, learning_curve, train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -37,6 +38,7 @@ RIDGE = make_pipeline(
     StandardScaler(), RidgeCV(np.logspace(-10, 0, 11), scoring=SCORING)
 )
 QUADRATIC = MultilinearRegressor(degree=2, random_state=0)
+SIZES = (1 / 4, 1 / 2, 1)  # of the learning curve, relative to the largest
 # With J and L up to their defaults, since those are computed before.
 GRID: list[dict[str, list[Any]]] = [
     {"scattering__J": [0, 1, 2], "scattering__L": [1, 2, 3], "regression": [RIDGE]},
@@ -73,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, model in models.items():
             prediction = model.predict(X_test)
             print(f"{name:34}  {mean_absolute_error(y_test, prediction):30.2f}")
+
+        print_learning_curve(search.best_estimator_, X, y, options.jobs)
 
     if find_spec("matplotlib") is None:
         print("\nNo picture, since matplotlib is missing: pip install matplotlib")
@@ -129,6 +133,31 @@ def print_candidates(search: GridSearchCV, X: Array) -> Array:
         name = "ridge" if results["params"][i]["regression"] is RIDGE else "quadratic"
         print(f"{J}  {L}  {name:10}  {error:30.2f}  {1e3 * seconds[J, L]:18.0f}")
     return np.array([seconds[size] for size in sizes])
+
+
+def print_learning_curve(model: Pipeline, X: Array, y: Array, n_jobs: int) -> None:
+    """Print errors of a model by number of training molecules, and extrapolate them."""
+    sizes, _, scores = learning_curve(
+        model, X, y, train_sizes=SIZES, scoring=SCORING, n_jobs=n_jobs
+    )
+    errors = -scores.mean(axis=1)
+    print(f"\n{'Training molecules of the best candidate':34}  {ERROR}")
+    for size, error in zip(sizes, errors, strict=True):
+        print(f"{size:34}  {error:30.2f}")
+    exponent, error = extrapolate(sizes, errors, 2 * len(X))
+    print(
+        f"\nThe error falls like n^{exponent:.2f}: with {2 * len(X)} molecules, twice "
+        f"as many, it would be about {error:.2f} kcal/mol."
+    )
+
+
+def extrapolate(sizes: Array, errors: Array, size: float) -> tuple[float, float]:
+    """Fit a power law to errors by number of samples.
+
+    Return its exponent and its value for another number.
+    """
+    exponent, constant = np.polyfit(np.log(sizes), np.log(errors), 1)
+    return float(exponent), float(np.exp(constant) * size**exponent)
 
 
 def draw(

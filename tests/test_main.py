@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from skscatharm import __main__ as demo
 
@@ -67,11 +68,28 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < errors["ridge"] < 0.5 * errors["mean"]
     assert 0 < errors["best candidate"] < 0.5 * errors["mean"]
 
+    curve = np.array(table(printed, f"of the best candidate  {demo.ERROR}"), float)
+    assert_array_equal(curve[:, 0], [9, 18, 36])
+    assert (curve[:, 1] > 0).all()
+    found = re.search(r"n\^(-\d\.\d+): with 90 molecules.* about (\d+\.\d+) ", printed)
+    assert found is not None
+    exponent, error = map(float, found.groups())
+    expected = np.exp(np.log(curve[:, 1]).mean())
+    expected *= (90 / np.exp(np.log(curve[:, 0]).mean())) ** exponent
+    assert error == pytest.approx(expected, rel=0.02, abs=0.005)
+
     assert "60/60" in progress
     assert "5 folds for each of 5 candidates" in printed
     picture = tmp_path / "new" / "folder" / demo.PICTURE
     assert str(picture) in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_extrapolate() -> None:
+    sizes = np.array([10, 20, 40, 80])
+    exponent, error = demo.extrapolate(sizes, 7 * sizes**-0.6, 160)
+    assert exponent == pytest.approx(-0.6)
+    assert error == pytest.approx(7 * 160**-0.6)
 
 
 def test_without_matplotlib(

@@ -10,7 +10,7 @@ arrays with whoever calls it by files. The input holds
 ``r_cut``, ``n_max``, ``l_max``, ``sigma``
     the descriptor, by DScribe's names: each atom has one, of its surroundings.
 ``zeta``
-    the powers of the kernels.
+    the powers of the kernels; none to leave them out.
 
 The output holds ``features`` (n, n_features), the sums over the atoms of a molecule;
 ``kernels`` (zeta, n, n), the sums over pairs of atoms of one element, one in each
@@ -76,7 +76,7 @@ def main(source: str, target: str) -> None:
     np.savez(
         target,
         features=np.array([f.sum(axis=0) for f in found]),
-        kernels=kernels(found, molecules, zeta),
+        kernels=kernels(found, molecules, zeta) if len(zeta) else [],
         seconds=seconds,
         version=version("dscribe"),
     )

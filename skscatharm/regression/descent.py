@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skscatharm.regression.inputs import to_doubles
@@ -49,11 +50,14 @@ class Training(NamedTuple):
         Mean absolute error in each epoch, divided by that of ridge regression.
     validation_errors : ndarray of shape (max_epochs,)
         The same on the samples set apart, after each epoch. NaN if there are none.
+    apart : ndarray of shape (n_apart,)
+        The samples set apart.
     """
 
     polynomial: Polynomial
     losses: Array
     validation_errors: Array
+    apart: NDArray[np.intp]
 
 
 class Stopped(Exception):
@@ -191,6 +195,7 @@ def train_products(
         scales.unpack([to_doubles(p) for p in best], degree),
         np.array(losses),
         np.array(validation_errors),
+        apart,
     )
 
 

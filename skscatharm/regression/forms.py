@@ -4,14 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from skscatharm._threads import one_blas_thread
-from skscatharm.regression.gaussian_process import Problem, check_size, solve_dual
+from skscatharm.regression.gaussian_process import (
+    Problem,
+    check_size,
+    left_out_errors,
+    solve_dual,
+)
 from skscatharm.regression.kernel_selection import search, select_some
 from skscatharm.regression.kernels import Kernel, expand, linear, square
 from skscatharm.regression.polynomial import Polynomial
-from skscatharm.regression.whitening import scale_axes
+from skscatharm.regression.whitening import Array, scale_axes
 
 
 class Prior(NamedTuple):
@@ -59,8 +65,9 @@ def fit_form(
     alpha: float | None,
     gradient_weight: float | None,
     random_state: np.random.RandomState,
+    references: NDArray[np.intp],
     progress: Callable[[], object] = lambda: None,
-) -> tuple[Polynomial, Prior]:
+) -> tuple[Polynomial, Prior, Array]:
     """Fit a linear form, or one with all products of two coordinates.
 
     Linear forms are fitted in their coefficients, quadratic forms in dual coefficients,
@@ -76,6 +83,8 @@ def fit_form(
         As in `Prior`. None chooses them.
     random_state : RandomState
         Draws the samples that choose the prior.
+    references : ndarray of shape (n_references,)
+        Samples whose leave-one-out errors are computed.
     progress : callable
         Called after each fit.
 
@@ -84,6 +93,9 @@ def fit_form(
     polynomial : Polynomial
         Polynomial of the white coordinates, in units of the problem.
     prior : Prior
+    errors : ndarray of shape (n_references,)
+        Errors of the targets of the references, each in a fit without the sample and
+        its derivatives.
     """
     start, grids = _START, dict(_GRIDS)
     if degree == 1:
@@ -102,12 +114,16 @@ def fit_form(
             lambda prior: (prior.kernels(some), prior), some, start, grids, progress
         )
     fit = _fit_linear if degree == 1 else _fit_quadratic
-    return fit(problem, prior, progress), prior
+    polynomial, errors = fit(problem, prior, references, progress)
+    return polynomial, prior, errors
 
 
 def _fit_linear(
-    problem: Problem, prior: Prior, progress: Callable[[], object]
-) -> Polynomial:
+    problem: Problem,
+    prior: Prior,
+    references: NDArray[np.intp],
+    progress: Callable[[], object],
+) -> tuple[Polynomial, Array]:
     """Minimise over the coefficients and the intercept."""
     points = problem.points
     (kernel,) = prior.kernels(problem)
@@ -122,24 +138,35 @@ def _fit_linear(
     # The penalty.
     rows[len(noise) :, 1:-1] = np.eye(n_axes)
     triangle = np.array(np.linalg.qr(rows, mode="r"))
-    solution = solve_triangular(triangle[: n_axes + 1, :-1], triangle[: n_axes + 1, -1])
+    corner = triangle[: n_axes + 1, :-1]
+    solution = solve_triangular(corner, triangle[: n_axes + 1, -1])
+    errors = np.empty(len(references))
+    for k, own in enumerate(problem.own_rows(references)):
+        seen = solve_triangular(corner, rows[own, :-1].T, trans=1)
+        residuals = rows[own, -1] - rows[own, :-1] @ solution
+        left = left_out_errors(np.eye(len(own)) - seen.T @ seen, residuals)
+        errors[k] = left[0] * np.sqrt(noise[own[0]])
     progress()
-    return Polynomial(
+    polynomial = Polynomial(
         solution[:1],
         (solution[1:] * kernel.factors)[None],
         np.zeros((1, 0)),
         np.zeros((0, 1, n_axes)),
         np.zeros((0, 1)),
     )
+    return polynomial, errors
 
 
 def _fit_quadratic(
-    problem: Problem, prior: Prior, progress: Callable[[], object]
-) -> Polynomial:
+    problem: Problem,
+    prior: Prior,
+    references: NDArray[np.intp],
+    progress: Callable[[], object],
+) -> tuple[Polynomial, Array]:
     """Solve for dual coefficients, and find the squares of the quadratic form."""
     kernels = prior.kernels(problem)
-    dual, intercept = solve_dual(
-        kernels, problem, prior.alpha, prior.gradient_weight, progress
+    dual, intercept, errors = solve_dual(
+        kernels, problem, prior.alpha, prior.gradient_weight, references, progress
     )
     first, second = (expand(kernel, problem.points, dual) for kernel in kernels)
     slope = first.weights @ first.positions + first.slopes.sum(axis=0)
@@ -149,10 +176,11 @@ def _fit_quadratic(
     coef, directions = np.linalg.eigh(second.kernel.amplitude * (half + half.T))
     order = np.argsort(-abs(coef))
     squares = directions.T[order] * second.kernel.factors
-    return Polynomial(
+    polynomial = Polynomial(
         np.array([intercept]),
         (slope * first.kernel.factors)[None],
         coef[None, order],
         np.stack([squares, squares], axis=1),
         np.zeros((len(squares), 2)),
     )
+    return polynomial, errors

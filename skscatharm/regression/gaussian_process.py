@@ -70,6 +70,14 @@ class Problem(NamedTuple):
             weight=self.weight[samples],
         )
 
+    def own_rows(self, samples: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Return the places of each sample in `sides`: its target, its derivatives."""
+        n_samples = len(self.y)
+        starts = n_samples + np.searchsorted(
+            self.points.owners, np.arange(n_samples + 1)
+        )
+        return [np.r_[i, starts[i] : starts[i + 1]] for i in samples]
+
     def values(self) -> Self:
         """Return the samples without derivatives."""
         points = without_directions(self.points.positions)
@@ -182,13 +190,10 @@ class Errors(NamedTuple):
         Errors of the targets.
     slopes : ndarray of shape (n_samples,)
         Norms of the errors of the derivatives of each sample.
-    deviations : ndarray of shape (n_samples,)
-        Standard deviations of `values` that a Gaussian process expects.
     """
 
     values: Array
     slopes: Array
-    deviations: Array
 
 
 def leave_one_out(
@@ -223,14 +228,10 @@ def leave_one_out(
     ones = inverse[:, :n_samples].sum(axis=1)
     inverse -= ones[:, None] * (ones / ones[:n_samples].sum())
     dual = inverse @ problem.sides
-    errors = Errors(*np.empty((3, n_samples)))
-    bounds = np.searchsorted(points.owners, np.arange(n_samples + 1)) + n_samples
-    for i in range(n_samples):
-        own = np.r_[i, bounds[i] : bounds[i + 1]]
-        covariances = np.linalg.pinv(inverse[np.ix_(own, own)], hermitian=True)
-        left = covariances @ dual[own]
+    errors = Errors(*np.empty((2, n_samples)))
+    for i, own in enumerate(problem.own_rows(np.arange(n_samples))):
+        left = left_out_errors(inverse[np.ix_(own, own)], dual[own])
         errors.values[i], errors.slopes[i] = left[0], np.linalg.norm(left[1:])
-        errors.deviations[i] = np.sqrt(max(covariances[0, 0], 0.0))
     return errors
 
 
@@ -239,8 +240,9 @@ def solve_dual(
     problem: Problem,
     alpha: float,
     gradient_weight: float,
+    references: NDArray[np.intp],
     progress: Callable[[], object] = lambda: None,
-) -> tuple[Array, float]:
+) -> tuple[Array, float, Array]:
     """Solve for dual coefficients and a free intercept by a Cholesky factorisation.
 
     Parameters
@@ -250,6 +252,8 @@ def solve_dual(
     problem : Problem
     alpha, gradient_weight : float
         As in `Problem.noise`.
+    references : ndarray of shape (n_references,)
+        Samples whose leave-one-out errors are computed.
     progress : callable
         Called after each block row.
 
@@ -258,6 +262,9 @@ def solve_dual(
     dual : ndarray of shape (n_samples + n_directions,)
         Coefficients of the values, then of the derivatives.
     intercept : float
+    errors : ndarray of shape (n_references,)
+        Errors of the targets of the references, each in a fit without the sample and
+        its derivatives.
 
     Raises
     ------
@@ -270,9 +277,9 @@ def solve_dual(
     parts = list(gen_batches(n_samples, max(1, _BLOCK_ROWS // per_sample)))
     blocks = [points.part(part) for part in parts]
     noise = problem.noise(kernels, alpha, gradient_weight)
-    bounds = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
+    starts = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
     # Rows of each block: its targets, then their derivatives.
-    rows = [np.r_[part, bounds[part.start] : bounds[part.stop]] for part in parts]
+    rows = [np.r_[part, starts[part.start] : starts[part.stop]] for part in parts]
 
     def block(i: int, j: int) -> Array:
         matrix = covariance(kernels, blocks[i], blocks[j])
@@ -287,11 +294,35 @@ def solve_dual(
             f"alpha={alpha:g} is too small: the kernel matrix is not positive definite "
             "in double precision. Choose a larger alpha, or None."
         ) from error
+    order = np.concatenate(rows)
+
+    def solve(sides: Array) -> Array:
+        solution = np.empty_like(sides)
+        solution[order] = factor.solve(sides[order])
+        return solution
+
     sides = np.zeros((len(noise), 2))
     sides[:, 0] = problem.sides
     sides[:n_samples, 1] = 1
-    order = np.concatenate(rows)
-    dual = np.empty_like(sides)
-    dual[order] = factor.solve(sides[order])
-    intercept = dual[:n_samples, 0].sum() / dual[:n_samples, 1].sum()
-    return dual[:, 0] - intercept * dual[:, 1], float(intercept)
+    dual, ones = solve(sides).T
+    total = ones[:n_samples].sum()
+    intercept = dual[:n_samples].sum() / total
+    dual = dual - intercept * ones
+    errors: list[float] = []
+    for part in gen_batches(len(references), max(1, _BLOCK_ROWS // per_sample)):
+        groups = problem.own_rows(references[part])
+        columns = np.concatenate(groups)
+        units = np.zeros((len(noise), len(columns)))
+        units[columns, np.arange(len(columns))] = 1
+        ends = np.cumsum([len(own) for own in groups])
+        for own, inverse in zip(
+            groups, np.split(solve(units), ends[:-1], 1), strict=True
+        ):
+            precision = inverse[own] - np.outer(ones[own], ones[own] / total)
+            errors.append(left_out_errors(precision, dual[own])[0])
+    return dual, float(intercept), np.array(errors)
+
+
+def left_out_errors(precision: Array, dual: Array) -> Array:
+    """Compute the errors of a sample, from its part of the inverse of the system."""
+    return np.asarray(np.linalg.pinv(precision, hermitian=True) @ dual)

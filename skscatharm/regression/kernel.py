@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skscatharm._compat import Interval, StrOptions, _fit_context
@@ -18,7 +18,6 @@ from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.gaussian_process import (
     Problem,
     check_size,
-    leave_one_out,
     pose_problem,
     solve_dual,
 )
@@ -36,17 +35,15 @@ from skscatharm.regression.kernels import (
     expand,
     gaussian,
     matern,
-    without_directions,
+)
+from skscatharm.regression.uncertainty import (
+    choose_references,
+    deviations,
+    error_rates,
 )
 from skscatharm.regression.whitening import Array, distinct_samples
 
 _PROFILES: dict[str, Profile] = {"matern": matern, "gaussian": gaussian}
-# Number of predictions whose standard deviations are computed together.
-_BATCH = 1000
-# Largest number of samples from which standard deviations are computed.
-_REFERENCES = 2000
-# Longest length scale and least noise in them.
-_LONGEST, _LEAST_NOISE = 4.0, 1e-6
 
 
 class KernelRegressor(RegressorMixin, BaseEstimator):
@@ -124,12 +121,10 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     length_scale_, alpha_, decay_, gradient_weight_ : float
         The parameters that were used.
     references_ : ndarray of shape (n_references, n_axes)
-        Coordinates of up to 2,000 training samples, for standard deviations, scaled by
-        a length of 4 at most.
-    precision_ : ndarray of shape (n_references, n_references)
-        Inverse of the kernel matrix of these samples, with noise.
-    variance_ : float
-        Variance of the Gaussian process.
+        Coordinates, multiplied by the length scale, of the training samples from which
+        standard deviations are estimated.
+    error_rates_ : ndarray of shape (n_references, 1)
+        Standard deviations at these samples, by distance from them.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -143,6 +138,10 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     -----
     Directions in which no feature varies, such as rigid motions of a molecule, are
     projected out. A molecule of n atoms has one target and up to 3 n - 6 derivatives.
+
+    Standard deviations have the formula of :class:`MultilinearRegressor`, with the
+    leave-one-out errors of the fit. The prior of the Gaussian process has no part in
+    them.
 
     The kernel matrix is factorised: with m targets and derivatives, this needs
     :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications.
@@ -266,10 +265,16 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         profile = _PROFILES[self.kernel]
         with progress_bar(self.verbose, "step") as advance:
             random_state = check_random_state(self.random_state)
-            setting, deviation = self._choose(problem, random_state, advance)
+            setting = self._choose(problem, random_state, advance)
             kernel = setting.kernel(profile, problem)
-            dual, intercept = solve_dual(
-                [kernel], problem, setting.alpha, setting.gradient_weight, advance
+            references = choose_references(len(problem.y), len(problem.sides))
+            dual, intercept, errors = solve_dual(
+                [kernel],
+                problem,
+                setting.alpha,
+                setting.gradient_weight,
+                references,
+                advance,
             )
         expansion = expand(kernel, problem.points, dual)
         fitted.kernel_ = self.kernel
@@ -281,14 +286,12 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         fitted.intercept_ = mean + scale * intercept
         for name, value in setting._asdict().items():
             setattr(fitted, f"{name}_", float(value))
-        chosen = random_state.permutation(len(rows))[:_REFERENCES]
-        some, coarse = problem.part(chosen).values(), _coarse(setting)
-        kernel = coarse.kernel(profile, problem)
-        matrix = kernel.covariance(some.points, some.points)
-        matrix.flat[:: len(matrix) + 1] += some.noise([kernel], coarse.alpha, 1.0)
-        fitted.precision_ = np.linalg.inv(matrix)
-        fitted.references_ = some.points.positions * kernel.factors
-        fitted.variance_ = (scale * deviation) ** 2
+        positions = problem.points.positions[references] * kernel.factors
+        # In units of the root mean squared norm.
+        fitted.references_ = setting.length_scale * positions
+        fitted.error_rates_ = scale * error_rates(
+            fitted.references_, errors[:, None], weight[references]
+        )
         self.__dict__ = fitted.__dict__
         return self
 
@@ -297,34 +300,19 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         problem: Problem,
         random_state: np.random.RandomState,
         progress: Callable[[], object],
-    ) -> tuple[Setting, float]:
-        """Choose the setting, and the standard deviation of the Gaussian process."""
-        profile = _PROFILES[self.kernel]
+    ) -> Setting:
+        """Choose the setting."""
         fixed = {
             name: getattr(self, name)
             for name in Setting._fields
             if getattr(self, name) is not None
         }
         if len(problem.y) < 2:
-            return START._replace(**fixed), 1.0
+            return START._replace(**fixed)
         some = select_some(problem, random_state)
         # The matrices are small: more threads would wait for each other.
         with one_blas_thread():
-            setting = select_setting(profile, some, fixed, progress)
-            coarse = _coarse(setting)
-            found = leave_one_out(
-                [setting.kernel(profile, some)],
-                some,
-                setting.alpha,
-                setting.gradient_weight,
-            )
-            expected = leave_one_out(
-                [coarse.kernel(profile, some)], some.values(), coarse.alpha, 1.0
-            )
-        if found is None or expected is None:
-            return setting, 1.0  # the fit fails too, and says so
-        ratio = np.linalg.norm(found.values) / np.linalg.norm(expected.deviations)
-        return setting, float(ratio) or 1.0
+            return select_setting(_PROFILES[self.kernel], some, fixed, progress)
 
     def _expansion(self) -> Expansion:
         """Return the fitted function of scaled coordinates."""
@@ -347,17 +335,15 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Features.
         return_std : bool, default=False
-            Whether to estimate the standard deviations of the errors too. They grow
-            with the distance from the training samples.
+            Whether to estimate the standard deviations of the errors too.
 
         Returns
         -------
         y : ndarray of shape (n_samples,)
             Predictions.
         std : ndarray of shape (n_samples,)
-            Standard deviations. Only if `return_std`. Those that the Gaussian process
-            expects from the targets alone, multiplied by one number, so that their
-            root mean square is that of the leave-one-out errors.
+            Standard deviations, in the unit of the targets. Only if `return_std`. NaN
+            if the fit had less than two samples.
 
         Raises
         ------
@@ -368,22 +354,13 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
             features than in `fit`.
         """
         scaled = self._scaled(X)
-        expansion = self._expansion()
-        y = self.intercept_ + expansion.evaluate(scaled)
+        y = self.intercept_ + self._expansion().evaluate(scaled)
         if not return_std:
             return y
-        kernel = expansion.kernel
-        scaled *= max(1.0, self.length_scale_ / _LONGEST)
-        variance = np.empty(len(y))
-        for rows in gen_batches(len(y), _BATCH):
-            found = kernel.covariance(
-                without_directions(scaled[rows]), without_directions(self.references_)
-            )
-            explained = np.einsum("ij,ij->i", found @ self.precision_, found)
-            # The intercept is uncertain too.
-            ones = self.precision_.sum(axis=1)
-            variance[rows] = 1 - explained + (1 - found @ ones) ** 2 / ones.sum()
-        return y, np.sqrt(self.variance_ * np.maximum(variance, 0.0))
+        std = deviations(
+            self.length_scale_ * scaled, self.references_, self.error_rates_
+        )
+        return y, std[:, 0]
 
     def predict_gradient(self, X: Any) -> Array:
         """Predict the derivatives of the target with respect to the features.
@@ -407,11 +384,3 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         """
         scaled = self._scaled(X)
         return self._expansion().gradient(scaled) @ self.matrix_.T
-
-
-def _coarse(setting: Setting) -> Setting:
-    """Return the setting of standard deviations, in which rounding errors are small."""
-    return setting._replace(
-        length_scale=min(setting.length_scale, _LONGEST),
-        alpha=max(setting.alpha, _LEAST_NOISE),
-    )

@@ -3,7 +3,7 @@
 from copy import copy
 from numbers import Integral, Real
 from threading import Event
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
@@ -19,7 +19,7 @@ from skscatharm._progress import progress_bar
 from skscatharm._threads import one_blas_thread
 from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.descent import Training, train_products
-from skscatharm.regression.forms import Prior, fit_form
+from skscatharm.regression.forms import fit_form
 from skscatharm.regression.gaussian_process import pose_problem
 from skscatharm.regression.inputs import (
     check_weight,
@@ -39,6 +39,13 @@ from skscatharm.regression.polynomial import (
 )
 from skscatharm.regression.quadratic import fit_quadratic
 from skscatharm.regression.ridge import fit_ridge
+from skscatharm.regression.uncertainty import (
+    DECAY,
+    Unseen,
+    choose_references,
+    deviations,
+    error_rates,
+)
 from skscatharm.regression.whitening import (
     Array,
     Sample,
@@ -46,9 +53,21 @@ from skscatharm.regression.whitening import (
     distinct_rows,
     distinct_samples,
     find_whitening,
+    scale_axes,
 )
 
 _PRODUCTS = 96  # default number of products for one target
+
+
+class _Fit(NamedTuple):
+    """Result of a fit, in white coordinates."""
+
+    polynomial: Polynomial
+    whitening: Whitening
+    alphas: Array
+    unseen: Unseen
+    gradient_weight: float | None = None
+    curves: tuple[Array, Array] | None = None
 
 
 class MultilinearRegressor(RegressorMixin, BaseEstimator):
@@ -148,8 +167,9 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     max_epochs : int, default=60
         Number of passes over the samples in each start. Used by trained products only.
     validation_fraction : float, default=0.05
-        Fraction of the samples that each start sets apart, to choose the best epoch. If
-        0, the last epoch is used. Used by trained products only.
+        Fraction of the samples that each start sets apart, to choose the best epoch and
+        to estimate standard deviations. If 0, the last epoch is used, and there are no
+        standard deviations. Used by trained products only.
     warm_start : bool, default=False
         Whether to continue from the previous `fit` instead of random products. The
         numbers of products, starts, features and targets must be the same. Used by
@@ -188,6 +208,15 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         for the other two algorithms.
     validation_curve_ : array of shape (n_starts, max_epochs) or None
         The same on the samples set apart, after each epoch. NaN if there are none.
+    mean_ : array of shape (n_features,)
+        Means of the features.
+    matrix_ : array of shape (n_features, n_axes)
+        Map from centred features to the coordinates in which samples are compared.
+    references_ : array of shape (n_references, n_axes)
+        Coordinates of the training samples from which standard deviations are
+        estimated, up to 1,000 or those set apart.
+    error_rates_ : array of shape (n_references,) or (n_references, n_targets)
+        Standard deviations at these samples, divided by the distance from them.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -208,6 +237,24 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     For up to 8,000 samples, the quadratic form factorises the kernel matrix. For more,
     it solves the same problem by preconditioned conjugate gradients; time and memory
     then grow linearly with the number of samples.
+
+    ``predict(X, return_std=True)`` estimates standard deviations of the errors, from
+    the errors :math:`e_i` of training samples in fits that did not see them:
+    leave-one-out errors, or those of the samples that the starts set apart. For more
+    than 8,000 samples, the quadratic form is fitted once more, without 1,000 of them.
+    The standard deviation for a sample x is
+
+    .. math::
+
+        \sigma(x) = c \, \big(d(x) + 0.2\big) \, \Big(
+        \frac{1}{k} \sum_{i \in N(x)} |e_i| + \frac{10}{k} \, \overline{|e|} \Big) ,
+
+    where N(x) are the k = 40 nearest of these samples, or half of them if there are
+    less than 80, d(x) is the mean distance from them, and the bar is the mean over all.
+    Coordinates are scaled with p = 0.2 to mean squared norm 1. The factor c is such
+    that 68.3 % of the errors, as of normal ones, are within one standard deviation.
+    After a warm start, samples set apart may have been used before; their errors are
+    then too small.
 
     A fit that is refused or interrupted leaves the previous fit unchanged.
 
@@ -237,6 +284,12 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
 
     >>> (abs(regressor.product_coef_) > 1e-3).sum()
     np.int64(2)
+
+    Standard deviations grow with the distance from the training samples:
+
+    >>> _, std = regressor.predict([[0, 0, 0, 0, 0], [9, 9, 9, 9, 9]], return_std=True)
+    >>> bool(std[1] > 3 * std[0])
+    True
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -352,29 +405,29 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         weight = check_weight(sample_weight, len(features))
         derivatives = check_derivatives(jacobian, gradients, *features.shape)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        fitted.gradient_weight_ = None
-        curves = None
-        if derivatives is not None:
-            polynomial, whitening, prior = self._fit_form(
-                features, targets, weight, derivatives, seed
-            )
-            alphas = np.array([prior.alpha])
-            fitted.gradient_weight_ = float(prior.gradient_weight)
+        if derivatives is None:
+            fit = self._fit_values(features, targets, weight, seed, xp, there)
         else:
-            polynomial, whitening, alphas, curves = self._fit_values(
-                features, targets, weight, seed, xp, there
-            )
+            fit = self._fit_form(features, targets, weight, derivatives, seed)
+        fitted.gradient_weight_ = fit.gradient_weight
         fitted.loss_curve_, fitted.validation_curve_ = (
-            map(to_device, curves) if curves else (None, None)
+            map(to_device, fit.curves) if fit.curves else (None, None)
         )
         intercept, slope, coef, weights, offsets = map(
-            to_device, in_features(polynomial, whitening)
+            to_device, in_features(fit.polynomial, fit.whitening)
         )
         fitted.intercept_ = float(intercept[0]) if single else intercept
         fitted.coef_ = slope[0, :] if single else slope
         fitted.product_coef_ = coef[0, :] if single else coef
         fitted.product_weights_, fitted.product_offsets_ = weights, offsets
-        fitted.alpha_ = float(alphas[0]) if single else to_device(alphas)
+        fitted.alpha_ = float(fit.alphas[0]) if single else to_device(fit.alphas)
+        white, errors, unseen_weight = fit.unseen
+        references, factors = scale_axes(white, fit.whitening.deviations, DECAY)
+        rates = to_device(error_rates(references, errors, unseen_weight))
+        fitted.error_rates_ = rates[:, 0] if single else rates
+        fitted.references_ = to_device(references)
+        fitted.mean_ = to_device(fit.whitening.mean)
+        fitted.matrix_ = to_device(fit.whitening.matrix * factors)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -386,8 +439,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         seed: int,
         xp: Any,
         there: Any,
-    ) -> tuple[Polynomial, Whitening, Array, tuple[Array, Array] | None]:
-        """Fit targets alone; also return the curves of trained products."""
+    ) -> "_Fit":
+        """Fit targets alone."""
         curves = None
         features, targets, weight = distinct_rows(features, targets, weight)
         whitening = find_whitening(features, weight)
@@ -396,20 +449,45 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         del features
         mean = weight @ targets / weight.sum()
         sample = Sample(white, whitening.deviations, targets - mean, weight)
+        rows = choose_references(len(white), len(white))
         if self.degree == 1:
-            polynomial, alphas, _ = fit_ridge(sample, self.alpha)
+            polynomial, alphas, residuals = fit_ridge(sample, self.alpha)
+            errors = residuals[rows]
         elif self.degree == 2 and self.n_components is None:
             with progress_bar(self.verbose, "fit") as advance:
-                polynomial, alphas = fit_quadratic(sample, self.alpha, seed, advance)
+                polynomial, alphas, errors = fit_quadratic(
+                    sample, self.alpha, seed, rows, advance
+                )
         else:
             starts = self._starts(whitening, mean)
-            _, alphas, errors = fit_ridge(sample, self.alpha)
-            trainings = self._train(sample, alphas, errors, starts, seed, xp, there)
-            polynomials, losses, validation_errors = zip(*trainings, strict=True)
-            polynomial = average(polynomials)
-            curves = np.stack(losses), np.stack(validation_errors)
+            _, alphas, residuals = fit_ridge(sample, self.alpha)
+            trainings = self._train(
+                sample,
+                alphas,
+                weight @ abs(residuals) / weight.sum(),
+                starts,
+                seed,
+                xp,
+                there,
+            )
+            polynomial = average([training.polynomial for training in trainings])
+            curves = (
+                np.stack([training.losses for training in trainings]),
+                np.stack([training.validation_errors for training in trainings]),
+            )
+            # Each start has other samples apart. The average is a little better than
+            # one start, which was chosen by these samples: both effects cancel.
+            rows = np.concatenate([training.apart for training in trainings])
+            errors = np.concatenate(
+                [
+                    sample.targets[training.apart]
+                    - evaluate(white[training.apart], training.polynomial)
+                    for training in trainings
+                ]
+            )
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
-        return polynomial, whitening, alphas, curves
+        unseen = Unseen(white[rows], errors, weight[rows])
+        return _Fit(polynomial, whitening, alphas, unseen, curves=curves)
 
     def _fit_form(
         self,
@@ -418,7 +496,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         weight: Array,
         derivatives: tuple[Array, Array],
         seed: int,
-    ) -> tuple[Polynomial, Whitening, Prior]:
+    ) -> "_Fit":
         """Fit a linear or quadratic form to targets and derivatives."""
         if targets.shape[1] > 1:
             raise ValueError(
@@ -437,20 +515,28 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         problem, whitening, mean, scale = pose_problem(
             features[rows], targets[rows, 0], weight, (jacobian[rows], gradients[rows])
         )
+        references = choose_references(len(problem.y), len(problem.sides))
         with progress_bar(self.verbose, "fit") as advance:
-            polynomial, prior = fit_form(
+            polynomial, prior, errors = fit_form(
                 problem,
                 self.degree,
                 self.alpha,
                 self.gradient_weight,
                 np.random.RandomState(seed),
+                references,
                 advance,
             )
         polynomial = rescale(polynomial, np.array([scale]))
-        return (
+        return _Fit(
             polynomial._replace(intercept=polynomial.intercept + mean),
             whitening,
-            prior,
+            np.array([prior.alpha]),
+            Unseen(
+                problem.points.positions[references],
+                scale * errors[:, None],
+                weight[references],
+            ),
+            gradient_weight=float(prior.gradient_weight),
         )
 
     def _starts(self, whitening: Whitening, mean: Array) -> list[Polynomial | None]:
@@ -529,18 +615,23 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         return self.n_components or round(_PRODUCTS * (1 + np.log2(n_targets)))
 
     @np.errstate(under="ignore")
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict targets.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Features.
+        return_std : bool, default=False
+            Whether to estimate the standard deviations of the errors too.
 
         Returns
         -------
         y : array of shape (n_samples,) or (n_samples, n_targets)
             Predictions.
+        std : array of the shape of y
+            Standard deviations, in the unit of the targets. Only if `return_std`. NaN
+            if the fit left out less than two samples.
 
         Raises
         ------
@@ -550,11 +641,28 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             If X has NaN, infinite, complex or masked entries, or another number of
             features than in `fit`. With ``array_api_dispatch=True``, also if X is of
             another library or on another device than in `fit`; without it, if the
-            model was fitted to arrays of another library than NumPy.
+            model was fitted to arrays of another library than NumPy. With `return_std`,
+            also if products were trained with ``validation_fraction=0`` or one sample.
         """
         X = self._checked(X)
+        single = self.coef_.ndim == 1
         y = evaluate(X, self._polynomial())
-        return y[:, 0] if self.coef_.ndim == 1 else y
+        y = y[:, 0] if single else y
+        if not return_std:
+            return y
+        mean, matrix, references, rates = map(
+            to_doubles, (self.mean_, self.matrix_, self.references_, self.error_rates_)
+        )
+        if len(references) == 0:
+            raise ValueError(
+                "return_std=True needs samples that were set apart in the fit. Fit "
+                "with validation_fraction above 0, and more than one sample."
+            )
+        coordinates = (to_doubles(real_numbers(X, "X")) - mean) @ matrix
+        std = deviations(coordinates, references, rates.reshape(len(references), -1))
+        return y, array_namespace(y).asarray(
+            std[:, 0] if single else std, dtype=y.dtype, device=device(y)
+        )
 
     @np.errstate(under="ignore")
     def predict_gradient(self, X: Any) -> Any:

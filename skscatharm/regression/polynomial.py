@@ -57,7 +57,7 @@ def evaluate(X: Any, polynomial: Polynomial) -> Any:
     xp = array_namespace(X)
     intercept, slope, coef, weights, offsets = polynomial
     values = []
-    for rows in gen_batches(X.shape[0], _BATCH):
+    for rows in gen_batches(max(X.shape[0], 1), _BATCH):
         x = X[rows, :]
         products = x @ weights[:, 0, :].T + offsets[:, 0]
         for t in range(1, weights.shape[1]):

@@ -55,8 +55,12 @@ _START = Prior(0.35, 0.2, 0.01, 1e-6)
 
 
 def fit_kernel(
-    kernel: Array, y: Array, sample_weight: Array, alpha: float
-) -> tuple[Array, float]:
+    kernel: Array,
+    y: Array,
+    sample_weight: Array,
+    alpha: float,
+    left_out: NDArray[np.intp],
+) -> tuple[Array, float, Array]:
     """Fit a penalised function and a free intercept.
 
     Minimises ``sum(sample_weight * (y - b - f)**2) + alpha * |f|**2``, where ``|f|``
@@ -72,6 +76,8 @@ def fit_kernel(
         Positive weights.
     alpha : float
         Penalty. Raised if it is too small for double precision.
+    left_out : ndarray of shape (n_left_out,)
+        Samples whose leave-one-out residuals are computed.
 
     Returns
     -------
@@ -79,13 +85,20 @@ def fit_kernel(
         Dual coefficients: ``f = kernel @ dual``.
     intercept : float
         The intercept b.
+    residuals : ndarray of shape (n_left_out,)
+        Target minus prediction of the fit without the sample.
     """
-    dual, intercept, _, _ = _factorise(kernel, y, sample_weight, alpha)
-    return dual, intercept
+    dual, intercept, ones, factor = _factorise(kernel, y, sample_weight, alpha)
+    units = np.zeros((len(y), len(left_out)))
+    units[left_out, np.arange(len(left_out))] = 1
+    half = solve_triangular(factor, units, lower=True, overwrite_b=True)
+    inverse = np.einsum("ij,ij->j", half, half)
+    precision = sample_weight[left_out] * inverse - ones[left_out] ** 2 / ones.sum()
+    return dual, intercept, _residuals(dual[left_out], precision)
 
 
 def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -> Array:
-    """Compute the leave-one-out residuals of `fit_kernel`.
+    """Compute the leave-one-out residuals of all samples, without the fit.
 
     Parameters
     ----------
@@ -100,7 +113,12 @@ def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -
     dual, _, ones, factor = _factorise(kernel, y, sample_weight, alpha)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     precision = sample_weight * np.diag(inverse) - ones**2 / ones.sum()
-    return dual / np.maximum(precision, np.finfo(float).tiny)
+    return _residuals(dual, precision)
+
+
+def _residuals(dual: Array, precision: Array) -> Array:
+    """Divide dual coefficients by the diagonal of the inverse of the system."""
+    return np.asarray(dual / np.maximum(precision, np.finfo(float).tiny))
 
 
 def _factorise(
@@ -282,15 +300,54 @@ def select_prior(
     return best
 
 
+class _QuadraticKernel(NamedTuple):
+    """Samples in the coordinates of the linear term and of the products."""
+
+    linear: Array
+    coordinates: Array
+    curvature: float
+
+    def part(self, rows: NDArray[np.intp]) -> "_QuadraticKernel":
+        """Return some samples."""
+        return self._replace(
+            linear=self.linear[rows], coordinates=self.coordinates[rows]
+        )
+
+    def matrix(self, others: "_QuadraticKernel") -> Array:
+        """Return the kernel between these samples and others."""
+        matrix = self.coordinates @ others.coordinates.T
+        matrix **= 2
+        matrix *= self.curvature
+        matrix += self.linear @ others.linear.T
+        return matrix
+
+    def multiply(self, others: "_QuadraticKernel", v: Array) -> Array:
+        """Multiply `matrix` by a vector, without the matrix."""
+        form = others.coordinates.T @ (v[:, None] * others.coordinates)
+        product = self.curvature * np.einsum(
+            "ij,ij->i", self.coordinates @ form, self.coordinates
+        )
+        product += self.linear @ (v @ others.linear)
+        return product
+
+    def diagonal(self) -> Array:
+        """Return the kernel of each sample with itself."""
+        squared_norm = np.einsum("ij,ij->i", self.coordinates, self.coordinates)
+        diagonal = np.einsum("ij,ij->i", self.linear, self.linear)
+        diagonal += self.curvature * squared_norm**2
+        return diagonal
+
+
 def fit_products(
     white: Array,
     deviations: Array,
     y: Array,
     sample_weight: Array,
     prior: Prior,
+    references: NDArray[np.intp],
     random_state: np.random.RandomState,
     progress: Callable[[], object] = lambda: None,
-) -> Polynomial:
+) -> tuple[Polynomial, Array]:
     """Fit a linear form plus all products of two coordinates.
 
     All products together are one quadratic form. In the basis of its eigenvectors, it
@@ -302,6 +359,8 @@ def fit_products(
         As in `ridge.fit_linear`.
     prior : Prior
         Scales and penalty.
+    references : ndarray of shape (n_references,)
+        Samples whose errors are computed.
     random_state : RandomState
         Draws the samples of the preconditioner.
     progress : callable
@@ -311,65 +370,64 @@ def fit_products(
     -------
     polynomial : Polynomial
         Linear form, and squares in descending order of size.
+    errors : ndarray of shape (n_references,)
+        Errors of the references in a fit without each of them. In the iterative fit, in
+        one fit without all of them.
     """
     linear, linear_factors = scale_axes(white, deviations, prior.linear_decay)
     coordinates, factors = scale_axes(white, deviations, prior.product_decay)
+    kernel = _QuadraticKernel(linear, coordinates, prior.curvature)
 
-    def kernel_columns(which: slice | NDArray[np.int64]) -> Array:
-        columns = coordinates @ coordinates[which].T
-        columns **= 2
-        columns *= prior.curvature
-        columns += linear @ linear[which].T
-        return columns
-
-    def multiply(v: Array) -> Array:
-        form = coordinates.T @ (v[:, None] * coordinates)
-        product = prior.curvature * np.einsum(
-            "ij,ij->i", coordinates @ form, coordinates
-        )
-        product += linear @ (v @ linear)
-        return product
-
-    if len(y) <= _DIRECT_SIZE:
-        dual, intercept = fit_kernel(
-            kernel_columns(slice(None)), y, sample_weight, prior.alpha
-        )
-        progress()
-    else:
-        landmarks = random_state.permutation(len(y))[:_PRECONDITIONER_SIZE]
-        squared_norm = np.einsum("ij,ij->i", coordinates, coordinates)
-        diagonal = np.einsum("ij,ij->i", linear, linear)
-        diagonal += prior.curvature * squared_norm**2
-        dual, intercept = fit_kernel_iteratively(
-            multiply,
-            kernel_columns(landmarks),
+    def iterate(
+        kernel: _QuadraticKernel, rows: NDArray[np.intp]
+    ) -> tuple[Array, float]:
+        landmarks = random_state.permutation(len(rows))[:_PRECONDITIONER_SIZE]
+        return fit_kernel_iteratively(
+            lambda v: kernel.multiply(kernel, v),
+            kernel.matrix(kernel.part(landmarks)),
             landmarks,
-            float(sample_weight @ diagonal),
-            y,
-            sample_weight,
+            float(sample_weight[rows] @ kernel.diagonal()),
+            y[rows],
+            sample_weight[rows],
             prior.alpha,
             progress=progress,
         )
+
+    if len(y) <= _DIRECT_SIZE:
+        dual, intercept, errors = fit_kernel(
+            kernel.matrix(kernel), y, sample_weight, prior.alpha, references
+        )
+        progress()
+    else:
+        everything = np.arange(len(y))
+        dual, intercept = iterate(kernel, everything)
+        others = np.delete(everything, references)
+        seen = kernel.part(others)
+        own_dual, level = iterate(seen, others)
+        unseen = kernel.part(references)
+        errors = y[references] - level - unseen.multiply(seen, own_dual)
     coef, directions = np.linalg.eigh(
         prior.curvature * (coordinates.T * dual) @ coordinates
     )
     order = np.argsort(-abs(coef))
     squares = directions.T[order] * factors
-    return Polynomial(
+    polynomial = Polynomial(
         np.array([intercept]),
         (dual @ linear * linear_factors)[None],
         coef[None, order],
         np.stack([squares, squares], axis=1),
         np.zeros((len(squares), 2)),
     )
+    return polynomial, errors
 
 
 def fit_quadratic(
     sample: Sample,
     alpha: float | None,
     seed: int,
+    references: NDArray[np.intp],
     progress: Callable[[], object] = lambda: None,
-) -> tuple[Polynomial, Array]:
+) -> tuple[Polynomial, Array, Array]:
     """Fit all products of two coordinates to each target, with its own prior.
 
     Parameters
@@ -380,6 +438,8 @@ def fit_quadratic(
         Penalty. None chooses it for each target.
     seed : int
         Draws the samples that choose the prior.
+    references : ndarray of shape (n_references,)
+        Samples whose errors are computed.
     progress : callable
         Called after each fit.
 
@@ -389,10 +449,12 @@ def fit_quadratic(
         Linear forms and squares.
     alphas : ndarray of shape (n_targets,)
         The penalties.
+    errors : ndarray of shape (n_references, n_targets)
+        Errors of the references, in fits that did not see them.
     """
     white, deviations, targets, weight = sample
     share = weight / weight.sum()
-    fitted, alphas = [], []
+    fitted, alphas, errors = [], [], []
     # Each target as if it were the only one, in a contiguous array.
     for target in targets.T.copy():
         scale = root_mean_square(target[:, None], share)
@@ -405,9 +467,10 @@ def fit_quadratic(
             prior = select_prior(
                 white[chosen], deviations, y[chosen], weight[chosen], alpha, progress
             )
-        polynomial = fit_products(
-            white, deviations, y, weight, prior, random_state, progress
+        polynomial, found = fit_products(
+            white, deviations, y, weight, prior, references, random_state, progress
         )
         fitted.append(rescale(polynomial, scale))
         alphas.append(prior.alpha)
-    return stack(fitted), np.array(alphas)
+        errors.append(scale * found)
+    return stack(fitted), np.array(alphas), np.stack(errors, axis=1)

@@ -55,7 +55,7 @@ def choose_penalty(
     y: Array,
     sample_weight: Array,
     alpha: float | None,
-) -> tuple[float, Array, float]:
+) -> tuple[float, Array, Array]:
     """Find the penalty with the least mean absolute leave-one-out error.
 
     Parameters
@@ -71,14 +71,14 @@ def choose_penalty(
         The penalty.
     coef : ndarray of shape (n_axes,)
         Coefficients with this penalty.
-    error : float
-        Mean absolute leave-one-out error.
+    residuals : ndarray of shape (n_samples,)
+        Leave-one-out residuals.
     """
     alphas = _ALPHAS if alpha is None else np.array([alpha])
     coef, residuals = fit_linear(white, deviations, y, sample_weight, alphas)
     mean_errors = sample_weight @ abs(residuals) / sample_weight.sum()
     best = int(np.argmin(mean_errors))
-    return float(alphas[best]), coef[:, best], float(mean_errors[best])
+    return float(alphas[best]), coef[:, best], residuals[:, best]
 
 
 def fit_ridge(sample: Sample, alpha: float | None) -> tuple[Polynomial, Array, Array]:
@@ -97,11 +97,11 @@ def fit_ridge(sample: Sample, alpha: float | None) -> tuple[Polynomial, Array, A
         Linear forms of the white coordinates.
     alphas : ndarray of shape (n_targets,)
         Penalties.
-    errors : ndarray of shape (n_targets,)
-        Mean absolute leave-one-out errors.
+    residuals : ndarray of shape (n_samples, n_targets)
+        Leave-one-out residuals.
     """
     white, deviations, targets, weight = sample
-    alphas, coefs, errors = zip(
+    alphas, coefs, residuals = zip(
         *(
             choose_penalty(white, deviations, y, weight, alpha)
             for y in targets.T.copy()
@@ -116,7 +116,7 @@ def fit_ridge(sample: Sample, alpha: float | None) -> tuple[Polynomial, Array, A
         np.zeros((0, 1, n_axes)),
         np.zeros((0, 1)),
     )
-    return linear, np.array(alphas), np.array(errors)
+    return linear, np.array(alphas), np.stack(residuals, axis=1)
 
 
 def fit_part(

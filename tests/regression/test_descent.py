@@ -20,7 +20,8 @@ from skscatharm.regression.ridge import fit_part, fit_ridge
 
 def train(sample, start=None, *, alpha=None, seed=0, **options):
     """Train from ridge regression or from `start`; also return ridge's errors."""
-    _, alphas, errors = fit_ridge(sample, alpha)
+    _, alphas, residuals = fit_ridge(sample, alpha)
+    errors = sample.weight @ abs(residuals) / sample.weight.sum()
     options = {
         "degree": 2,
         "n_products": 4,

@@ -31,7 +31,10 @@ def test_dense_solution(problem, degree, monkeypatch) -> None:
     monkeypatch.setattr(forms, "_START", PRIOR)
     monkeypatch.setattr(forms, "_GRIDS", dict.fromkeys(forms._GRIDS, ()))
     monkeypatch.setattr(forms, "search", lambda describe, some, start, *_: start)
-    polynomial, prior = fit_form(problem, degree, None, None, np.random.RandomState(0))
+    some = np.array([0, 3, 4])
+    polynomial, prior, errors = fit_form(
+        problem, degree, None, None, np.random.RandomState(0), some
+    )
     z = problem.points.positions
     curvature = 0.2 if degree == 2 else 0.0
     assert prior == PRIOR._replace(curvature=curvature)
@@ -58,6 +61,15 @@ def test_dense_solution(problem, degree, monkeypatch) -> None:
     solution = np.linalg.solve(
         (rows.T / variance) @ rows + penalty, rows.T @ (problem.sides / variance)
     )
+    # Without a sample and its two derivatives.
+    for i, error in zip(some, errors, strict=True):
+        kept = np.delete(np.arange(36), [i, 12 + 2 * i, 13 + 2 * i])
+        part, inverse = rows[kept], 1 / variance[kept]
+        without = np.linalg.solve(
+            (part.T * inverse) @ part + penalty,
+            part.T @ (inverse * problem.sides[kept]),
+        )
+        assert error == pytest.approx(problem.y[i] - rows[i] @ without)
     new = np.random.default_rng(1).normal(size=(7, 2))
     expected = solution[0] + (
         design(new, factors, product_factors, curvature) @ solution[1:]
@@ -79,7 +91,9 @@ def test_dense_solution(problem, degree, monkeypatch) -> None:
 
 @pytest.mark.parametrize("degree", [1, 2])
 def test_given_parameters(problem, degree) -> None:
-    _, prior = fit_form(problem, degree, 0.3, 0.7, np.random.RandomState(0))
+    _, prior, _ = fit_form(
+        problem, degree, 0.3, 0.7, np.random.RandomState(0), np.arange(2)
+    )
     assert (prior.alpha, prior.gradient_weight) == (0.3, 0.7)
 
 
@@ -89,6 +103,8 @@ def test_quadratic_forms_are_found(rng) -> None:
     y = z[:, 0] * z[:, 1]
     slopes = z[:, ::-1].ravel()
     problem = problem._replace(y=(y - y.mean()) / y.std(), slopes=slopes / y.std())
-    polynomial, _ = fit_form(problem, 2, None, None, np.random.RandomState(0))
+    polynomial, _, _ = fit_form(
+        problem, 2, None, None, np.random.RandomState(0), np.arange(2)
+    )
     found = evaluate(np.array([[1.0, 2.0], [0.0, 0.0]]), polynomial)[:, 0]
     assert found[0] - found[1] == pytest.approx(2 / y.std(), rel=1e-3)

@@ -91,12 +91,8 @@ def test_values_alone(rng, kernel, reference) -> None:
     expected = GaussianProcessRegressor(1e5 + reference, alpha=noise, optimizer=None)
     new = rng.normal(size=(20, 3)) * [1, 10, 100]
     expected.fit(z, y - y.mean())
-    found, deviation = expected.predict(
-        (new - X.mean(axis=0)) @ model.matrix_, return_std=True
-    )
-    y_new, std = model.predict(new, return_std=True)
-    assert_allclose(y_new, found + y.mean(), atol=1e-4)
-    assert_allclose(std, np.sqrt(model.variance_) * deviation, rtol=1e-2)
+    found = expected.predict((new - X.mean(axis=0)) @ model.matrix_)
+    assert_allclose(model.predict(new), found + y.mean(), atol=1e-4)
 
 
 def test_length_scale_and_decay(rng) -> None:
@@ -173,11 +169,11 @@ def test_predicted_gradients(clusters, others, kernel) -> None:
 def test_standard_deviations(clusters, others) -> None:
     model = KernelRegressor().fit(**clusters)
     y, std = model.predict(others["X"], return_std=True)
-    ratio = np.sqrt(((y - others["y"]) ** 2).mean() / (std**2).mean())
-    assert 1 / 3 < ratio < 3
-    _, near = model.predict(clusters["X"], return_std=True)
-    _, far = model.predict(others["X"] + 0.3, return_std=True)
-    assert near.max() < std.mean() < far.min()
+    assert_array_equal(y, model.predict(others["X"]))
+    # Of 25 samples.
+    assert 0.4 < (abs(y - others["y"]) < std).mean() < 0.95
+    _, far = model.predict(others["X"] + 1.0, return_std=True)
+    assert far.min() > 3 * std.mean()
 
 
 def test_units_do_not_matter(clusters, others) -> None:
@@ -189,11 +185,10 @@ def test_units_do_not_matter(clusters, others) -> None:
         jacobian=clusters["jacobian"] * scale[:, None, None] * 0.529,
         gradients=clusters["gradients"] * 23 * 0.529,
     )
-    assert_allclose(
-        scaled.predict(others["X"] * scale),
-        23 * model.predict(others["X"]) + 7,
-        rtol=1e-6,
-    )
+    y, std = model.predict(others["X"], return_std=True)
+    found, deviation = scaled.predict(others["X"] * scale, return_std=True)
+    assert_allclose(found, 23 * y + 7, rtol=1e-6)
+    assert_allclose(deviation, 23 * std, rtol=1e-3)
 
 
 def test_order_and_padding_do_not_matter(clusters, others, rng) -> None:
@@ -255,7 +250,10 @@ def test_search(clusters) -> None:
 def test_few_samples(clusters, n_samples) -> None:
     few = {name: array[:n_samples] for name, array in clusters.items()}
     model = KernelRegressor().fit(**few)
-    assert np.isfinite(model.predict(clusters["X"], return_std=True)).all()
+    y, std = model.predict(clusters["X"], return_std=True)
+    assert np.isfinite(y).all()
+    # A single sample has no neighbours.
+    assert np.isfinite(std).all() if n_samples > 1 else np.isnan(std).all()
 
 
 def test_constant_target(clusters) -> None:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from skscatharm import MultilinearRegressor, SolidHarmonicScattering
 from skscatharm.engine.arrays import to_numpy
-from skscatharm.regression import multilinear, quadratic
+from skscatharm.regression import multilinear, quadratic, uncertainty
 from skscatharm.regression.descent import Stopped
 
 # Trained for a short time, but long enough to differ from noise.
@@ -183,6 +183,88 @@ def test_origin_does_not_matter(rng, data, name) -> None:
     model.fit(moved, 1e5 * y - 3e4)
     found = (model.predict(moved) + 3e4) / 1e5
     assert_allclose(found, expected, atol=1e-4 * y.std())
+
+
+# Standard deviations
+
+
+def noisy(rng, model, n_samples):
+    """A target that the model learns, with more noise where a feature is larger."""
+    X = rng.normal(size=(n_samples, 4))
+    y = X[:, 0] + (X[:, 1] * X[:, 2] if model.degree > 1 else 0)
+    noise = np.exp(X[:, 3])
+    return X, y + 0.3 * noise * rng.normal(size=n_samples), 0.3 * noise
+
+
+def test_standard_deviations_cover_the_errors(rng, model) -> None:
+    if model.n_components:
+        model.set_params(max_epochs=40, validation_fraction=0.3)
+    X, y, noise = noisy(rng, model, 3600)
+    model.fit(X[:1600], y[:1600])
+    found, std = model.predict(X[1600:], return_std=True)
+    assert_array_equal(found, model.predict(X[1600:]))
+    covered = abs(found - y[1600:]) < std
+    # The rest of the model's error is smaller than the noise.
+    assert covered.mean() == pytest.approx(0.683, abs=0.05)
+    order = np.argsort(noise[1600:])
+    assert std[order[-500:]].mean() > 3 * std[order[:500]].mean()
+    _, far = model.predict(X[1600:] + 10, return_std=True)
+    assert far.min() > std.mean()
+
+
+def test_standard_deviations_of_several_targets(rng, model) -> None:
+    X, y, _ = noisy(rng, model, 300)
+    y_new, std = model.fit(X, np.column_stack([y, 100 * y])).predict(X, return_std=True)
+    assert y_new.shape == std.shape == (300, 2)
+    assert_allclose(std[:, 1], 100 * std[:, 0], rtol=1 if model.n_components else 1e-6)
+    _, alone = model.fit(X, y).predict(X, return_std=True)
+    assert alone.shape == (300,)
+    if not model.n_components:
+        assert_allclose(alone, std[:, 0])
+
+
+def test_standard_deviations_in_a_pipeline(rng, model) -> None:
+    X, y, _ = noisy(rng, model, 200)
+    pipeline = make_pipeline(StandardScaler(), model).fit(X, y)
+    scaled = pipeline[0].transform(X)
+    for found, expected in zip(
+        pipeline.predict(X, return_std=True),
+        model.predict(scaled, return_std=True),
+        strict=True,
+    ):
+        assert_array_equal(found, expected)
+    with config_context(enable_metadata_routing=True):
+        model.set_predict_request(return_std=True)
+        assert len(pipeline.predict(X, return_std=True)) == 2
+
+
+def test_weights_and_standard_deviations(rng, model, data) -> None:
+    X, y = data
+    weight = rng.integers(0, 4, size=100)
+    _, weighted = clone(model).fit(X, y, sample_weight=weight).predict(X, True)
+    repeated = rng.permutation(np.repeat(np.arange(100), weight))
+    _, expected = clone(model).fit(X[repeated], y[repeated]).predict(X, True)
+    assert_allclose(weighted, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_standard_deviations_with_derivatives(rng, degree) -> None:
+    data, _ = quadratic_data(rng, 440)
+    data["y"] += 0.1 * data["y"].std() * rng.normal(size=440)
+    model = MultilinearRegressor(degree, random_state=0)
+    model.fit(**{name: array[:40] for name, array in data.items()})
+    found, std = model.predict(data["X"][40:], return_std=True)
+    covered = abs(found - data["y"][40:]) < std
+    # Of 40 samples.
+    assert covered.mean() == pytest.approx(0.683, abs=0.2)
+
+
+def test_standard_deviations_need_samples_set_apart(data) -> None:
+    X, y = data
+    model = clone(TRAINED).set_params(validation_fraction=0).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()
+    with pytest.raises(ValueError, match="validation_fraction above 0"):
+        model.predict(X, return_std=True)
 
 
 def test_random_state(data) -> None:
@@ -453,6 +535,7 @@ def test_floating_point_errors_that_raise(
         model.set_params(alpha=0.0).fit(X, y, weight)
         monkeypatch.setattr(quadratic, "_DIRECT_SIZE", 50)
         monkeypatch.setattr(quadratic, "_PRECONDITIONER_SIZE", 20)
+        monkeypatch.setattr(uncertainty, "_REFERENCES", 50)
         model.set_params(alpha=1e-3).fit(X, y, weight)
 
 
@@ -480,11 +563,16 @@ def test_awkward_features(rng, model) -> None:
 def test_constant_input(rng, model) -> None:
     X = rng.normal(size=(30, 4))
     model.fit(X, np.full(30, 0.1))
-    assert_allclose(model.predict(X), 0.1)
+    y, std = model.predict(X, return_std=True)
+    assert_allclose(y, 0.1)
+    assert_allclose(std, 0, atol=1e-8)
     model.fit(np.ones((30, 4)), X[:, 0])
     # Absolute errors, which training makes small, draw it from the mean to the median.
     atol = 0.3 if model.n_components else 0
-    assert_allclose(model.predict(X), X[:, 0].mean(), atol=atol)
+    y, std = model.predict(X, return_std=True)
+    assert_allclose(y, X[:, 0].mean(), atol=atol)
+    assert_allclose(std, std[0])
+    assert 0.3 < std[0] < 3
 
 
 def test_one_of_the_targets_is_constant(rng, model) -> None:
@@ -500,6 +588,14 @@ def test_few_samples(rng, model, n_samples) -> None:
     X = rng.normal(size=(5, 40))
     model.fit(X[:n_samples], X[:n_samples, 0])
     assert np.isfinite(model.predict(X)).all()
+    n_left_out = len(model.references_)
+    if n_left_out == 0:
+        with pytest.raises(ValueError, match="more than one sample"):
+            model.predict(X, return_std=True)
+    else:
+        _, std = model.predict(X, return_std=True)
+        # A single sample has no neighbours.
+        assert (np.isfinite(std) if n_left_out > 1 else np.isnan(std)).all()
 
 
 @pytest.mark.parametrize("name", ["bilinear", "trilinear"])
@@ -597,7 +693,7 @@ def test_search(data) -> None:
 def test_pickle(model, data) -> None:
     X, y = data
     copy = pickle.loads(pickle.dumps(model.fit(X, y)))
-    assert_array_equal(copy.predict(X), model.predict(X))
+    assert_array_equal(copy.predict(X, True), model.predict(X, True))
     assert_array_equal(copy.loss_curve_, model.loss_curve_)
 
 
@@ -625,13 +721,15 @@ def test_array_libraries_agree(xp, model, data, tolerance) -> None:
     X, y = data
     Y = np.column_stack([y, y**2])
     same = clone(model).fit(X, Y)
-    expected = same.predict(X)
+    expected, deviation = same.predict(X, return_std=True)
     with config_context(array_api_dispatch=True):
         model.fit(xp.asarray(X), xp.asarray(Y))
-        found = model.predict(xp.asarray(X))
+        found, std = model.predict(xp.asarray(X), return_std=True)
         score = model.score(xp.asarray(X), xp.asarray(Y))
     assert score == pytest.approx(same.score(X, Y), abs=tolerance)
     assert_array_of(xp, found)
+    assert_array_of(xp, std)
+    assert_allclose(to_numpy(std), deviation, rtol=max(100 * tolerance, 1e-6))
     fitted = [value for name, value in vars(model).items() if name.endswith("_")]
     for array in fitted:
         if array is not None and not isinstance(array, int):

@@ -26,12 +26,14 @@ from skscatharm.regression.quadratic import (
     select_prior,
 )
 
+NO_SAMPLES = np.arange(0)
+
 
 def test_kernel_minimises_the_objective(rng) -> None:
     features = rng.normal(size=(30, 8))
     y = rng.normal(size=30)
     weight = rng.uniform(0.5, 2, size=30)
-    dual, intercept = fit_kernel(features @ features.T, y, weight, 0.1)
+    dual, intercept, _ = fit_kernel(features @ features.T, y, weight, 0.1, NO_SAMPLES)
     coef = dual @ features
     # There the gradient vanishes.
     residual = y - intercept - features @ coef
@@ -47,11 +49,14 @@ def test_leave_one_out(rng) -> None:
 
     def fit(kept):
         part = kernel[np.ix_(kept, kept)].copy()
-        dual, intercept = fit_kernel(part, y[kept], weight[kept], 0.3)
+        dual, intercept, _ = fit_kernel(part, y[kept], weight[kept], 0.3, NO_SAMPLES)
         return kernel[:, kept] @ dual + intercept
 
-    errors = leave_one_out(kernel.copy(), y, weight, 0.3)
-    assert_allclose(errors, brute_force_errors(fit, y))
+    expected = brute_force_errors(fit, y)
+    assert_allclose(leave_one_out(kernel.copy(), y, weight, 0.3), expected)
+    some = np.array([2, 3, 11])
+    _, _, errors = fit_kernel(kernel, y, weight, 0.3, some)
+    assert_allclose(errors, expected[some])
 
 
 def test_iterations_find_the_same(rng) -> None:
@@ -73,7 +78,9 @@ def test_iterations_find_the_same(rng) -> None:
     dual, intercept = fit_kernel_iteratively(
         *problem, tol=1e-12, progress=lambda: counts.append(1)
     )
-    expected, expected_intercept = fit_kernel(kernel.copy(), y, weight, 0.1)
+    expected, expected_intercept, _ = fit_kernel(
+        kernel.copy(), y, weight, 0.1, NO_SAMPLES
+    )
     assert_allclose(dual, expected, atol=1e-8)
     assert intercept == pytest.approx(expected_intercept)
     assert 0 < len(counts) < 120
@@ -85,24 +92,29 @@ def test_many_samples(rng, monkeypatch) -> None:
     X, _ = collinear(rng, 200)
     y = product_of_forms(rng, X, 3)
     white, deviations, targets, weight = white_sample(X, y / y.std())
+    references, everything = np.arange(0, 200, 7), np.arange(200)
 
-    def fit():
-        polynomial = fit_products(
-            white,
+    def fit(rows=everything, left_out=references):
+        polynomial, errors = fit_products(
+            white[rows],
             deviations,
-            targets[:, 0],
-            weight,
+            targets[rows, 0],
+            weight[rows],
             Prior(0.35, 0.2, 0.1, 1e-4),
+            left_out,
             np.random.RandomState(0),
         )
-        return evaluate(white, polynomial)
+        return evaluate(white, polynomial), errors
 
-    direct = fit()
+    direct, _ = fit()
+    without, _ = fit(np.delete(everything, references), NO_SAMPLES)
     monkeypatch.setattr(quadratic, "_DIRECT_SIZE", 100)
     monkeypatch.setattr(quadratic, "_PRECONDITIONER_SIZE", 30)
-    iterated = fit()
+    iterated, errors = fit()
     assert_allclose(iterated, direct, atol=1e-3)
     assert not np.array_equal(iterated, direct)
+    assert_allclose(errors, (targets - without)[references, 0], atol=1e-3)
+    assert not np.allclose(errors, (targets - direct)[references, 0], atol=1e-2)
 
 
 def test_polynomial_minimises_the_objective(rng) -> None:
@@ -112,8 +124,14 @@ def test_polynomial_minimises_the_objective(rng) -> None:
     prior = Prior(1.0, 0.5, 0.3, 0.2)
     sample = white_sample(X, y, rng.uniform(0.5, 2, size=40))
     white, deviations, targets, weight = sample
-    polynomial = fit_products(
-        white, deviations, targets[:, 0], weight, prior, np.random.RandomState(0)
+    polynomial, _ = fit_products(
+        white,
+        deviations,
+        targets[:, 0],
+        weight,
+        prior,
+        NO_SAMPLES,
+        np.random.RandomState(0),
     )
     scales = [deviations**p for p in (prior.linear_decay, prior.product_decay)]
     linear, z = (white * s / np.linalg.norm(s) for s in scales)
@@ -128,7 +146,7 @@ def test_polynomial_minimises_the_objective(rng) -> None:
 def test_squares(rng) -> None:
     X, _ = collinear(rng, 60, n_features=5)
     sample = white_sample(X, product_of_forms(rng, X, 2))
-    polynomial, _ = fit_quadratic(sample, None, 0)
+    polynomial, _, _ = fit_quadratic(sample, None, 0, NO_SAMPLES)
     # As many as there are axes, the largest first, each the square of a form.
     assert polynomial.coef.shape == (1, 5)
     assert (np.diff(abs(polynomial.coef)) <= 0).all()

@@ -44,23 +44,24 @@ def test_leave_one_out(sample) -> None:
 def test_choose_penalty(sample) -> None:
     white, deviations, targets, weight = sample
     arguments = white, deviations, targets[:, 1], weight
-    alpha, coef, error = choose_penalty(*arguments, None)
-    _, least, same_error = choose_penalty(*arguments, alpha)
-    assert_allclose(coef, least)
-    assert error == pytest.approx(same_error)
+    alpha, coef, residuals = choose_penalty(*arguments, None)
+    expected, errors = fit_linear(*arguments, alpha)
+    assert_allclose(coef, expected[:, 0])
+    assert_allclose(residuals, errors[:, 0])
     for other in (alpha / 10, alpha * 10):
         given, _, larger = choose_penalty(*arguments, other)
         assert given == other
-        assert larger > error
+        assert weight @ abs(larger) > weight @ abs(residuals)
 
 
 def test_targets_have_their_own_penalties(sample) -> None:
-    polynomial, alphas, errors = fit_ridge(sample, None)
+    polynomial, alphas, residuals = fit_ridge(sample, None)
     assert alphas[0] < alphas[1]
-    assert errors[0] < errors[1]
     white, deviations, targets, weight = sample
     predictions = evaluate(white, polynomial)
     for k, y in enumerate(targets.T):
+        _, expected = fit_linear(white, deviations, y, weight, alphas[k])
+        assert_allclose(residuals[:, k], expected[:, 0])
         ridge = Ridge(alphas[k]).fit(white * deviations, y, weight)
         assert_allclose(predictions[:, k], ridge.predict(white * deviations))
     _, given, _ = fit_ridge(sample, 0.7)
