@@ -120,6 +120,14 @@ def test_refused_fits(change, message, fitted) -> None:
     assert_array_equal(regressor.predict(X), fitted.predict(X))
 
 
+@pytest.mark.parametrize("names", [["H2O"], ["H"], ["H2O"] * 3, ["H2O", "CH4", "H"]])
+def test_few_molecules(names) -> None:
+    X, y = [molecule(name) for name in names], np.arange(len(names)) + 2.0
+    found = make_regressor().fit(X, y).predict(X)
+    expected = y if len(set(names)) > 1 else np.full(len(y), y.mean())
+    assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_unknown_elements(fitted) -> None:
     message = "Molecule 1, atom 0 is Si, but the regressor knows H, C, N, O, F only"
     with pytest.raises(ValueError, match=message):

@@ -156,10 +156,11 @@ def sums_of_products(coordinates: Array, owners: NDArray[np.int64], n: int) -> A
     return sums
 
 
-def _variance(kernel: Array) -> float:
-    """Compute the variance over the samples of functions drawn from a kernel."""
-    variance = np.trace(kernel) / len(kernel) - kernel.mean()
-    return max(float(variance), float(np.finfo(float).tiny))
+def _norming(kernel: Array) -> float:
+    """Return the factor that makes the variance over the samples 1, or 0 if it is 0."""
+    mean_square = np.trace(kernel) / len(kernel)
+    variance = mean_square - kernel.mean()
+    return float(1 / variance) if variance > 1e-12 * mean_square else 0.0
 
 
 class AtomicKernels:
@@ -249,7 +250,7 @@ def select_prior(
     @cache
     def matrix(term: str, decay: float) -> Array:
         kernel: Array = getattr(kernels, term)(decay)
-        return kernel / _variance(kernel)
+        return kernel * _norming(kernel)
 
     @cache
     def score(prior: AtomicPrior) -> float:
@@ -280,7 +281,7 @@ def _full_kernel(kernels: AtomicKernels, prior: AtomicPrior) -> tuple[Array, Arr
         factors.append(0.0)
         if weight:
             kernel = getattr(kernels, term)(decay)
-            factors[-1] = weight / _variance(kernel)
+            factors[-1] = weight * _norming(kernel)
             kernel *= factors[-1]
             total += kernel
     return total, np.array(factors)
