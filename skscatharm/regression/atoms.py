@@ -1,11 +1,12 @@
 """Fit sums over atoms of quadratic forms, one form for each element."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 
 from skscatharm._threads import one_blas_thread
 from skscatharm.regression.quadratic import fit_kernel, leave_one_out
@@ -18,6 +19,8 @@ from skscatharm.regression.whitening import (
 
 # Number of samples that choose the prior. More add little.
 _SELECTION_SIZE = 800
+# Rows of a kernel matrix that are computed at once, to bound memory.
+_ROWS = 1000
 # Largest number of samples: their kernel matrix takes 3.2 GB.
 MAX_SAMPLES = 20_000
 
@@ -156,15 +159,31 @@ def sums_of_products(coordinates: Array, owners: NDArray[np.int64], n: int) -> A
     return sums
 
 
-def _norming(kernel: Array) -> float:
-    """Return the factor that makes the variance over the samples 1, or 0 if it is 0."""
-    mean_square = np.trace(kernel) / len(kernel)
-    variance = mean_square - kernel.mean()
-    return float(1 / variance) if variance > 1e-12 * mean_square else 0.0
+def add_gram(total: Array, features: Array, factor: float, power: int) -> None:
+    """Add a factor times the powers of scalar products of rows to a symmetric matrix.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n, n)
+        Overwritten.
+    features : ndarray of shape (n, n_features)
+    factor : float
+    power : int
+    """
+    for rows in gen_batches(len(features), _ROWS):
+        block = features[rows] @ features[rows.start :].T
+        block **= power
+        block *= factor
+        total[rows, rows.start :] += block
+        total[rows.stop :, rows] += block[:, rows.stop - rows.start :].T
 
 
 class AtomicKernels:
     """The kernel matrices of the terms, between all pairs of samples.
+
+    The term ``linear`` is scalar products of the coordinates of samples, ``product``
+    their squares, ``atom_linear`` sums of 1 plus scalar products over pairs of atoms of
+    the same element, and ``atom_product`` sums of their squares.
 
     Parameters
     ----------
@@ -184,37 +203,43 @@ class AtomicKernels:
         self.elements = elements
         self.n_axes = n_axes
 
-    def linear(self, decay: float) -> Array:
-        """Compute scalar products of the coordinates of samples."""
-        scaled = self.white * _factors(self.deviations, decay)
-        return scaled @ scaled.T
+    def add(self, term: str, decay: float, factor: float, total: Array) -> None:
+        """Add a factor times the matrix of a term to `total`."""
+        power = 2 if term == "product" else 1
+        for features in self._features(term, decay):
+            add_gram(total, features, factor, power)
 
-    def product(self, decay: float) -> Array:
-        """Compute squares of scalar products of the coordinates of samples."""
-        kernel = self.linear(decay)
-        kernel **= 2
-        return kernel
+    def matrix(self, term: str, decay: float) -> tuple[Array, float]:
+        """Compute the matrix of a term, divided by its variance over the samples.
 
-    def atom_linear(self, decay: float) -> Array:
-        """Sum 1 plus scalar products over pairs of atoms of the same element."""
+        Returns
+        -------
+        matrix : ndarray of shape (n_samples, n_samples)
+            Zero if the term does not vary.
+        factor : float
+            By which it was multiplied.
+        """
         n = len(self.white)
         kernel = np.zeros((n, n))
+        self.add(term, decay, 1.0, kernel)
+        mean_square = np.trace(kernel) / n
+        variance = mean_square - kernel.mean()
+        factor = float(1 / variance) if variance > 1e-12 * mean_square else 0.0
+        return factor * kernel, factor
+
+    def _features(self, term: str, decay: float) -> Iterator[Array]:
+        """Yield features of samples, whose scalar products add up to the kernel."""
+        n = len(self.white)
+        if term in ("linear", "product"):
+            yield self.white * _factors(self.deviations, decay)
+            return
         for atoms in self.elements:
             scaled = atoms.scaled(decay)
-            values = np.column_stack([np.ones(len(scaled)), scaled])
-            sums = sum_over_atoms(values, atoms.owners, n)
-            kernel += sums @ sums.T
-        return kernel
-
-    def atom_product(self, decay: float) -> Array:
-        """Sum squared scalar products over pairs of atoms of the same element."""
-        n = len(self.white)
-        kernel = np.zeros((n, n))
-        for atoms in self.elements:
-            leading = atoms.scaled(decay)[:, : self.n_axes]
-            sums = sums_of_products(leading, atoms.owners, n)
-            kernel += sums @ sums.T
-        return kernel
+            if term == "atom_linear":
+                values = np.column_stack([np.ones(len(scaled)), scaled])
+                yield sum_over_atoms(values, atoms.owners, n)
+            else:
+                yield sums_of_products(scaled[:, : self.n_axes], atoms.owners, n)
 
 
 def _weights(prior: AtomicPrior) -> dict[str, tuple[float, float]]:
@@ -229,7 +254,7 @@ def _weights(prior: AtomicPrior) -> dict[str, tuple[float, float]]:
 
 def select_prior(
     kernels: AtomicKernels, y: Array, sample_weight: Array, alpha: float | None
-) -> AtomicPrior:
+) -> tuple[AtomicPrior, dict[str, float]]:
     """Choose a prior by the mean absolute leave-one-out error.
 
     Coordinate search, as `skscatharm.regression.quadratic.select_prior`.
@@ -245,19 +270,17 @@ def select_prior(
     Returns
     -------
     prior : AtomicPrior
+    factors : dict
+        The factor of the kernel of each term that makes its variance its weight.
     """
-
-    @cache
-    def matrix(term: str, decay: float) -> Array:
-        kernel: Array = getattr(kernels, term)(decay)
-        return kernel * _norming(kernel)
+    matrix = cache(kernels.matrix)
 
     @cache
     def score(prior: AtomicPrior) -> float:
         kernel = np.zeros((len(y), len(y)))
         for term, (weight, decay) in _weights(prior).items():
             if weight:
-                kernel += weight * matrix(term, decay)
+                kernel += weight * matrix(term, decay)[0]
         errors = leave_one_out(kernel, y, sample_weight, prior.alpha)
         return float(sample_weight @ abs(errors))
 
@@ -270,21 +293,11 @@ def select_prior(
         previous = best
         for name, values in choices.items():
             best = min((best._replace(**{name: v}) for v in values), key=score)
-    return best
-
-
-def _full_kernel(kernels: AtomicKernels, prior: AtomicPrior) -> tuple[Array, Array]:
-    """Add the kernels of all terms; also return the factor of each."""
-    n = len(kernels.white)
-    total, factors = np.zeros((n, n)), []
-    for term, (weight, decay) in _weights(prior).items():
-        factors.append(0.0)
-        if weight:
-            kernel = getattr(kernels, term)(decay)
-            factors[-1] = weight * _norming(kernel)
-            kernel *= factors[-1]
-            total += kernel
-    return total, np.array(factors)
+    factors = {
+        term: weight * matrix(term, decay)[1]
+        for term, (weight, decay) in _weights(best).items()
+    }
+    return best, factors
 
 
 def fit_atoms(
@@ -354,12 +367,15 @@ def fit_atoms(
     )
     # The matrices are small: more threads would wait for each other.
     with one_blas_thread():
-        prior = select_prior(some, y[chosen], sample_weight[chosen], alpha)
+        prior, factors = select_prior(some, y[chosen], sample_weight[chosen], alpha)
     kernels = AtomicKernels(white, whitening.deviations, [*elements.values()], n_axes)
-    kernel, factors = _full_kernel(kernels, prior)
+    kernel = np.zeros((n, n))
+    for term, (_, decay) in _weights(prior).items():
+        if factors[term]:
+            kernels.add(term, decay, factors[term], kernel)
     dual, intercept = fit_kernel(kernel, y, sample_weight, prior.alpha)
     del kernel
-    factors = factors * scale
+    dual *= scale
 
     linear = _factors(whitening.deviations, prior.linear_decay)
     product = _factors(whitening.deviations, prior.product_decay)
@@ -368,8 +384,10 @@ def fit_atoms(
         scale * intercept,
         whitening.mean,
         whitening.matrix,
-        factors[0] * linear**2 * (dual @ white),
-        factors[1] * np.multiply.outer(product, product) * ((scaled.T * dual) @ scaled),
+        factors["linear"] * linear**2 * (dual @ white),
+        factors["product"]
+        * np.multiply.outer(product, product)
+        * ((scaled.T * dual) @ scaled),
     )
     forms = {}
     for z, atoms in elements.items():
@@ -379,11 +397,11 @@ def fit_atoms(
         shares = dual[atoms.owners]
         square = (leading.T * shares) @ leading
         forms[z] = Form(
-            factors[2] * shares.sum(),
+            factors["atom_linear"] * shares.sum(),
             whitenings[z].mean,
             whitenings[z].matrix,
-            factors[2] * of_atoms**2 * (shares @ atoms.white),
-            factors[3] * np.multiply.outer(first, first) * square,
+            factors["atom_linear"] * of_atoms**2 * (shares @ atoms.white),
+            factors["atom_product"] * np.multiply.outer(first, first) * square,
         )
     return form, forms, prior
 

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skscatharm.regression.atoms import (
-    AtomicKernels,
-    Atoms,
-    fit_atoms,
-    sum_over_atoms,
-    sums_of_products,
-)
+from skscatharm.regression import atoms
+from skscatharm.regression.atoms import fit_atoms, sum_over_atoms, sums_of_products
 
 N_AXES = 3  # of the four features of an atom
 
@@ -133,12 +128,14 @@ def test_elements_without_axes(rng) -> None:
 
 
 @pytest.mark.parametrize("term", ["linear", "product", "atom_linear", "atom_product"])
-def test_kernels_of_some_samples(term, rng) -> None:
+def test_kernels_of_some_samples(term, rng, monkeypatch) -> None:
+    monkeypatch.setattr(atoms, "_ROWS", 4)
     white, owners = rng.normal(size=(6, 3)), np.repeat(np.arange(6), [1, 2, 0, 3, 1, 2])
-    atoms = Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
     deviations, some = np.array([3, 1, 0.1]), np.array([1, 3, 5])
-    whole = AtomicKernels(white, deviations, [atoms], 2)
-    part = AtomicKernels(white[some], deviations, [atoms.of(some)], 2)
-    assert_allclose(
-        getattr(part, term)(0.3), getattr(whole, term)(0.3)[np.ix_(some, some)]
-    )
+    of = atoms.Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
+    whole = atoms.AtomicKernels(white, deviations, [of], 2)
+    part = atoms.AtomicKernels(white[some], deviations, [of.of(some)], 2)
+    (found, factor), (expected, other) = (k.matrix(term, 0.3) for k in (part, whole))
+    assert_allclose(found / factor, expected[np.ix_(some, some)] / other)
+    assert_allclose(found, found.T)
+    assert_allclose(np.trace(found) / 3 - found.mean(), 1)
