@@ -17,7 +17,7 @@ from skscatharm.regression.whitening import (
     root_mean_square,
 )
 
-# Number of samples that choose the prior. More add little.
+# Number of samples that choose the prior.
 _SELECTION_SIZE = 800
 # Rows of a kernel matrix that are computed at once, to bound memory.
 _ROWS = 1000
