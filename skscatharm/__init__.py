@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers need these; `_HOMES` serves at runtime
     from skscatharm import datasets as datasets
+    from skscatharm.atomic import AtomicRegressor as AtomicRegressor
     from skscatharm.display import CoefficientDisplay as CoefficientDisplay
     from skscatharm.display import EnergyMapDisplay as EnergyMapDisplay
     from skscatharm.display import FieldDisplay as FieldDisplay
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "SETTINGS": "scattering",
     "STANDARD_CHANNELS": "structures.channels",
+    "AtomicRegressor": "atomic",
     "CoefficientDisplay": "display",
     "CoefficientStore": "store",
     "EnergyMapDisplay": "display",

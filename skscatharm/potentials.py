@@ -8,13 +8,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skscatharm._compat import HasMethods, _fit_context
+from skscatharm._parts import EstimatorOfParts
 from skscatharm.engine.arrays import to_host
 from skscatharm.regression import KernelRegressor
 from skscatharm.regression.inputs import check_weight
@@ -27,6 +28,11 @@ from skscatharm.slopes import (
     warn_of_slopes,
 )
 from skscatharm.structures import Structure, check_structures
+from skscatharm.structures.compositions import (
+    check_elements,
+    count_atoms,
+    fit_atomic_energies,
+)
 from skscatharm.structures.elements import SYMBOLS
 from skscatharm.structures.labels import (
     check_energies,
@@ -63,7 +69,7 @@ class Evaluation(NamedTuple):
     stresses: _Array | None = None
 
 
-class ScatteringPotential(RegressorMixin, BaseEstimator):
+class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     r"""Potential energy surface, learned from energies, forces and stresses.
 
     The energy of a molecule with atoms of elements :math:`Z_n` at :math:`r_n` and
@@ -155,6 +161,10 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
     True
     """
 
+    _default_parts: ClassVar[dict[str, Callable[[], Any]]] = {
+        "scattering": partial(SolidHarmonicScattering, **SETTINGS["potential"]),
+        "regressor": KernelRegressor,
+    }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "scattering": [HasMethods(["fit", "transform"]), None],
         "regressor": [HasMethods(["fit", "predict"]), None],
@@ -178,25 +188,6 @@ class ScatteringPotential(RegressorMixin, BaseEstimator):
         self.scattering = scattering
         self.regressor = regressor
         self.atomic_energies = atomic_energies
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the potential and of its parts.
-
-        Parameters
-        ----------
-        **params : dict
-            Such as ``scattering__J=1``. A part that is None becomes its default first.
-
-        Returns
-        -------
-        self : ScatteringPotential
-        """
-        for name, default in _DEFAULTS.items():
-            is_nested = any(key.startswith(f"{name}__") for key in params)
-            if is_nested and params.get(name, getattr(self, name)) is None:
-                params[name] = default()
-        super().set_params(**params)
-        return self
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
@@ -269,10 +260,7 @@ default=None
         weight = check_weight(sample_weight, len(structures))
         slopes = known_slopes(forces, stresses, structures)
 
-        scattering, regressor = (
-            default() if (part := getattr(self, name)) is None else clone(part)
-            for name, default in _DEFAULTS.items()
-        )
+        scattering, regressor = self._make_parts()
         if slopes.are_known and not has_fit_parameter(regressor, "jacobian"):
             raise TypeError(
                 f"{type(regressor).__name__} cannot learn from forces and stresses: "
@@ -282,10 +270,10 @@ default=None
         _use_coefficients_per_atom(scattering, structures)
         sizes = sizes_of(scattering, structures)
         elements = np.unique(np.concatenate([s.charges for s in structures]))
-        counts = _count_atoms(structures, elements) / sizes[:, np.newaxis]
+        counts = count_atoms(structures, elements) / sizes[:, np.newaxis]
         y = y / sizes
         if self.atomic_energies is None:
-            atomic_energies = _fit_atomic_energies(counts, y, weight)
+            atomic_energies = fit_atomic_energies(counts, y, weight)
             compositions = np.unique(counts, axis=0)
         else:
             atomic_energies = _given_energies(self.atomic_energies, elements)
@@ -410,11 +398,11 @@ default=None
         check_is_fitted(self)
         X = to_host(X)
         structures = check_structures(X)
-        _check_elements(structures, self.elements_)
+        check_elements(structures, self.elements_, "potential")
         sizes = sizes_of(self.scattering_, structures)
         volumes = volumes_of(structures) if stresses else None
         self._check_extensive(structures)
-        counts = _count_atoms(structures, self.elements_) / sizes[:, np.newaxis]
+        counts = count_atoms(structures, self.elements_) / sizes[:, np.newaxis]
         _warn_of_compositions(counts, self._compositions)
         predicted = predicted_stresses = None
         if forces or stresses:
@@ -488,12 +476,6 @@ default=None
         return tags
 
 
-_DEFAULTS: dict[str, Callable[[], Any]] = {
-    "scattering": partial(SolidHarmonicScattering, **SETTINGS["potential"]),
-    "regressor": KernelRegressor,
-}
-
-
 class _ForceScorer(BaseEstimator):
     """Negative mean absolute error of forces: the scorer :data:`force_scorer`."""
 
@@ -557,19 +539,6 @@ def _predict(regressor: Any, coefficients: _Array) -> tuple[_Array, _Array | Non
     return regressor.predict(coefficients), None
 
 
-def _count_atoms(structures: Sequence[Structure], elements: NDArray[Any]) -> _Array:
-    """Count the atoms of each element: an array (n_molecules, n_elements)."""
-    counts = [(s.charges[:, np.newaxis] == elements).sum(axis=0) for s in structures]
-    return np.array(counts, dtype=np.float64)
-
-
-def _fit_atomic_energies(counts: _Array, energies: _Array, weight: _Array) -> _Array:
-    """Fit energies of atoms; of all that fit best, those of the smallest norm."""
-    root = np.sqrt(weight)
-    solution, *_ = np.linalg.lstsq(counts * root[:, np.newaxis], energies * root)
-    return np.asarray(solution, dtype=np.float64)
-
-
 def _given_energies(given: Mapping[int, float], elements: NDArray[Any]) -> _Array:
     missing = [int(z) for z in elements if z not in given]
     if missing:
@@ -584,18 +553,6 @@ def _given_energies(given: Mapping[int, float], elements: NDArray[Any]) -> _Arra
             f"atomic_energies[{wrong[0]}] is {given[wrong[0]]}; give a finite energy."
         )
     return energies
-
-
-def _check_elements(structures: Sequence[Structure], elements: NDArray[Any]) -> None:
-    for i, structure in enumerate(structures):
-        unknown = np.flatnonzero(~np.isin(structure.charges, elements))
-        if len(unknown):
-            raise ValueError(
-                f"Molecule {i}, atom {unknown[0]} is "
-                f"{SYMBOLS[structure.charges[unknown[0]]]}, but the potential knows "
-                f"{', '.join(SYMBOLS[z] for z in elements)} only. Add molecules with "
-                "this element to the training set."
-            )
 
 
 def _warn_of_compositions(counts: _Array, known: _Array) -> None:

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "skscatharm"
 # From the bottom to the top. The developers' page of the documentation describes them.
 ROOMS = (
     "_compat",
+    "_parts",
     "_progress",
     "_threads",
     "regression",
@@ -32,6 +33,7 @@ ROOMS = (
     "planar",
     "images",
     "voxels",
+    "atomic",
     "slopes",
     "potentials",
     "ase",

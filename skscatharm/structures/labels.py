@@ -14,13 +14,13 @@ __all__ = [
     "check_energies",
     "check_forces",
     "check_stresses",
+    "check_targets",
     "read_labels",
     "to_voigt",
 ]
 
 _Array = NDArray[np.float64]
 
-_ENERGIES = "one energy for each molecule, of shape (n_molecules,)"
 _FORCES = (
     "forces of shape (n_molecules, n_atoms, 3), padded with zeros, or a list of arrays "
     "of shape (n_atoms, 3)"
@@ -145,18 +145,28 @@ def check_energies(energies: Any, n_molecules: int) -> _Array:
     ValueError
         If the shape is another, or an energy is NaN or infinite.
     """
-    array = as_numbers(energies, "energies", _ENERGIES)
+    return _check_scalars(energies, n_molecules, "energies", "energy")
+
+
+def check_targets(targets: Any, n_molecules: int) -> _Array:
+    """Check targets of any kind, as :func:`check_energies`."""
+    return _check_scalars(targets, n_molecules, "targets", "target")
+
+
+def _check_scalars(given: Any, n_molecules: int, plural: str, singular: str) -> _Array:
+    wanted = f"one {singular} for each molecule, of shape (n_molecules,)"
+    array = as_numbers(given, plural, wanted)
     if array.shape not in ((n_molecules,), (n_molecules, 1)):
         raise ValueError(
-            f"energies have shape {array.shape}, but there are {n_molecules} "
-            f"molecules; pass {_ENERGIES}."
+            f"{plural} have shape {array.shape}, but there are {n_molecules} "
+            f"molecules; pass {wanted}."
         )
     array = array.reshape(n_molecules)
     wrong = np.flatnonzero(~np.isfinite(array))
     if len(wrong):
         raise ValueError(
-            f"Molecule {wrong[0]} has the energy {array[wrong[0]]}; give it a finite "
-            "one, or leave the molecule out."
+            f"Molecule {wrong[0]} has the {singular} {array[wrong[0]]}; give it a "
+            "finite one, or leave the molecule out."
         )
     return array
 

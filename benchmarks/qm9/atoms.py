@@ -1,0 +1,134 @@
+"""Sums over atoms beside quadratic forms of whole molecules, on QM9.
+
+    python benchmarks/qm9/atoms.py FOLDER
+
+runs in an environment with the package and its extra ``qm9``. FOLDER keeps coefficients
+and finished fits, so that the same command continues after an interruption.
+``--largest 2000`` trains on no more molecules.
+
+The protocol: QM9 is put in an order drawn with seed 20261126. A size n means the first
+n of the first 10,000 molecules. The next 1,000 chose the defaults of
+`AtomicRegressor`, together with molecules to train on. The test is on the 1,000 from
+place 12,000, which no choice has seen. Both models see the same molecules, with their
+defaults.
+
+The table of errors goes into ``doc/measured/qm9_atoms.csv``; CPU times of coefficients
+and fits go into ``doc/measured/qm9_atoms_times.csv``.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import make_pipeline
+
+from skscatharm import (
+    AtomicRegressor,
+    CoefficientStore,
+    LocalScattering,
+    MultilinearRegressor,
+    SolidHarmonicScattering,
+)
+from skscatharm.datasets import fetch_qm9
+
+MEASURED = Path(__file__).resolve().parents[2] / "doc" / "measured"
+N_TRAIN, TEST = 10_000, slice(12_000, 13_000)
+SIZES = (1000, 2000, 5000, N_TRAIN)
+PROPERTIES = ("U0", "Cv", "homo")
+N_TIMED = 30
+
+
+def make_models(memory: Any) -> dict[str, Any]:
+    scattering = SolidHarmonicScattering(memory=memory)
+    local = LocalScattering(max_order=1, tol=1e-4, memory=memory)
+    return {
+        "molecule": make_pipeline(scattering, MultilinearRegressor(random_state=0)),
+        "atoms": AtomicRegressor(local, scattering, random_state=0),
+    }
+
+
+def evaluate(model: Any, train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
+    """Error, its standard error, and CPU time of a fit from stored coefficients."""
+    start = process_time()
+    model.fit(*train)
+    seconds = process_time() - start
+    errors = np.abs(model.predict(test[0]) - test[1])
+    return {
+        "error": errors.mean(),
+        "standard error": errors.std() / np.sqrt(len(errors)),
+        "seconds": seconds,
+    }
+
+
+def time_coefficients(molecules: Any) -> dict[str, float]:
+    """CPU time of the coefficients of a molecule, in milliseconds."""
+    found = {}
+    parts = make_models(None)["atoms"]
+    for name in ("scattering", "local"):
+        part = getattr(parts, name)
+        part.fit_transform(molecules[:1])  # compiles
+        start = process_time()
+        part.transform(molecules)
+        found[name] = 1e3 * (process_time() - start) / len(molecules)
+    return found
+
+
+def write(name: str, header: list[str], rows: list[list[str]]) -> None:
+    with (MEASURED / name).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--largest", type=int, default=N_TRAIN)
+    arguments = parser.parse_args()
+    sizes = [n for n in SIZES if n <= arguments.largest]
+    qm9 = fetch_qm9(target="all")
+    order = np.random.RandomState(20261126).permutation(len(qm9.data))
+    store = CoefficientStore(arguments.folder / "coefficients", ahead=0)
+    models = make_models(store)
+    path = arguments.folder / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    test = order[TEST]
+    for n in sizes:
+        train = order[:n]
+        for name in PROPERTIES:
+            y = qm9.target[:, qm9.target_names.index(name)]
+            for kind, model in models.items():
+                key = f"{kind} {name} {n}"
+                if key not in results:
+                    results[key] = evaluate(
+                        model, (qm9.data[train], y[train]), (qm9.data[test], y[test])
+                    )
+                    path.write_text(json.dumps(results))
+                print(key, results[key], flush=True)
+    header = ["Molecules"]
+    for name in PROPERTIES:
+        unit = qm9.target_units[qm9.target_names.index(name)]
+        header += [f"{name}, molecule ({unit})", f"{name}, atoms ({unit})"]
+    rows = []
+    for n in sizes:
+        found = [
+            results[f"{kind} {name} {n}"] for name in PROPERTIES for kind in models
+        ]
+        rows.append(
+            [str(n)] + [f"{f['error']:.3g} ± {f['standard error']:.1g}" for f in found]
+        )
+    write("qm9_atoms.csv", header, rows)
+    times = time_coefficients(qm9.data[test[:N_TIMED]])
+    whole, both = times["scattering"], sum(times.values())
+    rows = [["Coefficients of a molecule (ms)", f"{whole:.0f}", f"{both:.0f}"]]
+    for n in sizes:
+        seconds = [f"{results[f'{kind} U0 {n}']['seconds']:.0f}" for kind in models]
+        rows.append([f"Fit of {n} molecules, U0 (s)", *seconds])
+    write("qm9_atoms_times.csv", ["CPU time", "Molecule", "Atoms"], rows)
+
+
+if __name__ == "__main__":
+    main()

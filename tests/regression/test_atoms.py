@@ -1,0 +1,141 @@
+"""Sums over atoms of quadratic forms, beside kernels summed over all pairs of atoms."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skscatharm.regression import atoms
+from skscatharm.regression.atoms import fit_atoms, sum_over_atoms, sums_of_products
+
+N_AXES = 3  # of the four features of an atom
+
+
+def draw(n: int, rng: np.random.Generator):
+    """Draw samples of one to five atoms of two elements, and of their features."""
+    owners = np.repeat(np.arange(n), rng.integers(1, 6, size=n))
+    charges = rng.choice([1, 8], size=len(owners))
+    rows = rng.normal(size=(len(owners), 4)) * [1, 1, 0.5, 0.1] + charges[:, None]
+    features = sum_over_atoms(rows, owners, n) + rng.normal(size=(n, 4))
+    return features, rows, charges, owners
+
+
+def additive(rows, charges, owners, n):
+    """Sum over atoms, of other quadratic forms for each element."""
+    of_atoms = np.where(charges == 1, rows[:, 0] * rows[:, 1], rows[:, 2] ** 2)
+    return 3 + sum_over_atoms(of_atoms + rows[:, 3], owners, n)
+
+
+def predict(fit, features, rows, charges, owners):
+    form, forms, _ = fit
+    found = form.evaluate(features)
+    for z, of_element in forms.items():
+        here = charges == z
+        values = of_element.evaluate(rows[here])
+        found += sum_over_atoms(values, owners[here], len(features))
+    return found
+
+
+def coordinates(features, of, decay):
+    """Principal components with the deviations to a power, and mean square 1."""
+    deviation = of.std(axis=0)
+    _, singular, axes = np.linalg.svd(
+        (of - of.mean(axis=0)) / deviation, full_matrices=False
+    )
+    deviations = singular / np.sqrt(len(of))
+    scales = (deviations / deviations[0]) ** decay
+    scales /= np.linalg.norm(scales)
+    return (features - of.mean(axis=0)) / deviation @ axes.T / deviations * scales
+
+
+def test_sums_of_products(rng) -> None:
+    x, y = rng.normal(size=(4, 3)), rng.normal(size=(2, 3))
+    sums = sums_of_products(np.concatenate([x, y]), np.repeat([0, 2], [4, 2]), 3)
+    assert sums.shape == (3, 6)
+    assert_allclose(sums[0] @ sums[2], ((x @ y.T) ** 2).sum())
+    assert_allclose(sums[1], 0)
+
+
+def test_fit_is_that_of_the_kernel(rng) -> None:
+    """The forms predict as kernel ridge regression does with sums over pairs."""
+    features, rows, charges, _ = train = draw(40, rng)
+    others = draw(10, rng)
+    y = additive(*train[1:], 40) + features[:, 0] ** 2 + rng.normal(size=40)
+    weight = np.ones(40)
+    fit = fit_atoms(*train, y, weight, n_axes=N_AXES, alpha=0.1, seed=0)
+    prior = fit[-1]
+
+    def kernels(left, right):
+        x, z = (coordinates(s[0], features, prior.linear_decay) for s in (left, right))
+        linear = x @ z.T
+        x, z = (coordinates(s[0], features, prior.product_decay) for s in (left, right))
+        found = [linear, (x @ z.T) ** 2, np.zeros_like(linear), np.zeros_like(linear)]
+        for element in (1, 8):
+            of = rows[charges == element]
+            of_left, of_right = (
+                (coordinates(s[1][here], of, prior.atom_decay), s[3][here])
+                for s, here in ((s, s[2] == element) for s in (left, right))
+            )
+            for x, i in zip(*of_left, strict=True):
+                for z, j in zip(*of_right, strict=True):
+                    found[2][i, j] += 1 + x @ z
+                    found[3][i, j] += (x[:N_AXES] @ z[:N_AXES]) ** 2
+        return found
+
+    own, between = kernels(train, train), kernels(others, train)
+    weights = (prior.linear, prior.product, prior.atom_linear, 1)
+    sizes = [
+        w / (np.trace(k) / 40 - k.mean()) for w, k in zip(weights, own, strict=True)
+    ]
+    own, between = (
+        sum(s * k for s, k in zip(sizes, ks, strict=True)) for ks in (own, between)
+    )
+    # The intercept is free: a border of ones.
+    matrix = np.ones((41, 41))
+    matrix[:40, :40] = own + prior.alpha * np.eye(40)
+    matrix[40, 40] = 0
+    *dual, intercept = np.linalg.solve(matrix, np.append(y, 0))
+    assert sum(w > 0 for w in weights) >= 3
+    assert_allclose(predict(fit, *others), between @ dual + intercept, rtol=1e-6)
+
+
+def test_learns_sums_over_atoms(rng) -> None:
+    train, others = draw(120, rng), draw(50, rng)
+    y, expected = (additive(*s[1:], len(s[0])) for s in (train, others))
+    fit = fit_atoms(*train, y, np.ones(120), n_axes=4, alpha=None, seed=0)
+    assert abs(predict(fit, *others) - expected).max() < 1e-3 * expected.std()
+
+
+def test_samples_of_little_weight(rng) -> None:
+    train = draw(30, rng)
+    y = additive(*train[1:], 30) + rng.normal(size=30)
+    weight = np.where(np.arange(30) < 10, 1e-12, 1.0)
+    fit = fit_atoms(*train, y, weight, n_axes=4, alpha=1e-6, seed=0)
+    residuals = abs(predict(fit, *train) - y)
+    assert residuals[10:].max() < 1e-2 * residuals[:10].max()
+
+
+def test_elements_without_axes(rng) -> None:
+    """One atom of an element, or equal ones, do not vary."""
+    features, rows, charges, owners = draw(20, rng)
+    rows[charges == 8] = 1.5
+    charges[3] = 6
+    y = features[:, 0]
+    fit = fit_atoms(
+        features, rows, charges, owners, y, np.ones(20), n_axes=5, alpha=None, seed=0
+    )
+    found = predict(fit, features, rows, charges, owners)
+    assert abs(found - y).max() < 1e-2
+
+
+@pytest.mark.parametrize("term", ["linear", "product", "atom_linear", "atom_product"])
+def test_kernels_of_some_samples(term, rng, monkeypatch) -> None:
+    monkeypatch.setattr(atoms, "_ROWS", 4)
+    white, owners = rng.normal(size=(6, 3)), np.repeat(np.arange(6), [1, 2, 0, 3, 1, 2])
+    deviations, some = np.array([3, 1, 0.1]), np.array([1, 3, 5])
+    of = atoms.Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
+    whole = atoms.AtomicKernels(white, deviations, [of], 2)
+    part = atoms.AtomicKernels(white[some], deviations, [of.of(some)], 2)
+    (found, factor), (expected, other) = (k.matrix(term, 0.3) for k in (part, whole))
+    assert_allclose(found / factor, expected[np.ix_(some, some)] / other)
+    assert_allclose(found, found.T)
+    assert_allclose(np.trace(found) / 3 - found.mean(), 1)
