@@ -213,8 +213,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     matrix_ : array of shape (n_features, n_axes)
         Map from centred features to the coordinates in which samples are compared.
     references_ : array of shape (n_references, n_axes)
-        Coordinates of the training samples from which standard deviations are
-        estimated, up to 1,000 or those set apart.
+        Coordinates of up to 1,000 training samples, from which standard deviations are
+        estimated.
     error_rates_ : array of shape (n_references,) or (n_references, n_targets)
         Standard deviations at these samples, divided by the distance from them.
     n_features_in_ : int
@@ -485,6 +485,9 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
                     for training in trainings
                 ]
             )
+            if len(rows) > 0:
+                chosen = choose_references(len(rows), len(rows))
+                rows, errors = rows[chosen], errors[chosen]
         polynomial = polynomial._replace(intercept=polynomial.intercept + mean)
         unseen = Unseen(white[rows], errors, weight[rows])
         return _Fit(polynomial, whitening, alphas, unseen, curves=curves)

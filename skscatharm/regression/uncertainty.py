@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils import gen_batches
 
 from skscatharm.regression.whitening import Array
 
@@ -31,6 +32,8 @@ _ADDED = 10
 # Added to distances, in units of the root mean squared norm: neighbours are never
 # perfect. From 0 to 1, errors are ranked alike.
 _NEAR = 0.2
+# Number of predictions whose neighbours are found together.
+_BATCH = 1000
 
 
 class Unseen(NamedTuple):
@@ -92,12 +95,13 @@ def error_rates(references: Array, errors: Array, weight: Array) -> Array:
     """
     if len(references) < 2:
         return np.full_like(errors, np.nan)
-    nearest = _nearest(references)
-    distances, rows = nearest.kneighbors()  # without the sample itself
+    distances = _distances(references, references)
+    np.fill_diagonal(distances, np.inf)
+    mean_distance, rows = _nearest(distances)
     largest = abs(errors).max(axis=0)
     absolute = abs(errors) / np.where(largest > 0, largest, 1)
-    rates = absolute + _ADDED / nearest.n_neighbors * absolute.mean(axis=0)
-    expected = _spread(distances, rates[rows])
+    rates = absolute + _ADDED / rows.shape[1] * absolute.mean(axis=0)
+    expected = _spread(mean_distance, rates[rows])
     # Errors are zero where the expected ones are.
     ratios = absolute / np.where(expected > 0, expected, 1)
     factor = np.quantile(ratios, _SHARE, axis=0, weights=weight, method="inverted_cdf")
@@ -117,22 +121,29 @@ def deviations(coordinates: Array, references: Array, rates: Array) -> Array:
     -------
     deviations : ndarray of shape (n_samples, n_targets)
     """
-    distances, rows = _nearest(references).kneighbors(_with_axes(coordinates))
-    return _spread(distances, rates[rows])
+    found = np.empty((len(coordinates), rates.shape[1]))
+    for part in gen_batches(len(coordinates), _BATCH):
+        distance, rows = _nearest(_distances(coordinates[part], references))
+        found[part] = _spread(distance, rates[rows])
+    return found
 
 
-def _nearest(references: Array) -> NearestNeighbors:
-    """Index references to find their neighbours."""
-    n_neighbors = int(np.clip(_PART * len(references), 1, _NEIGHBOURS))
-    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute")
-    return search.fit(_with_axes(references))
+def _distances(coordinates: Array, references: Array) -> Array:
+    """Compute distances; they are 0 without axes, where all features are constant."""
+    # Not NearestNeighbors, which sets the number of threads of BLAS: in fits that
+    # overlap, it would restore the wrong one.
+    if references.shape[1] == 0:
+        return np.zeros((len(coordinates), len(references)))
+    return np.asarray(euclidean_distances(coordinates, references))
 
 
-def _with_axes(coordinates: Array) -> Array:
-    """Add an axis if there is none, because all features are constant."""
-    return coordinates if coordinates.shape[1] else np.zeros((len(coordinates), 1))
+def _nearest(distances: Array) -> tuple[Array, NDArray[np.intp]]:
+    """Find the nearest references of each sample, and their mean distance."""
+    n_neighbours = int(np.clip(_PART * distances.shape[1], 1, _NEIGHBOURS))
+    rows = np.argpartition(distances, n_neighbours - 1, axis=1)[:, :n_neighbours]
+    return np.take_along_axis(distances, rows, axis=1).mean(axis=1), rows
 
 
-def _spread(distances: Array, rates: Array) -> Array:
-    """Multiply the mean distances of neighbours by their mean rates."""
-    return np.asarray((distances.mean(axis=1) + _NEAR)[:, None] * rates.mean(axis=1))
+def _spread(distance: Array, rates: Array) -> Array:
+    """Multiply the mean distance of neighbours by their mean rate."""
+    return np.asarray((distance + _NEAR)[:, None] * rates.mean(axis=1))

@@ -259,6 +259,12 @@ def test_standard_deviations_with_derivatives(rng, degree) -> None:
     assert covered.mean() == pytest.approx(0.683, abs=0.2)
 
 
+def test_number_of_references(model, data, monkeypatch) -> None:
+    monkeypatch.setattr(uncertainty, "_REFERENCES", 3)
+    monkeypatch.setattr(uncertainty, "_LEAST", 3)
+    assert len(model.fit(*data).references_) == 3
+
+
 def test_standard_deviations_need_samples_set_apart(data) -> None:
     X, y = data
     model = clone(TRAINED).set_params(validation_fraction=0).fit(X, y)
