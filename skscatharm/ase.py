@@ -58,8 +58,8 @@ class ScatteringCalculator(Calculator):
     >>> potential = ScatteringPotential(scattering).fit(frames, energies)
     >>> atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])
     >>> atoms.calc = ScatteringCalculator(potential)
-    >>> print(f"{atoms.get_potential_energy():.3f} eV")
-    0.065 eV
+    >>> bool(abs(atoms.get_potential_energy() - 18 * 0.06**2) < 0.003)  # eV
+    True
     """
 
     implemented_properties = [  # noqa: RUF012 (ASE declares it so)
