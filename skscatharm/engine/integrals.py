@@ -1,9 +1,9 @@
 """Fields of a tile, computed and integrated in one compiled pass, for processors.
 
 A layer of the grid is worked on at a time. Its components, their squares, the modulus
-and its powers stay in the cache of the processor. The same for any array library, for
-windows and for derivatives is in :mod:`skscatharm.engine.fields` and
-:mod:`skscatharm.engine.pooling`.
+and its powers stay in the cache of the processor. The same for any array library and
+for derivatives is in :mod:`skscatharm.engine.fields` and
+:mod:`skscatharm.engine.pooling`, as are windows in order 2.
 """
 
 from collections.abc import Sequence
@@ -174,7 +174,9 @@ def integrate_convolutions(
         scale,
         degree + 1,
         cut,
-        *_convolution_terms(degree, dtype),
+        *_powers_of_z(degree),
+        *monomials(degree, dtype),
+        wavelet_constant(degree),
         *powers.of_dtype(dtype),
     )
 
@@ -185,35 +187,6 @@ def _powers_of_z(degree: int) -> tuple[Array, Array]:
     found = [list(harmonic) for harmonic in solid_harmonics(degree)]
     starts = np.cumsum([0, *(len(powers) for powers in found)])
     return np.array([c for powers in found for c in powers]), starts
-
-
-@cache
-def _convolution_terms(
-    degree: int, dtype: Any
-) -> tuple[Array, Array, Array, Array, float]:
-    """List the polynomials in x and y that powers of z have in solid harmonics.
-
-    Returns
-    -------
-    powers_of_z : ndarray of int of shape (n_polynomials,)
-    starts : ndarray of int of shape (2 * degree + 2,)
-        Where the polynomials of each order m begin.
-    terms : ndarray of int of shape (n_terms, 3)
-        Index of the polynomial, powers of x and of y.
-    factors : ndarray of shape (n_terms,)
-        Those of the terms.
-    constant : float
-        That of the wavelet.
-    """
-    polynomials = [p for h in solid_harmonics(degree) for p in h.values()]
-    terms = [(p, *powers) for p, terms in enumerate(polynomials) for powers in terms]
-    factors = [factor for terms in polynomials for factor in terms.values()]
-    return (
-        *_powers_of_z(degree),
-        np.array(terms),
-        np.array(factors, dtype),
-        wavelet_constant(degree),
-    )
 
 
 @compile_loops

@@ -673,9 +673,13 @@ class _Molecule:
     def _tiles(
         self, grids: Sequence[Grid], degree: int, width: float
     ) -> Iterator[Tile]:
-        reach = self.accuracy.margin(degree) * width
+        reach = self._reach(degree, width)
         for grid in grids:
             yield from cut_into_tiles(grid, self.frame.positions, reach)
+
+    def _reach(self, degree: int, width: float) -> float:
+        """Distance from the atoms up to which fields are integrated."""
+        return self.accuracy.margin(degree) * width
 
     def _epsilon(self, field: _First | _Second) -> _Array:
         """Softening of the moduli of each channel."""
@@ -701,7 +705,7 @@ class _Molecule:
     def _in_one_pass(self, field: _First | _Second) -> bool:
         """Whether compiled loops compute and integrate the fields in one pass."""
         if self.windows is not None:
-            reach = self.accuracy.margin(field.path.degree) * field.width
+            reach = self._reach(field.path.degree, field.width)
             if isinstance(field, _Second) or reach > FAR * self.windows.width:
                 return False
         return is_numpy_namespace(self.densities.xp)
@@ -716,7 +720,7 @@ class _Molecule:
     def _windows_near(self, field: _First | _Second, tile: Tile) -> Windows | None:
         if self.windows is None:
             return None
-        reach = self.accuracy.margin(field.path.degree) * field.width
+        reach = self._reach(field.path.degree, field.width)
         return self.windows.near(tile.axes, reach)
 
     def _windows_on(
