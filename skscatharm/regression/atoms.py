@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skscatharm._threads import one_blas_thread
-from skscatharm.regression.quadratic import fit_kernel, leave_one_out
+from skscatharm.regression.quadratic import (
+    fit_kernel,
+    leave_one_out,
+    search_prior,
+)
 from skscatharm.regression.whitening import (
     Array,
-    decayed,
+    axis_factors,
     find_whitening,
     root_mean_square,
 )
@@ -93,7 +97,7 @@ class Atoms(NamedTuple):
 
     def scaled(self, decay: float) -> Array:
         """Scale coordinates by a power of their deviations, to mean squared norm 1."""
-        return self.white * _factors(self.deviations, decay)
+        return self.white * axis_factors(self.deviations, decay)
 
 
 class Form(NamedTuple):
@@ -231,7 +235,7 @@ class AtomicKernels:
         """Yield features of samples, whose scalar products add up to the kernel."""
         n = len(self.white)
         if term in ("linear", "product"):
-            yield self.white * _factors(self.deviations, decay)
+            yield self.white * axis_factors(self.deviations, decay)
             return
         for atoms in self.elements:
             scaled = atoms.scaled(decay)
@@ -256,8 +260,6 @@ def select_prior(
     kernels: AtomicKernels, y: Array, sample_weight: Array, alpha: float | None
 ) -> tuple[AtomicPrior, dict[str, float]]:
     """Choose a prior by the mean absolute leave-one-out error.
-
-    Coordinate search, as `skscatharm.regression.quadratic.select_prior`.
 
     Parameters
     ----------
@@ -284,15 +286,7 @@ def select_prior(
         errors = leave_one_out(kernel, y, sample_weight, prior.alpha)
         return float(sample_weight @ abs(errors))
 
-    choices, best = dict(_CHOICES), _START
-    if alpha is not None:
-        choices["alpha"] = (alpha,)
-        best = best._replace(alpha=alpha)
-    previous = None
-    while best != previous:
-        previous = best
-        for name, values in choices.items():
-            best = min((best._replace(**{name: v}) for v in values), key=score)
+    best = search_prior(_START, _CHOICES, alpha, score)
     factors = {
         term: weight * matrix(term, decay)[1]
         for term, (weight, decay) in _weights(best).items()
@@ -378,8 +372,8 @@ def fit_atoms(
     del kernel
     dual *= scale
 
-    linear = _factors(whitening.deviations, prior.linear_decay)
-    product = _factors(whitening.deviations, prior.product_decay)
+    linear = axis_factors(whitening.deviations, prior.linear_decay)
+    product = axis_factors(whitening.deviations, prior.product_decay)
     scaled = white * product
     form = Form(
         scale * intercept,
@@ -392,7 +386,7 @@ def fit_atoms(
     )
     forms = {}
     for z, atoms in elements.items():
-        of_atoms = _factors(atoms.deviations, prior.atom_decay)
+        of_atoms = axis_factors(atoms.deviations, prior.atom_decay)
         first = of_atoms[:n_axes]
         leading = atoms.white[:, :n_axes] * first
         shares = dual[atoms.owners]
@@ -405,9 +399,3 @@ def fit_atoms(
             factors["atom_product"] * np.multiply.outer(first, first) * square,
         )
     return form, forms, prior
-
-
-def _factors(deviations: Array, decay: float) -> Array:
-    """Return factors of white coordinates that make the mean squared norm 1."""
-    factors = decayed(deviations, decay)
-    return factors / (np.linalg.norm(factors) or 1.0)

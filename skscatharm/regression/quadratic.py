@@ -1,9 +1,9 @@
 """Fit quadratic forms: a convex problem over all products of two coordinates."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.regression.polynomial import Polynomial, rescale, stack
 from skscatharm.regression.ridge import feasible_penalty
 from skscatharm.regression.whitening import Array, Sample, root_mean_square, scale_axes
+
+_Prior = TypeVar("_Prior", bound=Any)  # a NamedTuple
 
 # Number of samples that choose the prior. More add little.
 _SELECTION_SIZE = 800
@@ -260,9 +262,6 @@ def select_prior(
 ) -> Prior:
     """Choose a prior by the mean absolute leave-one-out error.
 
-    Coordinate search: sets each parameter in turn to its best candidate, until none
-    changes.
-
     Parameters
     ----------
     white, deviations, y, sample_weight
@@ -287,8 +286,33 @@ def select_prior(
         progress()
         return float(sample_weight @ abs(errors))
 
-    choices = dict(_CHOICES)
-    best = _START
+    return search_prior(_START, _CHOICES, alpha, score)
+
+
+def search_prior(
+    start: _Prior,
+    choices: Mapping[str, Sequence[float]],
+    alpha: float | None,
+    score: Callable[[_Prior], float],
+) -> _Prior:
+    """Set each parameter in turn to its best candidate, until none changes.
+
+    Parameters
+    ----------
+    start : NamedTuple
+        Where the search starts. One of its fields is `alpha`.
+    choices : mapping
+        Candidates of each field.
+    alpha : float or None
+        The only candidate for `alpha`. None searches it too.
+    score : callable
+        What to minimise.
+
+    Returns
+    -------
+    best : NamedTuple
+    """
+    choices, best = dict(choices), start
     if alpha is not None:
         choices["alpha"] = (alpha,)
         best = best._replace(alpha=alpha)

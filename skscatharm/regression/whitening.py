@@ -210,6 +210,12 @@ def decayed(deviations: Array, decay: float) -> Array:
     return (deviations / deviations.max(initial=0.0)) ** decay
 
 
+def axis_factors(deviations: Array, decay: float) -> Array:
+    """Return factors of white coordinates that make their mean squared norm 1."""
+    factors = decayed(deviations, decay)
+    return factors / (np.linalg.norm(factors) or 1.0)
+
+
 def scale_axes(white: Array, deviations: Array, decay: float) -> tuple[Array, Array]:
     """Scale white coordinates by a power of their standard deviations.
 
@@ -229,6 +235,5 @@ def scale_axes(white: Array, deviations: Array, decay: float) -> tuple[Array, Ar
     factors : ndarray of shape (n_axes,)
         The factor of each coordinate.
     """
-    factors = decayed(deviations, decay)
-    factors /= np.linalg.norm(factors)
+    factors = axis_factors(deviations, decay)
     return white * factors, factors
