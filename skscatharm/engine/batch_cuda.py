@@ -4,51 +4,106 @@
 and documents their parameters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from skscatharm.transform.modulus import TINY
 
-__all__ = ["gaussian_factors", "integrate_powers", "sum_of_squares"]
+__all__ = ["gaussian_factors", "integrate_fields"]
 
 Array = Any  # of CuPy
 
-_THREADS = 256  # of a block, which integrates a row
+FIELDS = 3  # the modulus, and what smoothing makes of it
+
+# A block of threads computes a tile of a field: (16 threads) x (4 columns) wide.
+_THREADS, _COLUMNS, _DEPTH = 128, 64, 16
+_ROWS = {"float32": 64, "float64": 32}
 _INTEGRATE = r"""
-extern "C" __global__ void integrate_powers(
-    const T* __restrict__ squared, const T* __restrict__ weights,
-    const T* __restrict__ epsilon, const int rows_of_weights,
-    const int rows_of_epsilon, const int n_columns,
+// Threads are arranged as (THREADS / 16, 16), each with a tile of (HEIGHT, 4) points.
+#define HEIGHT (ROWS * 16 / THREADS)
+
+extern "C" __global__ void __launch_bounds__(THREADS) integrate_fields(
+    const T* __restrict__ left, const T* __restrict__ right,
+    const int* __restrict__ ends, const T* __restrict__ weights,
+    const T* __restrict__ epsilon, const T floor,
+    const int n_orders, const int n_inner, const int n_rows, const int n_columns,
+    const int n_shared, const int rows_of_epsilon,
     T* __restrict__ moduli, T* __restrict__ integrals)
 {
-    const long long row = blockIdx.x, first = row * n_columns;
-    const long long first_weight = row / rows_of_weights * n_columns;
-    const T low = epsilon[row / rows_of_epsilon], tiny = TINY;
-    T sums[N_POWERS] = {};
-    for (int k = threadIdx.x; k < n_columns; k += blockDim.x) {
-        const T weight = weights[first_weight + k], square = squared[first + k];
-        const T root = sqrt(square + low * low);
-        const T modulus = square / (root + low + tiny);
-        moduli[first + k] = modulus;
-        ADD_POWERS
-    }
-    __shared__ T of_warps[32];
-    for (int i = 0; i < N_POWERS; ++i) {
-        T sum = sums[i];
-        for (int lanes = 16; lanes > 0; lanes /= 2)
-            sum += __shfl_down_sync(0xffffffff, sum, lanes);
-        if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = sum;
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            for (int w = 1; w < blockDim.x / 32; ++w) sum += of_warps[w];
-            integrals[i * (long long)gridDim.x + row] = sum;
+    __shared__ T a[DEPTH][ROWS], b[DEPTH][COLUMNS];
+    const int x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * HEIGHT;
+    const int first_column = blockIdx.x * COLUMNS, first_row = blockIdx.y * ROWS;
+    const long long field = blockIdx.z, molecule = field / n_shared;
+    left += molecule * n_inner * n_rows;
+    right += field * n_inner * n_columns;
+
+    T squared[HEIGHT][4];
+    for (int i = 0; i < HEIGHT; ++i)
+        for (int j = 0; j < 4; ++j) squared[i][j] = floor;
+    for (int order = 0, k = 0; order < n_orders; ++order) {
+        T component[HEIGHT][4] = {};
+        while (k < ends[order]) {
+            const int n = min(DEPTH, ends[order] - k);
+            __syncthreads();
+            for (int i = threadIdx.x; i < n * ROWS; i += THREADS) {
+                const int row = first_row + i % ROWS;
+                a[i / ROWS][i % ROWS] =
+                    row < n_rows ? left[(k + i / ROWS) * n_rows + row] : 0;
+            }
+            for (int i = threadIdx.x; i < n * COLUMNS; i += THREADS) {
+                const int column = first_column + i % COLUMNS;
+                b[i / COLUMNS][i % COLUMNS] = column < n_columns
+                    ? right[(long long)(k + i / COLUMNS) * n_columns + column] : 0;
+            }
+            __syncthreads();
+            #pragma unroll 4
+            for (int inner = 0; inner < n; ++inner) {
+                T of_row[HEIGHT], of_column[4];
+                for (int i = 0; i < HEIGHT; ++i) of_row[i] = a[inner][y + i];
+                for (int j = 0; j < 4; ++j) of_column[j] = b[inner][x + j];
+                for (int i = 0; i < HEIGHT; ++i)
+                    for (int j = 0; j < 4; ++j)
+                        component[i][j] += of_row[i] * of_column[j];
+            }
+            k += n;
         }
-        __syncthreads();
+        for (int i = 0; i < HEIGHT; ++i)
+            for (int j = 0; j < 4; ++j)
+                squared[i][j] += component[i][j] * component[i][j];
+    }
+
+    const T tiny = TINY;
+    T weight[4];
+    for (int j = 0; j < 4; ++j) {
+        const int column = first_column + x + j;
+        weight[j] = column < n_columns ? weights[molecule * n_columns + column] : 0;
+    }
+    #pragma unroll
+    for (int i = 0; i < HEIGHT; ++i) {
+        // Rows beyond the last do the same as the last, for the sums of a warp.
+        const int row = min(first_row + y + i, n_rows - 1);
+        const long long index = field * n_rows + row;
+        const T low = epsilon[index / rows_of_epsilon];
+        T sums[N_POWERS] = {};
+        for (int j = 0; j < 4; ++j) {
+            const int column = first_column + x + j;
+            const T square = squared[i][j], root = sqrt(square + low * low);
+            const T modulus = square / (root + low + tiny);
+            if (moduli && column < n_columns && first_row + y + i < n_rows)
+                moduli[index * n_columns + column] = modulus;
+            ADD_POWERS
+        }
+        for (int e = 0; e < N_POWERS; ++e) {
+            for (int lanes = 8; lanes > 0; lanes /= 2)
+                sums[e] += __shfl_down_sync(0xffffffff, sums[e], lanes, 16);
+            if (x == 0 && first_row + y + i < n_rows)
+                integrals[((long long)e * gridDim.z * n_rows + index) * gridDim.x
+                          + blockIdx.x] = sums[e];
+        }
     }
 }
 """
@@ -79,46 +134,44 @@ def gaussian_factors(
     return factors
 
 
-def sum_of_squares(components: Iterable[tuple[Array, Array]], floor: float) -> Array:
-    squared: Array = None
-    for a, b in components:
-        component = a @ b
-        if squared is None:
-            squared = component
-            _square()(squared.dtype.type(floor), squared)
-        else:
-            _add_square()(component, squared)
-    return squared
-
-
-def integrate_powers(
-    squared: Array,
+def integrate_fields(
+    left: Array,
+    right: Array,
+    ends: Sequence[int],
     weights: Array,
     exponents: Sequence[float],
     scales: Sequence[float],
     epsilon: Any,
+    floor: float,
+    keep: bool,
 ) -> tuple[Array, Array]:
     cupy = import_module("cupy")
-    dtype = squared.dtype
-    *rows, n_columns = squared.shape
-    moduli = cupy.empty_like(squared, order="C")
-    integrals = cupy.empty((len(exponents), *rows), dtype)
-    n_rows = prod(rows)
+    dtype = right.dtype
+    n_molecules, n_inner, n_rows = left.shape
+    _, n_shared, _, n_columns = right.shape
+    n_fields = n_molecules * n_shared
+    rows = _ROWS[dtype.name]
+    blocks = -(-n_columns // _COLUMNS), -(-n_rows // rows), n_fields
+    fields = *epsilon.shape[:2], n_shared * n_rows // epsilon.shape[1]
+    moduli = cupy.empty((*fields, n_columns), dtype) if keep else None
+    integrals = cupy.empty((len(exponents), *fields, blocks[0]), dtype)
     source = integration_source(
         dtype.name, tuple(map(float, exponents)), tuple(map(float, scales))
     )
     arguments = (
-        cupy.ascontiguousarray(squared),
+        cupy.ascontiguousarray(left),
+        cupy.ascontiguousarray(right),
+        cupy.asarray(ends, dtype="int32"),
         cupy.ascontiguousarray(weights),
         cupy.asarray(epsilon, dtype, order="C"),
-        np.int32(n_rows // len(weights)),
-        np.int32(n_rows // epsilon.size),
-        np.int32(n_columns),
-        moduli,
+        dtype.type(floor),
+        *map(np.int32, (len(ends), n_inner, n_rows, n_columns)),
+        *map(np.int32, (n_shared, n_fields * n_rows // epsilon.size)),
+        np.intp(0) if moduli is None else moduli,
         integrals,
     )
-    _integrate(source)((n_rows,), (_THREADS,), arguments)
-    return moduli, integrals
+    _integrate(source)(blocks, (_THREADS,), arguments)
+    return moduli, integrals.sum(axis=-1)
 
 
 @cache
@@ -130,17 +183,24 @@ def integration_source(
     for i, (q, scale) in enumerate(zip(exponents, scales, strict=True)):
         power = _POWERS.get(q, _OTHER_POWER).replace("SCALE", f"(T){scale!r}")
         power = power.replace("AREA", f"(T){scale**2!r}").replace("Q", f"(T){q!r}")
-        terms.append(f"sums[{i}] += weight * ({power});")
-    names = {"TINY": repr(TINY), "N_POWERS": str(len(exponents))}
-    source = _INTEGRATE.replace("ADD_POWERS", "\n        ".join(terms))
-    for name, value in names.items():
-        source = source.replace(name, value)
-    return f"typedef {'float' if dtype == 'float32' else 'double'} T;\n" + source
+        terms.append(f"sums[{i}] += weight[j] * ({power});")
+    values = {
+        "TINY": TINY,
+        "N_POWERS": len(exponents),
+        "THREADS": _THREADS,
+        "ROWS": _ROWS[dtype],
+        "COLUMNS": _COLUMNS,
+        "DEPTH": _DEPTH,
+    }
+    names = "".join(f"#define {name} {value!r}\n" for name, value in values.items())
+    types = f"typedef {'float' if dtype == 'float32' else 'double'} T;\n"
+    powers = "\n            ".join(terms)
+    return names + types + _INTEGRATE.replace("ADD_POWERS", powers)
 
 
 @cache
 def _integrate(source: str) -> Any:
-    return import_module("cupy").RawKernel(source, "integrate_powers")
+    return import_module("cupy").RawKernel(source, "integrate_fields")
 
 
 @cache
@@ -155,18 +215,4 @@ def _gaussian_factors() -> Any:
         factor = value;
         """,
         "gaussian_factors",
-    )
-
-
-@cache
-def _square() -> Any:
-    return import_module("cupy").ElementwiseKernel(
-        "T floor", "T squared", "squared = squared * squared + floor", "square"
-    )
-
-
-@cache
-def _add_square() -> Any:
-    return import_module("cupy").ElementwiseKernel(
-        "T component", "T squared", "squared += component * component", "add_square"
     )

@@ -1,13 +1,10 @@
 """The loops of the batched engine as array functions, for any array library.
 
-:mod:`skscatharm.engine.batch_cuda` has the same functions as CUDA kernels for CuPy. All
-but the Gaussian factors are those of the separable engine. Arrays are of shapes:
-
-- `squared` and moduli: (n_molecules, n_channels, n_rows, n);
-- weights: (n_molecules, 1, n); softening: (n_molecules, n_channels, 1);
-- integrals: (n_exponents, n_molecules, n_channels, n_rows).
+:mod:`skscatharm.engine.batch_cuda` has the same functions as CUDA kernels for CuPy.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,9 +12,11 @@ from array_api_compat import array_namespace
 
 from skscatharm.engine.portable import integrate_powers, sum_of_squares
 
-__all__ = ["gaussian_factors", "integrate_powers", "sum_of_squares"]
+__all__ = ["gaussian_factors", "integrate_fields"]
 
 Array = Any
+
+FIELDS = 8  # arrays of the size of a field of all channels, that are held at a time
 
 
 def gaussian_factors(
@@ -47,3 +46,63 @@ def gaussian_factors(
     powers = xp.asarray(np.arange(degree + 1.0)[:, np.newaxis])
     gaussian = xp.where(xp.abs(d) < cut, xp.exp(d * d * -0.5), xp.zeros_like(d))
     return xp.asarray(gaussian * d**powers, dtype=dtype)
+
+
+def integrate_fields(
+    left: Array,
+    right: Array,
+    ends: Sequence[int],
+    weights: Array,
+    exponents: Sequence[float],
+    scales: Sequence[float],
+    epsilon: Any,
+    floor: float,
+    keep: bool,
+) -> tuple[Array, Array]:
+    r"""Compute moduli of fields, and integrate their powers over x and y.
+
+    The component of each order m is a product of two matrices: a range of `left`,
+    transposed, and the same range of `right`.
+
+    Parameters
+    ----------
+    left : array of shape (n_molecules, n_inner, n_rows)
+    right : array of shape (n_molecules, n_shared, n_inner, n_columns)
+        The rows of a product are those of one channel, with one such matrix for each;
+        or those of all channels, with one matrix for all.
+    ends : sequence of int
+        Where the range of each order ends, along the axis `n_inner`.
+    weights : array of shape (n_molecules, n_columns)
+        Weights of the points in x and y.
+    exponents, scales : sequence of float
+        Powers, and factors of the moduli before they are raised.
+    epsilon : ndarray of shape (n_molecules, n_channels, 1)
+        Softening.
+    floor : float
+        Added to the sum of squares.
+    keep : bool
+        Whether the moduli are needed.
+
+    Returns
+    -------
+    moduli : array of shape (n_molecules, n_channels, n_z, n_columns) or None
+    integrals : array of shape (n_exponents, n_molecules, n_channels, n_z)
+    """
+    xp = array_namespace(left)
+    left = xp.expand_dims(xp.matrix_transpose(left), axis=1)
+    squared = sum_of_squares(
+        (
+            (left[..., start:stop], right[:, :, start:stop, :])
+            for start, stop in pairwise([0, *ends])
+        ),
+        floor,
+    )
+    fields = (*epsilon.shape[:2], -1, squared.shape[-1])
+    modulus, integrals = integrate_powers(
+        xp.reshape(squared, fields),
+        xp.expand_dims(weights, axis=1),
+        exponents,
+        scales,
+        epsilon,
+    )
+    return modulus if keep else None, integrals

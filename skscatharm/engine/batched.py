@@ -7,10 +7,11 @@ tiles: molecules that are too large for this are computed one by one, as are den
 that change sign.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
-from math import hypot, pi, sqrt
+from math import pi, sqrt
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,6 @@ from skscatharm.engine.accuracy import (
     weight_classes,
 )
 from skscatharm.engine.arrays import to_numpy
-from skscatharm.engine.fields import _concat
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.groups import compute_in_groups
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR
@@ -35,7 +35,9 @@ from skscatharm.engine.quadrature import (
     body_centred_grids,
     body_centred_points,
     coarse_grids,
+    coarse_points,
     fine_grids,
+    fine_points,
 )
 from skscatharm.engine.separable import SeparableEngine, _First, _plan, _Second
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
@@ -64,7 +66,6 @@ _Grid = list[_Axis]
 
 _GROUP = 256  # molecules; more have less in common
 _BUSY = 16 * 2**30  # bytes of a group
-_ARRAYS = 8  # of the size of a field of all channels, that are held at a time
 _LARGE = 2**28  # bytes of a molecule that is computed in tiles
 
 
@@ -152,19 +153,43 @@ class BatchedEngine(SeparableEngine):
 
     def _memory(self, job: "_Job", sizes: "_Sizes") -> _Array:
         """Estimate the bytes that each molecule needs, at the smallest scale."""
-        paths = self.transform.paths
-        scale = min((path.scales[0] for path in paths if path.scales), default=0)
-        width = self.transform.sigma * hypot(1, 2**scale)
-        most = np.zeros(len(sizes.extents))
-        for degree in {path.degree for path in paths}:
-            extents, crowding = sizes.extents, sizes.crowding(width)
-            n_x, n_y, n_z = body_centred_points(
-                extents, crowding, width, 1, degree, job.accuracy
-            ).T
-            rows = _ARRAYS * len(job.channels) * n_z
-            rows += len(_polynomials(degree)) * sizes.n_atoms
+        transform, extents, accuracy = self.transform, sizes.extents, job.accuracy
+        fields = _kernels(self.library.namespace()).FIELDS * len(job.channels)
+        most = np.zeros(len(extents))
+        for first in _plan(transform.paths, transform.sigma, signed=False):
+            degree, width = first.path.degree, first.width
+            n_terms = len(_polynomials(degree))
+            grid = extents, sizes.crowding(width), width, 1, degree, accuracy
+            n_x, n_y, n_z = body_centred_points(*grid).T
+            rows = fields * n_z + n_terms * sizes.n_atoms
             most = np.maximum(most, rows * n_x * n_y)
+            for second in first.seconds:
+                scale = transform.sigma * 2 ** second.path.scales[1]
+                coarse = coarse_points(extents, width, scale, degree, accuracy)
+                crowding = sizes.crowding(second.width)
+                grid = extents, crowding, second.width, 2, degree, accuracy
+                n_x, n_y, n_z = fine_points(*grid).T
+                rows = fields * n_z + n_terms * len(job.channels) * coarse[:, 2]
+                most = np.maximum(most, rows * n_x * n_y)
         return most * np.dtype(self._dtype(job)).itemsize
+
+
+class _Factors(NamedTuple):
+    """Matrices whose products are the components of a field, for all orders m.
+
+    Attributes
+    ----------
+    axial : array of shape (n_molecules, n_terms * n_sources, n_rows)
+        Factors in z.
+    planar : array of shape (n_molecules, n_shared, n_terms * n_sources, n_columns)
+        Factors in x and y, the same for all rows, or for each channel.
+    n_sources : int
+        Number of atoms, or of points in z of a smooth field.
+    """
+
+    axial: Array
+    planar: Array
+    n_sources: int
 
 
 class _Job(NamedTuple):
@@ -265,7 +290,7 @@ class _Molecules:
         self.transform = transform
         self.xp = xp
         self.dtype = getattr(xp, dtype)
-        self.kernels = batch_cuda if is_cupy_namespace(xp) else batch_portable
+        self.kernels = _kernels(xp)
         self.Q = Q
         self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
         self.field_unit = unit * (2 * pi) ** -1.5 / AMPLITUDE
@@ -327,44 +352,40 @@ class _Molecules:
 
     def _atoms_on(self, grid: _Grid, first: _First, smooth: "_Smooth | None") -> Array:
         """Integrate on one grid, and add the modulus to smooth fields."""
-        components = self._atom_components(grid, first.path.degree, first.width)
-        modulus, moments = self._integrate(components, grid, first)
+        factors = self._atom_factors(grid, first.path.degree, first.width)
+        modulus, moments = self._integrate(factors, grid, first, smooth is not None)
         if smooth is not None:
             x, y, z = (axis.points.shape[1] for axis in grid)
             shape = (*modulus.shape[:2], z, x, y)
             smooth.add(self.xp.reshape(modulus, shape), grid)
         return moments
 
-    def _atom_components(
-        self, grid: _Grid, degree: int, width: float
-    ) -> Iterator[tuple[Array, Array]]:
-        """Yield, for each order m, matrices whose product is that component.
+    def _atom_factors(self, grid: _Grid, degree: int, width: float) -> "_Factors":
+        """Return matrices whose products are the components.
 
-        Its rows are channels and points in z, its columns are points in x and y.
+        Their inner index is a term and an atom. Rows are channels and points in z,
+        columns are points in x and y.
         """
         xp = self.xp
         x, y, z = grid
         cut = self.accuracy.cut(degree)
-        r_x, r_y, r_z = (self._positions[i, ...] for i in range(3))
-        along_x = self.factors(r_x, x.points, width, degree, cut)
-        along_y = self.factors(r_y, y.points, width, degree, cut)
-        along_z = self.factors(z.points, r_z, width, degree, cut)
+        along_x, along_y, along_z = (
+            self.factors(self._positions[i, ...], axis.points, width, degree, cut)
+            for i, axis in enumerate((x, y, z))
+        )
         # The polynomials in x and y of all terms, and the powers of z with weights.
         polynomials = xp.expand_dims(self.array(_polynomials(degree)), axis=1)
         planar = xp.matmul(polynomials, xp.expand_dims(along_y, axis=1))
         planar = xp.matmul(xp.expand_dims(xp.matrix_transpose(along_x), axis=1), planar)
         n_molecules, n_terms, n_atoms, n_x, n_y = planar.shape
-        planar = xp.reshape(planar, (n_molecules, n_terms * n_atoms, n_x * n_y))
+        planar = xp.reshape(planar, (n_molecules, 1, n_terms * n_atoms, n_x * n_y))
+        along_z = xp.take(along_z, self._powers(degree), axis=2)
+        along_z = xp.permute_dims(along_z, (0, 2, 1, 3))
         constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
-        weights = constant * self._weights[:, :, None, None, :]
-        axial = weights * xp.expand_dims(along_z, axis=1)
-        start = 0
-        for harmonic in solid_harmonics(degree):
-            stop = start + len(harmonic) * n_atoms
-            first = _concat([axial[:, :, :, c, :] for c in harmonic], 3, xp)
-            first = xp.reshape(first, (n_molecules, -1, stop - start))
-            yield first, planar[:, start:stop, :]
-            start = stop
+        weights = constant * xp.matrix_transpose(self._weights)
+        axial = xp.expand_dims(along_z, axis=3) * weights[:, None, :, :, None]
+        axial = xp.reshape(axial, (n_molecules, n_terms * n_atoms, -1))
+        return _Factors(axial, planar, n_atoms)
 
     def _convolution(self, smooth: "_Smooth", second: _Second) -> Array:
         """Integrate the moduli of smooth fields convolved with wavelets.
@@ -378,14 +399,18 @@ class _Molecules:
         scale = self.transform.sigma * 2 ** second.path.scales[1]
         scale *= sqrt(1 - SMOOTHING**2)
         x, y, z = self._fine_grid(second.width, 2, degree)
-        components = self._convolved_components(smooth, [x, y, z], degree, scale)
-        _, moments = self._integrate(components, [y, x, z], second)
+        factors = self._convolution_factors(smooth, [x, y, z], degree, scale)
+        _, moments = self._integrate(factors, [y, x, z], second, keep=False)
         return moments
 
-    def _convolved_components(
+    def _convolution_factors(
         self, smooth: "_Smooth", grid: _Grid, degree: int, scale: float
-    ) -> Iterator[tuple[Array, Array]]:
-        """Yield the same, with columns that are points in y and x."""
+    ) -> "_Factors":
+        """Return matrices whose products are the components.
+
+        Their inner index is a term and a point in z of the smooth field. Rows are
+        points in z, columns are points in y and x.
+        """
         xp = self.xp
         cut = self.accuracy.wavelet_cut(degree)
         x, y, z = (
@@ -394,7 +419,9 @@ class _Molecules:
             for to, source in zip(grid, smooth.grid, strict=True)
         )
         z *= wavelet_constant(degree) * scale**-3
+        axial = xp.permute_dims(xp.take(z, self._powers(degree), axis=2), (0, 2, 3, 1))
         n_molecules, n_channels, s_z, s_x, s_y = smooth.values.shape
+        axial = xp.reshape(axial, (n_molecules, -1, axial.shape[-1]))
         values = xp.reshape(smooth.values, (n_molecules, -1, s_y))
         planes = []
         for parity in range(min(degree, 1) + 1):
@@ -411,46 +438,51 @@ class _Molecules:
         parities = [int(np.flatnonzero(p.any(axis=1))[0] % 2) for p in polynomials]
         rows = [p[parity::2] for p, parity in zip(polynomials, parities, strict=True)]
         along_x = xp.matmul(self.array(np.concatenate(rows)), x)
-        term = start = 0
-        for harmonic in solid_harmonics(degree):
-            terms = []
-            for _ in harmonic:
-                stop = start + len(rows[term])
-                factors = xp.reshape(
-                    along_x[:, :, start:stop, :], (n_molecules, x.shape[1], -1)
-                )
-                plane = xp.matmul(planes[parities[term]], xp.matrix_transpose(factors))
-                terms.append(xp.reshape(plane, (n_molecules, n_channels, s_z, -1)))
-                term, start = term + 1, stop
-            axial = [z[:, None, :, c, :] for c in harmonic]
-            yield _concat(axial, 3, xp), _concat(terms, 2, xp)
+        shape = n_molecules, n_channels, len(rows), s_z, t_y * x.shape[1]
+        planar = xp.empty(shape, dtype=self.dtype)
+        start = 0
+        for term, (parity, row) in enumerate(zip(parities, rows, strict=True)):
+            stop = start + len(row)
+            factors = xp.reshape(
+                along_x[:, :, start:stop, :], (n_molecules, x.shape[1], -1)
+            )
+            plane = xp.matmul(planes[parity], xp.matrix_transpose(factors))
+            planar[:, :, term, ...] = xp.reshape(plane, (*shape[:2], *shape[3:]))
+            start = stop
+        planar = xp.reshape(planar, (*shape[:2], -1, shape[4]))
+        return _Factors(axial, planar, s_z)
+
+    def _powers(self, degree: int) -> Array:
+        """Return the power of z in each term of the solid harmonics."""
+        powers = [c for harmonic in solid_harmonics(degree) for c in harmonic]
+        return self.xp.asarray(np.array(powers))
 
     def _integrate(
-        self,
-        components: Iterator[tuple[Array, Array]],
-        grid: _Grid,
-        field: _First | _Second,
+        self, factors: "_Factors", grid: _Grid, field: _First | _Second, keep: bool
     ) -> tuple[Array, Array]:
         """Compute a modulus, and integrate its powers.
 
         Returns
         -------
-        modulus : array of shape (n_molecules, n_channels * n_z, n_columns)
+        modulus : array of shape (n_molecules, n_channels, n_z, n_columns) or None
+            Only if it is to be kept.
         moments : array of shape (n_molecules, n_channels, n_exponents)
         """
         xp = self.xp
-        n_molecules, n_channels, _ = self._weights.shape
         x, y, z = (axis.weights for axis in grid)
         columns = xp.expand_dims(x, axis=2) * xp.expand_dims(y, axis=1)
-        columns = xp.reshape(columns, (n_molecules, 1, -1))
-        squared = self.kernels.sum_of_squares(components, FLOOR**2)
-        shape = (n_molecules, n_channels, z.shape[1], columns.shape[2])
-        modulus, integrals = self.kernels.integrate_powers(
-            xp.reshape(squared, shape),
-            columns,
+        degree = field.path.degree
+        sizes = [len(harmonic) for harmonic in solid_harmonics(degree)]
+        modulus, integrals = self.kernels.integrate_fields(
+            factors.axial,
+            factors.planar,
+            (np.cumsum(sizes) * factors.n_sources).tolist(),
+            xp.reshape(columns, (len(self.sizes.frames), -1)),
             self.Q,
             self.scales,
             self._epsilon(field),
+            FLOOR**2,
+            keep,
         )
         moments = xp.sum(integrals * xp.expand_dims(z, axis=1), axis=-1)
         return modulus, xp.permute_dims(moments, (1, 2, 0))
@@ -488,6 +520,11 @@ class _Molecules:
         return self.kernels.gaussian_factors(
             points, centres, width, degree, cut, self.dtype
         )
+
+
+def _kernels(xp: Any) -> ModuleType:
+    """Choose the loops for an array library."""
+    return batch_cuda if is_cupy_namespace(xp) else batch_portable
 
 
 @cache

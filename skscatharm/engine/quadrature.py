@@ -34,6 +34,7 @@ __all__ = [
     "coarse_rule",
     "fine_grid",
     "fine_grids",
+    "fine_points",
     "kink_grid",
     "kink_step",
     "stretched_axis",
@@ -183,10 +184,23 @@ def body_centred_points(
     accuracy: Accuracy,
 ) -> _Array:
     """Estimate the numbers of points along each axis of one of the two grids."""
+    points = fine_points(extents, crowding, width, order, degree, accuracy)
+    return points / _BODY_CENTRED
+
+
+def fine_points(
+    extents: _Array,
+    crowding: _Array,
+    width: float,
+    order: int,
+    degree: int,
+    accuracy: Accuracy,
+) -> _Array:
+    """Estimate the numbers of points along each axis of :func:`fine_grids`."""
     step, margin, outer, knee, _ = _fine(crowding, order, degree, accuracy)
     inner = (extents / width + knee).T / step
     points: _Array = 2 * (inner + (margin - knee) / np.maximum(step, outer))
-    return points.T / _BODY_CENTRED
+    return points.T
 
 
 def _fine(
@@ -247,11 +261,19 @@ def coarse_grids(
 
 
 def coarse_points(
-    frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
-) -> float:
-    """Estimate the number of points of a coarse grid without making it."""
+    half_lengths: _Array,
+    width: float,
+    next_scale: float,
+    degree: int,
+    accuracy: Accuracy,
+) -> _Array:
+    """Estimate the numbers of points along axes of a coarse grid.
+
+    `half_lengths` are those of molecules along the axes.
+    """
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
-    return float(np.prod(2 * (frame.half_lengths / width + margin) / step))
+    points: _Array = 2 * (half_lengths / width + margin) / step
+    return points
 
 
 def coarse_rule(

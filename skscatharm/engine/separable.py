@@ -104,10 +104,11 @@ class SeparableEngine:
             return 0.0
         frame = Frame(atoms.positions, atoms.charges)
         sigma, accuracy = transform.sigma, Accuracy(transform.tol)
-        n_points = coarse_points(
-            frame, sqrt(2) * sigma, 2 * sigma, max(degrees), accuracy
+        points = coarse_points(
+            frame.half_lengths, sqrt(2) * sigma, 2 * sigma, max(degrees), accuracy
         )
-        return len(atoms.weights) * n_points * np.dtype(transform.dtype).itemsize
+        fields = len(atoms.weights) * float(np.prod(points))
+        return fields * np.dtype(transform.dtype).itemsize
 
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.

@@ -120,7 +120,8 @@ def test_points_of_a_coarse_grid_are_estimated(tol, degree, frame) -> None:
     accuracy = Accuracy(tol)
     grid = coarse_grid(frame, WIDTH, 2 * WIDTH, degree, accuracy)
     n = np.prod([float(len(axis.points)) for axis in grid])
-    estimate = coarse_points(frame, WIDTH, 2 * WIDTH, degree, accuracy)
+    lengths = frame.half_lengths
+    estimate = np.prod(coarse_points(lengths, WIDTH, 2 * WIDTH, degree, accuracy))
     assert 0.7 * estimate < n < 1.1 * estimate
 
 
