@@ -5,28 +5,44 @@ and documents their parameters.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from skscatharm.engine.quadrature import FAR, SHIFT, Axes
 from skscatharm.transform.modulus import TINY
 
-__all__ = ["gaussian_factors", "integrate_fields"]
+__all__ = ["atom_factors", "gaussian_factors", "grid_axes", "integrate_fields"]
 
 Array = Any  # of CuPy
 
 FIELDS = 3  # the modulus, and what smoothing makes of it
 
-# A block of threads computes a tile of a field: (16 threads) x (4 columns) wide.
-_THREADS, _COLUMNS, _DEPTH = 128, 64, 16
+# Each block of threads computes a tile of a field: rows, columns, and how far it goes
+# along the inner axis at a time.
+_THREADS, _COLUMNS = 128, 64
 _ROWS = {"float32": 64, "float64": 32}
+_DEPTH = {"float32": 32, "float64": 16}
 _INTEGRATE = r"""
 // Threads are arranged as (THREADS / 16, 16), each with a tile of (HEIGHT, 4) points.
 #define HEIGHT (ROWS * 16 / THREADS)
 
-extern "C" __global__ void __launch_bounds__(THREADS) integrate_fields(
+// Copy to shared memory while the threads go on, or write zero.
+__device__ void copy_async(T* to, const T* from, const bool valid)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from),
+                    "n"(sizeof(T)), "r"(valid ? (int)sizeof(T) : 0));
+}
+
+__device__ void end_of_copies() { asm volatile("cp.async.commit_group;"); }
+
+// Wait for all copies but those since the last call of end_of_copies but one.
+__device__ void wait_for_copies() { asm volatile("cp.async.wait_group 1;"); }
+
+extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
     const T* __restrict__ left, const T* __restrict__ right,
     const int* __restrict__ ends, const T* __restrict__ weights,
     const T* __restrict__ epsilon, const T floor,
@@ -34,46 +50,57 @@ extern "C" __global__ void __launch_bounds__(THREADS) integrate_fields(
     const int n_shared, const int rows_of_epsilon,
     T* __restrict__ moduli, T* __restrict__ integrals)
 {
-    __shared__ T a[DEPTH][ROWS], b[DEPTH][COLUMNS];
+    __shared__ T a[2][DEPTH][ROWS], b[2][DEPTH][COLUMNS];
     const int x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * HEIGHT;
     const int first_column = blockIdx.x * COLUMNS, first_row = blockIdx.y * ROWS;
     const long long field = blockIdx.z, molecule = field / n_shared;
     left += molecule * n_inner * n_rows;
     right += field * n_inner * n_columns;
 
-    T squared[HEIGHT][4];
+    const int row = first_row + threadIdx.x % ROWS;
+    const int column = first_column + threadIdx.x % COLUMNS;
+    auto copy = [&](const int stage, const int start, const int stop) {
+        for (int k = threadIdx.x / ROWS; k < stop - start; k += THREADS / ROWS)
+            copy_async(&a[stage][k][threadIdx.x % ROWS],
+                       left + (start + k) * n_rows + row, row < n_rows);
+        for (int k = threadIdx.x / COLUMNS; k < stop - start; k += THREADS / COLUMNS)
+            copy_async(&b[stage][k][threadIdx.x % COLUMNS],
+                       right + (long long)(start + k) * n_columns + column,
+                       column < n_columns);
+        end_of_copies();
+    };
+
+    T squared[HEIGHT][4], component[HEIGHT][4] = {};
     for (int i = 0; i < HEIGHT; ++i)
         for (int j = 0; j < 4; ++j) squared[i][j] = floor;
-    for (int order = 0, k = 0; order < n_orders; ++order) {
-        T component[HEIGHT][4] = {};
-        while (k < ends[order]) {
-            const int n = min(DEPTH, ends[order] - k);
-            __syncthreads();
-            for (int i = threadIdx.x; i < n * ROWS; i += THREADS) {
-                const int row = first_row + i % ROWS;
-                a[i / ROWS][i % ROWS] =
-                    row < n_rows ? left[(k + i / ROWS) * n_rows + row] : 0;
-            }
-            for (int i = threadIdx.x; i < n * COLUMNS; i += THREADS) {
-                const int column = first_column + i % COLUMNS;
-                b[i / COLUMNS][i % COLUMNS] = column < n_columns
-                    ? right[(long long)(k + i / COLUMNS) * n_columns + column] : 0;
-            }
-            __syncthreads();
-            #pragma unroll 4
-            for (int inner = 0; inner < n; ++inner) {
-                T of_row[HEIGHT], of_column[4];
-                for (int i = 0; i < HEIGHT; ++i) of_row[i] = a[inner][y + i];
-                for (int j = 0; j < 4; ++j) of_column[j] = b[inner][x + j];
-                for (int i = 0; i < HEIGHT; ++i)
-                    for (int j = 0; j < 4; ++j)
-                        component[i][j] += of_row[i] * of_column[j];
-            }
-            k += n;
+    int order = 0, start = 0, stop = min(DEPTH, ends[0]);
+    copy(0, start, stop);
+    for (int stage = 0; order < n_orders; stage ^= 1) {
+        const int n = stop - start;
+        const bool last = stop == ends[order];
+        order += last;
+        start = stop;
+        // What is next is copied meanwhile, where all threads are done.
+        if (order < n_orders) stop = min(start + DEPTH, ends[order]);
+        copy(stage ^ 1, start, stop);
+        wait_for_copies();
+        __syncthreads();
+        #pragma unroll 4
+        for (int k = 0; k < n; ++k) {
+            T of_row[HEIGHT], of_column[4];
+            for (int i = 0; i < HEIGHT; ++i) of_row[i] = a[stage][k][y + i];
+            for (int j = 0; j < 4; ++j) of_column[j] = b[stage][k][x + j];
+            for (int i = 0; i < HEIGHT; ++i)
+                for (int j = 0; j < 4; ++j)
+                    component[i][j] += of_row[i] * of_column[j];
         }
-        for (int i = 0; i < HEIGHT; ++i)
-            for (int j = 0; j < 4; ++j)
-                squared[i][j] += component[i][j] * component[i][j];
+        if (last)
+            for (int i = 0; i < HEIGHT; ++i)
+                for (int j = 0; j < 4; ++j) {
+                    squared[i][j] += component[i][j] * component[i][j];
+                    component[i][j] = 0;
+                }
+        __syncthreads();
     }
 
     const T tiny = TINY;
@@ -85,8 +112,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) integrate_fields(
     #pragma unroll
     for (int i = 0; i < HEIGHT; ++i) {
         // Rows beyond the last do the same as the last, for the sums of a warp.
-        const int row = min(first_row + y + i, n_rows - 1);
-        const long long index = field * n_rows + row;
+        const int this_row = min(first_row + y + i, n_rows - 1);
+        const long long index = field * n_rows + this_row;
         const T low = epsilon[index / rows_of_epsilon];
         T sums[N_POWERS] = {};
         for (int j = 0; j < 4; ++j) {
@@ -121,15 +148,43 @@ _OTHER_POWER = (
 )
 
 
+def grid_axes(axes: Axes, dtype: Any, like: Array) -> list[tuple[Array, Array]]:
+    cupy = import_module("cupy")
+    found = []
+    all_rules = cupy.asarray(axes.rules)
+    for rules, n_points in zip(all_rules, axes.n_points, strict=True):
+        points = cupy.empty((len(rules), n_points))
+        weights = cupy.empty(points.shape, dtype)
+        _grid_axis()(rules, axes.width, n_points, points, weights)
+        found.append((points, weights))
+    return found
+
+
 def gaussian_factors(
     points: Array, centres: Array, width: float, degree: int, cut: float, dtype: Any
 ) -> Array:
     cupy = import_module("cupy")
     shape = (*points.shape, degree + 1, centres.shape[1])
     factors = cupy.empty(shape, dtype)
-    powers = cupy.arange(degree + 1, dtype="int32")[:, None]
     _gaussian_factors()(
-        points[:, :, None, None], centres[:, None, None, :], powers, width, cut, factors
+        points[:, :, None, None],
+        centres[:, None, None, :],
+        centres.shape[1],
+        degree + 1,
+        width,
+        cut,
+        factors,
+    )
+    return factors
+
+
+def atom_factors(along_x: Array, along_y: Array, polynomials: Array) -> Array:
+    cupy = import_module("cupy")
+    n_molecules, n_atoms, n_powers, n_x = along_x.shape
+    n_terms, n_y = len(polynomials), along_y.shape[-1]
+    factors = cupy.empty((n_molecules, n_terms * n_atoms, n_y * n_x), along_x.dtype)
+    _atom_factors()(
+        along_x, along_y, polynomials, n_terms, n_atoms, n_powers, n_y, n_x, factors
     )
     return factors
 
@@ -137,7 +192,7 @@ def gaussian_factors(
 def integrate_fields(
     left: Array,
     right: Array,
-    ends: Sequence[int],
+    ends: tuple[int, ...],
     weights: Array,
     exponents: Sequence[float],
     scales: Sequence[float],
@@ -161,9 +216,9 @@ def integrate_fields(
     arguments = (
         cupy.ascontiguousarray(left),
         cupy.ascontiguousarray(right),
-        cupy.asarray(ends, dtype="int32"),
+        _indices(ends, cupy.cuda.Device().id),
         cupy.ascontiguousarray(weights),
-        cupy.asarray(epsilon, dtype, order="C"),
+        cupy.ascontiguousarray(epsilon),
         dtype.type(floor),
         *map(np.int32, (len(ends), n_inner, n_rows, n_columns)),
         *map(np.int32, (n_shared, n_fields * n_rows // epsilon.size)),
@@ -190,7 +245,7 @@ def integration_source(
         "THREADS": _THREADS,
         "ROWS": _ROWS[dtype],
         "COLUMNS": _COLUMNS,
-        "DEPTH": _DEPTH,
+        "DEPTH": _DEPTH[dtype],
     }
     names = "".join(f"#define {name} {value!r}\n" for name, value in values.items())
     types = f"typedef {'float' if dtype == 'float32' else 'double'} T;\n"
@@ -200,19 +255,84 @@ def integration_source(
 
 @cache
 def _integrate(source: str) -> Any:
-    return import_module("cupy").RawKernel(source, "integrate_fields")
+    # Of roots and quotients in single precision, the last bit may be wrong.
+    options = ("--prec-sqrt=false", "--prec-div=false")
+    return import_module("cupy").RawKernel(source, "integrate_fields", options)
+
+
+@lru_cache(1024)
+def _indices(values: tuple[int, ...], device: int) -> Array:
+    """Return integers as an array on a device, which is the current one."""
+    return import_module("cupy").asarray(values, dtype="int32")
+
+
+@cache
+def _grid_axis() -> Any:
+    # The formulas are those of skscatharm.engine.quadrature.stretched_axis.
+    return import_module("cupy").ElementwiseKernel(
+        "raw float64 rules, float64 width, int32 n_points",
+        "float64 point, T weight",
+        f"""
+        const double* rule = &rules[i / n_points * 6];
+        const double extent = rule[0], step = rule[1], margin = rule[2];
+        const double more = max(step, rule[3]) - step, sharpness = rule[5];
+        const double knee = (extent + rule[4]) / step;
+        const double xi = (int)(i % n_points) - n_points / 2 + {SHIFT};
+        double total = 0, slopes = 0;
+        for (int sign = -1; sign <= 1; sign += 2) {{
+            const double d = (sign * xi - knee) / sharpness, small = exp(-fabs(d));
+            total += sign * (max(d, 0.0) + log1p(small));
+            slopes += (d > 0 ? 1 : small) / (1 + small);
+        }}
+        point = step * xi + more * sharpness * total;
+        if (fabs(point) <= extent + margin) {{
+            point *= width;
+            weight = width * (step + more * slopes);
+        }} else {{
+            point = {FAR};
+            weight = 0;
+        }}
+        """,
+        "grid_axis",
+    )
 
 
 @cache
 def _gaussian_factors() -> Any:
     return import_module("cupy").ElementwiseKernel(
-        "float64 point, float64 centre, int32 power, float64 width, float64 cut",
+        "float64 point, float64 centre, int32 n_centres, int32 n_powers, "
+        "float64 width, float64 cut",
         "T factor",
         """
         const double d = (point - centre) / width;
         double value = fabs(d) < cut ? exp(-d * d / 2) : 0;
-        for (int a = 0; a < power; ++a) value *= d;
+        for (int power = i / n_centres % n_powers; power > 0; --power) value *= d;
         factor = value;
         """,
         "gaussian_factors",
+    )
+
+
+@cache
+def _atom_factors() -> Any:
+    return import_module("cupy").ElementwiseKernel(
+        "raw T along_x, raw T along_y, raw T polynomials, int32 n_terms, "
+        "int32 n_atoms, int32 n_powers, int32 n_y, int32 n_x",
+        "T factor",
+        """
+        const int x = i % n_x, y = i / n_x % n_y;
+        const int row = i / (n_x * n_y), molecule = row / n_atoms / n_terms;
+        const int atom = row % n_atoms, term = row / n_atoms % n_terms;
+        const int first = (molecule * n_atoms + atom) * n_powers;
+        T sum = 0;
+        for (int b = 0; b < n_powers; ++b) {
+            T of_x = 0;
+            for (int a = 0; a < n_powers; ++a)
+                of_x += polynomials[(term * n_powers + a) * n_powers + b]
+                    * along_x[(first + a) * n_x + x];
+            sum += of_x * along_y[(first + b) * n_y + y];
+        }
+        factor = sum;
+        """,
+        "atom_factors",
     )

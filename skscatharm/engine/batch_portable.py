@@ -8,15 +8,44 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from skscatharm.engine.portable import integrate_powers, sum_of_squares
+from skscatharm.engine.quadrature import Axes, stretched_axes
 
-__all__ = ["gaussian_factors", "integrate_fields"]
+__all__ = ["atom_factors", "gaussian_factors", "grid_axes", "integrate_fields"]
 
 Array = Any
 
 FIELDS = 8  # arrays of the size of a field of all channels, that are held at a time
+
+
+def grid_axes(axes: Axes, dtype: Any, like: Array) -> list[tuple[Array, Array]]:
+    """Compute points and weights of the grids of several molecules.
+
+    Parameters
+    ----------
+    axes : Axes
+    dtype : dtype
+        Of the weights. Points are in double precision.
+    like : array
+        Of the library that computes, where it does.
+
+    Returns
+    -------
+    list of three tuples of arrays of shape (n_molecules, n_points)
+    """
+    xp, where = array_namespace(like), device(like)
+    return [
+        (
+            xp.asarray(points, device=where),
+            xp.asarray(weights, dtype=dtype, device=where),
+        )
+        for points, weights in (
+            stretched_axes(axes.width, rules, n)
+            for rules, n in zip(axes.rules, axes.n_points, strict=True)
+        )
+    ]
 
 
 def gaussian_factors(
@@ -48,10 +77,32 @@ def gaussian_factors(
     return xp.asarray(gaussian * d**powers, dtype=dtype)
 
 
+def atom_factors(along_x: Array, along_y: Array, polynomials: Array) -> Array:
+    """Evaluate the factors in x and y of all terms of solid harmonics, around atoms.
+
+    Parameters
+    ----------
+    along_x, along_y : array of shape (n_molecules, n_atoms, degree + 1, n_points)
+        Gaussian factors.
+    polynomials : array of shape (n_terms, degree + 1, degree + 1)
+
+    Returns
+    -------
+    array of shape (n_molecules, n_terms * n_atoms, n_y * n_x)
+    """
+    xp = array_namespace(along_x)
+    polynomials = xp.expand_dims(xp.matrix_transpose(polynomials), axis=1)
+    planar = xp.matmul(polynomials, xp.expand_dims(along_x, axis=1))
+    along_y = xp.matrix_transpose(xp.expand_dims(along_y, axis=1))
+    planar = xp.matmul(along_y, planar)
+    n_molecules, n_terms, n_atoms, n_y, n_x = planar.shape
+    return xp.reshape(planar, (n_molecules, n_terms * n_atoms, n_y * n_x))
+
+
 def integrate_fields(
     left: Array,
     right: Array,
-    ends: Sequence[int],
+    ends: tuple[int, ...],
     weights: Array,
     exponents: Sequence[float],
     scales: Sequence[float],
@@ -70,13 +121,13 @@ def integrate_fields(
     right : array of shape (n_molecules, n_shared, n_inner, n_columns)
         The rows of a product are those of one channel, with one such matrix for each;
         or those of all channels, with one matrix for all.
-    ends : sequence of int
+    ends : tuple of int
         Where the range of each order ends, along the axis `n_inner`.
     weights : array of shape (n_molecules, n_columns)
         Weights of the points in x and y.
     exponents, scales : sequence of float
         Powers, and factors of the moduli before they are raised.
-    epsilon : ndarray of shape (n_molecules, n_channels, 1)
+    epsilon : array of shape (n_molecules, n_channels, 1)
         Softening.
     floor : float
         Added to the sum of squares.

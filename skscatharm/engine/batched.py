@@ -9,7 +9,6 @@ that change sign.
 
 from collections.abc import Sequence
 from functools import cache, partial
-from itertools import pairwise
 from math import pi, sqrt
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,16 +26,18 @@ from skscatharm.engine.accuracy import (
     weight_classes,
 )
 from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.fields import _concat
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.groups import compute_in_groups
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
-    body_centred_grids,
+    Axes,
+    body_centred_axes,
     body_centred_points,
-    coarse_grids,
+    coarse_axes,
     coarse_points,
-    fine_grids,
+    fine_axes,
     fine_points,
 )
 from skscatharm.engine.separable import SeparableEngine, _First, _plan, _Second
@@ -60,6 +61,10 @@ class _Axis(NamedTuple):
 
     points: Array
     weights: Array
+
+    def mirrored(self) -> "_Axis":
+        """Turn the axis about zero."""
+        return _Axis(-self.points, self.weights)
 
 
 _Grid = list[_Axis]
@@ -89,7 +94,7 @@ class BatchedEngine(SeparableEngine):
         """
         transform = self.transform
         sizes = _Sizes.of([Frame(atoms.positions, atoms.charges) for atoms in batch])
-        found = np.zeros(self._shape(batch))
+        computed: list[_Computed] = []
         classes: dict[tuple[float, tuple[int, ...]], list[int]] = {}
         alone: list[int] = []
         for i, atoms in enumerate(batch):
@@ -111,7 +116,7 @@ class BatchedEngine(SeparableEngine):
                 alone += molecules[large].tolist()
                 if not large.all():
                     compute_in_groups(
-                        partial(self._compute, job, batch, sizes, found),
+                        partial(self._compute, job, batch, sizes, computed),
                         molecules[~large],
                         sizes.extents,
                         partial(self._group_memory, job, sizes),
@@ -119,6 +124,10 @@ class BatchedEngine(SeparableEngine):
                         _BUSY,
                         _GROUP,
                     )
+        # Up to here, the device may be busy while the host goes on.
+        found = np.zeros(self._shape(batch))
+        for where, moments, scales in computed:
+            found[where] = to_numpy(moments) * scales
         for i in set(alone):
             (found[i],) = super().coefficients([batch[i]])
         return found
@@ -128,7 +137,7 @@ class BatchedEngine(SeparableEngine):
         job: "_Job",
         batch: Sequence[Atoms],
         sizes: "_Sizes",
-        found: _Array,
+        computed: "list[_Computed]",
         group: _Indices,
     ) -> None:
         transform = self.transform
@@ -143,7 +152,7 @@ class BatchedEngine(SeparableEngine):
         )
         paths = np.arange(len(transform.paths))
         where = np.ix_(group, paths, job.channels, job.exponents)
-        found[where] = molecules.coefficients()
+        computed.append(_Computed(where, *molecules.moments()))
 
     def _dtype(self, job: "_Job") -> str:
         return "float64" if job.accuracy.exponent > DOUBLE else self.transform.dtype
@@ -172,6 +181,24 @@ class BatchedEngine(SeparableEngine):
                 rows = fields * n_z + n_terms * len(job.channels) * coarse[:, 2]
                 most = np.maximum(most, rows * n_x * n_y)
         return most * np.dtype(self._dtype(job)).itemsize
+
+
+class _Computed(NamedTuple):
+    """Moments that a device computes, and their place among the coefficients.
+
+    Attributes
+    ----------
+    where : tuple of ndarray of int
+        Indices along each axis.
+    moments : array
+        Where they are computed.
+    scales : ndarray
+        Their factors, which may be too large or small for single precision.
+    """
+
+    where: tuple[_Indices, ...]
+    moments: Array
+    scales: _Array
 
 
 class _Factors(NamedTuple):
@@ -263,7 +290,7 @@ class _Sizes(NamedTuple):
 class _Molecules:
     """Molecules that are computed together.
 
-    Fields are of shape (n_molecules, n_channels, n_z, n_x, n_y). They come without what
+    Fields are of shape (n_molecules, n_channels, n_z, n_y, n_x). They come without what
     is common to all their points, as those of a molecule alone.
     """
 
@@ -296,13 +323,16 @@ class _Molecules:
         self.field_unit = unit * (2 * pi) ** -1.5 / AMPLITUDE
         self._positions = xp.asarray(positions)
         self._weights = self.array(filled / unit * AMPLITUDE)
+        self._inverse_unit = self.array(1 / self.field_unit)
 
-    def coefficients(self) -> _Array:
+    def moments(self) -> tuple[Array, _Array]:
         """Compute all paths.
 
         Returns
         -------
-        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        moments : array of shape (n_molecules, n_paths, n_channels, n_exponents)
+        scales : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+            The coefficients are the products of both.
         """
         paths, sigma = self.transform.paths, self.transform.sigma
         found: dict[Path, tuple[Array, float]] = {}
@@ -319,13 +349,9 @@ class _Molecules:
                         self._convolution(smooth, second),
                         second.constant,
                     )
-        # Up to here, the device may be busy while the host goes on.
-        unit = self.field_unit / self.scales
-        scaled = [
-            (unit * constant) ** self.Q * to_numpy(moments)
-            for moments, constant in (found[path] for path in paths)
-        ]
-        return np.stack(scaled, axis=1)
+        constants = np.array([found[path][1] for path in paths])[:, None, None]
+        scales = ((self.field_unit / self.scales)[:, None] * constants) ** self.Q
+        return self.xp.stack([found[path][0] for path in paths], axis=1), scales
 
     def array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
@@ -341,14 +367,18 @@ class _Molecules:
             For the smallest wavelets of order 2.
         """
         degree, width = first.path.degree, first.width
-        sizes = self.sizes.extents, self.sizes.crowding(width)
-        both = body_centred_grids(*sizes, width, 1, degree, self.accuracy)
+        extents, crowding = self.sizes.extents, self.sizes.crowding(width)
+        x, y, z = self.grid(
+            body_centred_axes(extents, crowding, width, 1, degree, self.accuracy)
+        )
+        grid = [_Axis(x.points, x.weights / 2), y, z]
         smooth = None
         if first.seconds:
             scale = self.transform.sigma * 2 ** (first.path.scales[0] + 1)
             smooth = _Smooth(self, width, scale, degree)
-        moments = [self._atoms_on(self.grid(axes), first, smooth) for axes in both]
-        return moments[0] + moments[1], smooth
+        moments = self._atoms_on(grid, first, smooth)
+        mirrored = [axis.mirrored() for axis in grid]
+        return moments + self._atoms_on(mirrored, first, smooth), smooth
 
     def _atoms_on(self, grid: _Grid, first: _First, smooth: "_Smooth | None") -> Array:
         """Integrate on one grid, and add the modulus to smooth fields."""
@@ -356,36 +386,31 @@ class _Molecules:
         modulus, moments = self._integrate(factors, grid, first, smooth is not None)
         if smooth is not None:
             x, y, z = (axis.points.shape[1] for axis in grid)
-            shape = (*modulus.shape[:2], z, x, y)
+            shape = (*modulus.shape[:2], z, y, x)
             smooth.add(self.xp.reshape(modulus, shape), grid)
         return moments
 
     def _atom_factors(self, grid: _Grid, degree: int, width: float) -> "_Factors":
         """Return matrices whose products are the components.
 
-        Their inner index is a term and an atom. Rows are channels and points in z,
-        columns are points in x and y.
+        Their inner index is a term and an atom. Rows are channels and points in z.
         """
         xp = self.xp
-        x, y, z = grid
         cut = self.accuracy.cut(degree)
         along_x, along_y, along_z = (
             self.factors(self._positions[i, ...], axis.points, width, degree, cut)
-            for i, axis in enumerate((x, y, z))
+            for i, axis in enumerate(grid)
         )
-        # The polynomials in x and y of all terms, and the powers of z with weights.
-        polynomials = xp.expand_dims(self.array(_polynomials(degree)), axis=1)
-        planar = xp.matmul(polynomials, xp.expand_dims(along_y, axis=1))
-        planar = xp.matmul(xp.expand_dims(xp.matrix_transpose(along_x), axis=1), planar)
-        n_molecules, n_terms, n_atoms, n_x, n_y = planar.shape
-        planar = xp.reshape(planar, (n_molecules, 1, n_terms * n_atoms, n_x * n_y))
-        along_z = xp.take(along_z, self._powers(degree), axis=2)
-        along_z = xp.permute_dims(along_z, (0, 2, 1, 3))
+        polynomials = self.array(_polynomials(degree))
+        planar = self.kernels.atom_factors(along_x, along_y, polynomials)
+        # The powers of z with weights.
         constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
-        weights = constant * xp.matrix_transpose(self._weights)
-        axial = xp.expand_dims(along_z, axis=3) * weights[:, None, :, :, None]
+        weights = xp.expand_dims(xp.matrix_transpose(self._weights), axis=1) * constant
+        axial = xp.expand_dims(self._terms(along_z, degree), axis=3)
+        axial = xp.expand_dims(weights, axis=4) * axial
+        n_molecules, n_terms, n_atoms, _, _ = axial.shape
         axial = xp.reshape(axial, (n_molecules, n_terms * n_atoms, -1))
-        return _Factors(axial, planar, n_atoms)
+        return _Factors(axial, xp.expand_dims(planar, axis=1), n_atoms)
 
     def _convolution(self, smooth: "_Smooth", second: _Second) -> Array:
         """Integrate the moduli of smooth fields convolved with wavelets.
@@ -398,9 +423,12 @@ class _Molecules:
         # The wavelet without the Gaussian that has smoothed the field.
         scale = self.transform.sigma * 2 ** second.path.scales[1]
         scale *= sqrt(1 - SMOOTHING**2)
-        x, y, z = self._fine_grid(second.width, 2, degree)
-        factors = self._convolution_factors(smooth, [x, y, z], degree, scale)
-        _, moments = self._integrate(factors, [y, x, z], second, keep=False)
+        extents, crowding = self.sizes.extents, self.sizes.crowding(second.width)
+        grid = self.grid(
+            fine_axes(extents, crowding, second.width, 2, degree, self.accuracy)
+        )
+        factors = self._convolution_factors(smooth, grid, degree, scale)
+        _, moments = self._integrate(factors, grid, second, keep=False)
         return moments
 
     def _convolution_factors(
@@ -409,53 +437,61 @@ class _Molecules:
         """Return matrices whose products are the components.
 
         Their inner index is a term and a point in z of the smooth field. Rows are
-        points in z, columns are points in y and x.
+        points in z.
         """
         xp = self.xp
         cut = self.accuracy.wavelet_cut(degree)
-        x, y, z = (
-            self.factors(to.points, source.points, scale, degree, cut)
-            * source.weights[:, None, None, :]
-            for to, source in zip(grid, smooth.grid, strict=True)
+        n_molecules, n_channels, s_z, s_y, s_x = smooth.values.shape
+        x, y, z = smooth.grid
+        along_y = self.factors(grid[1].points, y.points, scale, degree, cut)
+        along_y = along_y * xp.expand_dims(xp.expand_dims(y.weights, axis=1), axis=1)
+        along_x, along_z = (
+            self.factors(source.points, to.points, scale, degree, cut)
+            * xp.expand_dims(xp.expand_dims(source.weights, axis=2), axis=3)
+            for source, to in ((x, grid[0]), (z, grid[2]))
         )
-        z *= wavelet_constant(degree) * scale**-3
-        axial = xp.permute_dims(xp.take(z, self._powers(degree), axis=2), (0, 2, 3, 1))
-        n_molecules, n_channels, s_z, s_x, s_y = smooth.values.shape
-        axial = xp.reshape(axial, (n_molecules, -1, axial.shape[-1]))
-        values = xp.reshape(smooth.values, (n_molecules, -1, s_y))
-        planes = []
-        for parity in range(min(degree, 1) + 1):
-            # The powers of y in a harmonic are all even or all odd.
-            along_y = y[:, :, parity::2, :]
-            _, t_y, n_powers, _ = along_y.shape
-            along_y = xp.reshape(along_y, (n_molecules, -1, s_y))
-            plane = xp.matmul(values, xp.matrix_transpose(along_y))
-            shape = (n_molecules, n_channels * s_z, s_x, t_y, n_powers)
-            plane = xp.permute_dims(xp.reshape(plane, shape), (0, 1, 3, 4, 2))
-            planes.append(xp.reshape(plane, (n_molecules, -1, n_powers * s_x)))
-        # For each term and power of y, the power of x.
-        polynomials = [p.T for p in _polynomials(degree)]
-        parities = [int(np.flatnonzero(p.any(axis=1))[0] % 2) for p in polynomials]
-        rows = [p[parity::2] for p, parity in zip(polynomials, parities, strict=True)]
-        along_x = xp.matmul(self.array(np.concatenate(rows)), x)
-        shape = n_molecules, n_channels, len(rows), s_z, t_y * x.shape[1]
-        planar = xp.empty(shape, dtype=self.dtype)
-        start = 0
-        for term, (parity, row) in enumerate(zip(parities, rows, strict=True)):
-            stop = start + len(row)
-            factors = xp.reshape(
-                along_x[:, :, start:stop, :], (n_molecules, x.shape[1], -1)
+        values = xp.reshape(smooth.values, (n_molecules, -1, s_y, s_x))
+        planar = []
+        polynomials = np.matrix_transpose(_polynomials(degree))
+        # The powers of y in a term are all odd, for negative orders, or all even.
+        odd = ~polynomials[:, ::2].any(axis=(1, 2))
+        for parity, chosen in ((1, odd), (0, ~odd)):
+            if not chosen.any():
+                continue
+            of_y = along_y[:, :, parity::2, :]
+            _, t_y, n_powers, _ = of_y.shape
+            of_y = xp.reshape(of_y, (n_molecules, 1, t_y * n_powers, s_y))
+            plane = xp.matmul(of_y, values)
+            plane = xp.reshape(
+                plane, (n_molecules, n_channels, 1, s_z * t_y, n_powers * s_x)
             )
-            plane = xp.matmul(planes[parity], xp.matrix_transpose(factors))
-            planar[:, :, term, ...] = xp.reshape(plane, (*shape[:2], *shape[3:]))
-            start = stop
-        planar = xp.reshape(planar, (*shape[:2], -1, shape[4]))
-        return _Factors(axial, planar, s_z)
+            # For each term and power of y, the powers of x.
+            of_x = self.array(polynomials[chosen, parity::2].reshape(-1, degree + 1))
+            of_x = xp.matmul(of_x, along_x)
+            t_x = of_x.shape[-1]
+            of_x = xp.reshape(of_x, (n_molecules, s_x, -1, n_powers, t_x))
+            of_x = xp.permute_dims(of_x, (0, 2, 3, 1, 4))
+            of_x = xp.reshape(of_x, (n_molecules, 1, -1, n_powers * s_x, t_x))
+            plane = xp.matmul(plane, of_x)
+            planar.append(xp.reshape(plane, (n_molecules, n_channels, -1, t_y * t_x)))
+        axial = self._terms(along_z, degree) * (wavelet_constant(degree) * scale**-3)
+        axial = xp.reshape(axial, (n_molecules, -1, axial.shape[-1]))
+        return _Factors(axial, _concat(planar, 2, xp), s_z)
 
-    def _powers(self, degree: int) -> Array:
-        """Return the power of z in each term of the solid harmonics."""
-        powers = [c for harmonic in solid_harmonics(degree) for c in harmonic]
-        return self.xp.asarray(np.array(powers))
+    def _terms(self, along_z: Array, degree: int) -> Array:
+        """Choose the power of z in each term of the solid harmonics.
+
+        Parameters
+        ----------
+        along_z : array of shape (n_molecules, n_sources, degree + 1, n_points)
+
+        Returns
+        -------
+        array of shape (n_molecules, n_terms, n_sources, n_points)
+        """
+        powers = np.array([c for harmonic in solid_harmonics(degree) for c in harmonic])
+        chosen = self.xp.take(along_z, self.xp.asarray(powers), axis=2)
+        return self.xp.permute_dims(chosen, (0, 2, 1, 3))
 
     def _integrate(
         self, factors: "_Factors", grid: _Grid, field: _First | _Second, keep: bool
@@ -470,14 +506,13 @@ class _Molecules:
         """
         xp = self.xp
         x, y, z = (axis.weights for axis in grid)
-        columns = xp.expand_dims(x, axis=2) * xp.expand_dims(y, axis=1)
-        degree = field.path.degree
-        sizes = [len(harmonic) for harmonic in solid_harmonics(degree)]
+        columns = xp.expand_dims(y, axis=2) * xp.expand_dims(x, axis=1)
+        sizes = [len(harmonic) for harmonic in solid_harmonics(field.path.degree)]
         modulus, integrals = self.kernels.integrate_fields(
             factors.axial,
             factors.planar,
-            (np.cumsum(sizes) * factors.n_sources).tolist(),
-            xp.reshape(columns, (len(self.sizes.frames), -1)),
+            tuple((np.cumsum(sizes) * factors.n_sources).tolist()),
+            xp.reshape(columns, (columns.shape[0], -1)),
             self.Q,
             self.scales,
             self._epsilon(field),
@@ -487,31 +522,18 @@ class _Molecules:
         moments = xp.sum(integrals * xp.expand_dims(z, axis=1), axis=-1)
         return modulus, xp.permute_dims(moments, (1, 2, 0))
 
-    def _epsilon(self, field: _First | _Second) -> _Array:
+    def _epsilon(self, field: _First | _Second) -> Array:
         """Softening of the moduli, of shape (n_molecules, n_channels, 1)."""
-        if field.path.degree == 0:
-            return np.zeros_like(self.field_unit)
-        peak = path_peak(field.path, self.transform.sigma)
-        softening: _Array = (
-            self.transform.softening * peak / (self.field_unit * field.constant)
-        )
-        return softening
+        softening = 0.0
+        if field.path.degree:
+            peak = path_peak(field.path, self.transform.sigma)
+            softening = self.transform.softening * peak / field.constant
+        return self._inverse_unit * softening
 
-    def _fine_grid(self, width: float, order: int, degree: int) -> _Grid:
-        extents, crowding = self.sizes.extents, self.sizes.crowding(width)
-        return self.grid(
-            fine_grids(extents, crowding, width, order, degree, self.accuracy)
-        )
-
-    def grid(self, axes: Sequence[_Array]) -> _Grid:
-        """Move a grid to where the fields are computed, all at once."""
-        ends = np.cumsum([0, *(axis.shape[-1] for axis in axes)]).tolist()
-        points = self.xp.asarray(np.concatenate(axes, axis=-1))
-        weights = self.array(points[1, ...])
-        return [
-            _Axis(points[0, :, start:stop], weights[:, start:stop])
-            for start, stop in pairwise(ends)
-        ]
+    def grid(self, axes: Axes) -> _Grid:
+        """Compute the points of grids, where the fields are computed."""
+        points = self.kernels.grid_axes(axes, self.dtype, self._positions)
+        return [_Axis(*axis) for axis in points]
 
     def factors(
         self, points: Array, centres: Array, width: float, degree: int, cut: float
@@ -558,7 +580,7 @@ class _Smooth:
     width : float
         Width of the Gaussian.
     grid : list of _Axis
-    values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
+    values : array of shape (n_molecules, n_channels, n_z, n_y, n_x)
     """
 
     def __init__(
@@ -569,7 +591,7 @@ class _Smooth:
         self._molecules = molecules
         extents = molecules.sizes.extents
         self.grid = molecules.grid(
-            coarse_grids(extents, width, scale, degree, molecules.accuracy)
+            coarse_axes(extents, width, scale, degree, molecules.accuracy)
         )
         self.values: Any = 0.0
 
@@ -578,7 +600,7 @@ class _Smooth:
 
         Parameters
         ----------
-        values : array of shape (n_molecules, n_channels, n_z, n_x, n_y)
+        values : array of shape (n_molecules, n_channels, n_z, n_y, n_x)
         grid : list of _Axis
         smoothed : float
             Width of the Gaussian that the fields are convolved with already.
@@ -586,19 +608,29 @@ class _Smooth:
         molecules, (_, _, degree) = self._molecules, self._parameters
         xp, rest = molecules.xp, sqrt(self.width**2 - smoothed**2)
         cut = molecules.accuracy.smoothing_cut(degree)
-        x, y, z = (
-            molecules.factors(to.points, axis.points, rest, 0, cut)[:, :, 0, :]
-            * (axis.weights / (sqrt(2 * pi) * rest))[:, None, :]
-            for to, axis in zip(self.grid, grid, strict=True)
+
+        def gaussian(to: Array, centres: Array) -> Array:
+            factors = molecules.factors(to, centres, rest, 0, cut)[:, :, 0, :]
+            return factors / (sqrt(2 * pi) * rest)
+
+        x, y, z = zip(self.grid, grid, strict=True)
+        along_x = gaussian(x[1].points, x[0].points)
+        along_x = along_x * xp.expand_dims(x[1].weights, axis=2)
+        along_y, along_z = (
+            xp.expand_dims(
+                gaussian(to.points, axis.points) * xp.expand_dims(axis.weights, axis=1),
+                axis=1,
+            )
+            for to, axis in (y, z)
         )
-        # Along the last axis, which then becomes the first.
-        for matrix in (y, x, z):
-            shape = values.shape
-            values = xp.reshape(values, (shape[0], -1, shape[-1]))
-            values = xp.matmul(values, xp.matrix_transpose(matrix))
-            values = xp.reshape(values, (*shape[:-1], -1))
-            values = xp.permute_dims(values, (0, 1, 4, 2, 3))
-        self.values = self.values + values
+        n_molecules, n_channels, n_z, n_y, n_x = values.shape
+        values = xp.reshape(values, (n_molecules, n_channels, n_z, n_y * n_x))
+        values = xp.matmul(along_z, values)
+        values = xp.matmul(xp.reshape(values, (n_molecules, -1, n_x)), along_x)
+        values = xp.reshape(values, (n_molecules, -1, n_y, values.shape[-1]))
+        values = xp.matmul(along_y, values)
+        shape = (n_molecules, n_channels, -1, *values.shape[2:])
+        self.values = self.values + xp.reshape(values, shape)
 
     def coarser(self) -> "_Smooth":
         """Smooth the fields further, for wavelets of twice the scale."""

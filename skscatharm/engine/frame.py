@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
-from math import inf
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ _Array = NDArray[np.float64]
 _EQUAL = 1e-6
 # Any direction that no symmetry of a molecule would choose.
 _DIRECTION = np.array([0.8, 1.9, 3.1])
+_SIGNS = np.array(list(product((1.0, -1.0), repeat=3)))
 
 
 class Frame:
@@ -70,7 +71,8 @@ class Frame:
         """Median distance of neighbouring atoms; infinity for one atom."""
         if len(self.positions) == 1:
             return inf
-        distances, _ = KDTree(self.positions).query(self.positions, k=2)
+        tree = KDTree(self.positions, compact_nodes=False, balanced_tree=False)
+        distances, _ = tree.query(self.positions, k=2)
         return float(np.median(np.asarray(distances)[:, 1]))
 
     def crowding(self, width: float) -> float:
@@ -88,29 +90,28 @@ class Frame:
 
 
 def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:
-    axes = np.stack(list(_possible_axes(centred)))
-    size = max(float(np.linalg.norm(centred, axis=1).max()), 1e-12)
-    phases = np.einsum("ni,fik,k->fn", centred / size, axes, _DIRECTION)
-    scores: _Array = np.asarray(np.sin(phases + 0.4) @ charges)
-    best = scores.max()
+    choices = np.stack(list(_possible_axes(centred)))
+    size = max(sqrt(np.square(centred).sum(axis=1).max()), 1e-12)
+    # Of each choice, the axes in both directions.
+    phases = (centred / size @ choices) @ (_SIGNS * _DIRECTION).T
+    scores = (charges @ np.sin(phases + 0.4)).ravel()
     # Equivalent choices differ by rounding; take the first of them.
-    return axes[np.flatnonzero(scores > best - 1e-9 * np.abs(charges).sum())[0]]
+    best = np.flatnonzero(scores > scores.max() - 1e-9 * np.abs(charges).sum())[0]
+    axes: _Array = choices[best // len(_SIGNS)] * _SIGNS[best % len(_SIGNS)]
+    return axes
 
 
 def _possible_axes(centred: _Array) -> Iterator[_Array]:
-    """Yield all axes that the positions suggest, in both directions."""
+    """Yield all axes that the positions suggest, in one direction each."""
     moments, vectors = np.linalg.eigh(centred.T @ centred)
     moments, vectors = moments[::-1], vectors[:, ::-1]
     equal = np.diff(moments) > -_EQUAL * max(moments[0], 1e-12)
     if equal.all():
-        choices = _pairs_of_atoms(centred)
+        yield from _pairs_of_atoms(centred)
     elif equal.any():
-        choices = _turned(centred, vectors, [0, 1] if equal[0] else [1, 2])
+        yield from _turned(centred, vectors, [0, 1] if equal[0] else [1, 2])
     else:
-        choices = iter([vectors])
-    for choice in choices:
-        for signs in product((1.0, -1.0), repeat=3):
-            yield choice * np.array(signs)
+        yield vectors
 
 
 def _turned(centred: _Array, vectors: _Array, pair: list[int]) -> Iterator[_Array]:

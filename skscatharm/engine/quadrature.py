@@ -21,22 +21,25 @@ from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
 
 __all__ = [
+    "FAR",
     "KNEE",
     "SHIFT",
+    "Axes",
     "Axis",
     "Grid",
+    "body_centred_axes",
     "body_centred_grid",
-    "body_centred_grids",
     "body_centred_points",
+    "coarse_axes",
     "coarse_grid",
-    "coarse_grids",
     "coarse_points",
     "coarse_rule",
+    "fine_axes",
     "fine_grid",
-    "fine_grids",
     "fine_points",
     "kink_grid",
     "kink_step",
+    "stretched_axes",
     "stretched_axis",
     "tensor_grid",
 ]
@@ -48,7 +51,7 @@ KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
-_FAR = 1e6  # where points are that fill up
+FAR = 1e6  # where points are that fill up
 
 
 class Axis(NamedTuple):
@@ -67,6 +70,43 @@ class Axis(NamedTuple):
 
 
 Grid = tuple[Axis, Axis, Axis]
+
+
+class Axes(NamedTuple):
+    """The axes of the grids of several molecules, before points are computed.
+
+    Attributes
+    ----------
+    width : float
+        Width of the fields.
+    rules : ndarray of shape (3, n_molecules, 6)
+        For each axis, the other arguments of :func:`stretched_axis`.
+    n_points : tuple of three ints
+        Number of points along each axis of the largest grid.
+    """
+
+    width: float
+    rules: _Array
+    n_points: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        extents: _Array,
+        width: float,
+        step: _Array | float,
+        margin: float,
+        outer: _Array | float,
+        knee: float,
+        sharpness: float,
+    ) -> "Axes":
+        """Describe the grids of molecules of some extents, like :func:`tensor_grid`."""
+        extents = extents.T / width
+        rules = np.broadcast_arrays(extents, step, margin, outer, knee, sharpness)
+        inner = extents + knee
+        reach = inner / step + (extents + margin - inner) / np.maximum(step, outer)
+        n_points = 2 * np.ceil(reach.max(axis=1)).astype(int)
+        return cls(width, np.stack(rules, axis=-1), tuple(n_points.tolist()))
 
 
 def fine_grid(
@@ -127,15 +167,15 @@ def _fine_grid(
     return tensor_grid(frame.positions, width, step, margin, outer, *knee)
 
 
-def fine_grids(
+def fine_axes(
     extents: _Array,
     crowding: _Array,
     width: float,
     order: int,
     degree: int,
     accuracy: Accuracy,
-) -> list[_Array]:
-    """Make the fine grids of several molecules, filled up to the same size.
+) -> Axes:
+    """Describe the fine grids of several molecules.
 
     Parameters
     ----------
@@ -149,30 +189,27 @@ def fine_grids(
 
     Returns
     -------
-    list of three ndarrays of shape (2, n_molecules, n_points)
-        For each axis, points and weights. Points that fill up have weight zero and are
-        far from everything.
+    Axes
     """
-    return _grids(extents, width, _fine(crowding, order, degree, accuracy))
+    return Axes.of(extents, width, *_fine(crowding, order, degree, accuracy))
 
 
-def body_centred_grids(
+def body_centred_axes(
     extents: _Array,
     crowding: _Array,
     width: float,
     order: int,
     degree: int,
     accuracy: Accuracy,
-) -> tuple[list[_Array], list[_Array]]:
-    """Make the body-centred grids of several molecules, as two of :func:`fine_grids`.
+) -> Axes:
+    """Describe one of the two grids that make the body-centred ones.
 
-    See :func:`body_centred_grid`.
+    The other is the first, turned about the centre, and each has half of the weight;
+    see :func:`body_centred_grid`. The parameters are those of :func:`fine_axes`.
     """
     step, margin, outer, *knee = _fine(crowding, order, degree, accuracy)
     steps = _BODY_CENTRED * step, margin, _BODY_CENTRED * outer
-    first = _grids(extents, width, (*steps, *knee))
-    first[0][1] /= 2
-    return first, [np.stack([-points, weights]) for points, weights in first]
+    return Axes.of(extents, width, *steps, *knee)
 
 
 def body_centred_points(
@@ -196,7 +233,7 @@ def fine_points(
     degree: int,
     accuracy: Accuracy,
 ) -> _Array:
-    """Estimate the numbers of points along each axis of :func:`fine_grids`."""
+    """Estimate the numbers of points along each axis of :func:`fine_axes`."""
     step, margin, outer, knee, _ = _fine(crowding, order, degree, accuracy)
     inner = (extents / width + knee).T / step
     points: _Array = 2 * (inner + (margin - knee) / np.maximum(step, outer))
@@ -251,13 +288,13 @@ def coarse_grid(
     return tensor_grid(frame.positions, width, step, margin, outer, KNEE)
 
 
-def coarse_grids(
+def coarse_axes(
     extents: _Array, width: float, next_scale: float, degree: int, accuracy: Accuracy
-) -> list[_Array]:
-    """Make the coarse grids of several molecules; see :func:`fine_grids`."""
+) -> Axes:
+    """Describe the coarse grids of several molecules; see :func:`fine_axes`."""
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return _grids(extents, width, (step, margin, outer, KNEE, 1.0))
+    return Axes.of(extents, width, step, margin, outer, KNEE, 1.0)
 
 
 def coarse_points(
@@ -331,25 +368,30 @@ def tensor_grid(
     return x, y, z
 
 
-def _grids(
-    extents: _Array, width: float, rules: tuple[_Array | float, ...]
-) -> list[_Array]:
-    table = np.stack([np.broadcast_to(rule, len(extents)) for rule in rules], axis=1)
-    return [_axes(along / width, width, table) for along in extents.T]
-
-
 @compile_loops
-def _axes(extents: _Array, width: float, rules: _Array) -> _Array:
-    axes = [
-        stretched_axis(extents[i], width, rule[0], rule[1], rule[2], rule[3], rule[4])
-        for i, rule in enumerate(rules)
-    ]
-    stacked = np.zeros((2, len(axes), max([len(points) for points, _ in axes])))
-    stacked[0] = _FAR
-    for i, (points, weights) in enumerate(axes):
-        stacked[0, i, : len(points)] = points
-        stacked[1, i, : len(weights)] = weights
-    return stacked
+def stretched_axes(width: float, rules: _Array, n_points: int) -> _Array:
+    """Make an axis of several molecules: points and weights.
+
+    Parameters
+    ----------
+    width, rules, n_points
+        Those of :class:`Axes`.
+
+    Returns
+    -------
+    ndarray of shape (2, n_molecules, n_points)
+        Points that fill up have weight zero and are far from everything.
+    """
+    axes = np.zeros((2, len(rules), n_points))
+    axes[0] = FAR
+    for i, rule in enumerate(rules):
+        extent, step, margin, outer, knee, sharpness = rule
+        points, weights = stretched_axis(
+            extent, width, step, margin, outer, knee, sharpness
+        )
+        axes[0, i, : len(points)] = points
+        axes[1, i, : len(weights)] = weights
+    return axes
 
 
 @compile_loops
