@@ -91,13 +91,14 @@ def seconds(transformer: SolidHarmonicScattering, X: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--molecules", type=int, default=8192, help="on a device")
+    parser.add_argument("--molecules", type=int, default=32768, help="with CuPy")
+    parser.add_argument("--torch", type=int, default=8192, help="with PyTorch")
     parser.add_argument("--fourier", type=int, default=512, help="with FFTs")
     parser.add_argument("--cpu", type=int, default=512, help="on all cores of the CPU")
     arguments = parser.parse_args()
     sample = load_qm9_sample().data
-    X = np.concatenate([sample] * -(-arguments.molecules // len(sample)))
-    X = X[: arguments.molecules]
+    most = max(arguments.molecules, arguments.torch)
+    X = np.concatenate([sample] * -(-most // len(sample)))[:most]
 
     with arguments.file.open("w", newline="") as file:
         table = csv.DictWriter(file, FIELDS)
@@ -138,7 +139,8 @@ def main() -> None:
         for device, engine, setting, dtype in product(
             devices(), ("separable", "fourier"), SETTINGS, ("float32", "float64")
         ):
-            n = arguments.molecules if engine == "separable" else arguments.fourier
+            sizes = {"cupy": arguments.molecules, "torch": arguments.torch}
+            n = arguments.fourier if engine == "fourier" else sizes[device.library]
             if not n:
                 continue
             transformer = SolidHarmonicScattering(

@@ -59,9 +59,12 @@ def each_batch(
         Name of an entry, in the progress bar.
     """
     n_molecules = len(columns[0])
+    options: dict[str, Any] = {}
     if on_device:
-        # One process fills a device, and the engine divides the batch.
-        n_jobs, size = 1, _DEVICE_BATCH
+        # The engine divides the batch. While the device computes one, another thread
+        # prepares the next.
+        n_jobs, size = min(2, -(-n_molecules // _DEVICE_BATCH)), _DEVICE_BATCH
+        options["backend"] = "threading"
     else:
         # Several batches for each worker, so that none waits long for the last.
         size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, largest))
@@ -70,6 +73,7 @@ def each_batch(
     results = Parallel(
         n_jobs,
         return_as="generator" if backend.supports_return_generator else "list",
+        **options,
     )(
         delayed(function)(*(column[batch] for column in columns))
         for batch in gen_batches(n_molecules, size)

@@ -134,6 +134,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
     }
 }
 """
+_ATOM_FACTORS = r"""
+// A block for each molecule, term and atom.
+extern "C" __global__ void atom_factors(
+    const T* __restrict__ along_x, const T* __restrict__ along_y,
+    const T* __restrict__ polynomials, const int n_terms, const int n_atoms,
+    const int n_powers, const int n_y, const int n_x, T* __restrict__ factors)
+{
+    extern __shared__ T of_x[];  // for each power of y
+    const long long row = blockIdx.x, molecule = row / n_atoms / n_terms;
+    const long long first = (molecule * n_atoms + row % n_atoms) * n_powers;
+    along_x += first * n_x;
+    along_y += first * n_y;
+    polynomials += row / n_atoms % n_terms * n_powers * n_powers;
+    factors += row * n_y * n_x;
+    for (int i = threadIdx.x; i < n_powers * n_x; i += blockDim.x) {
+        T sum = 0;
+        for (int a = 0; a < n_powers; ++a)
+            sum += polynomials[a * n_powers + i / n_x] * along_x[a * n_x + i % n_x];
+        of_x[i] = sum;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < n_y * n_x; i += blockDim.x) {
+        T sum = 0;
+        for (int b = 0; b < n_powers; ++b)
+            sum += of_x[b * n_x + i % n_x] * along_y[b * n_y + i / n_x];
+        factors[i] = sum;
+    }
+}
+"""
 # The formulas are those of skscatharm.transform.modulus.
 _POWERS = {
     0.5: "modulus / (sqrt(root) + sqrt(low) + tiny)",
@@ -180,11 +209,16 @@ def gaussian_factors(
 
 def atom_factors(along_x: Array, along_y: Array, polynomials: Array) -> Array:
     cupy = import_module("cupy")
+    dtype = along_x.dtype
     n_molecules, n_atoms, n_powers, n_x = along_x.shape
     n_terms, n_y = len(polynomials), along_y.shape[-1]
-    factors = cupy.empty((n_molecules, n_terms * n_atoms, n_y * n_x), along_x.dtype)
-    _atom_factors()(
-        along_x, along_y, polynomials, n_terms, n_atoms, n_powers, n_y, n_x, factors
+    factors = cupy.empty((n_molecules, n_terms * n_atoms, n_y * n_x), dtype)
+    sizes = map(np.int32, (n_terms, n_atoms, n_powers, n_y, n_x))
+    _kernel(_type(dtype.name) + _ATOM_FACTORS, "atom_factors")(
+        (n_molecules * n_terms * n_atoms,),
+        (_THREADS,),
+        (along_x, along_y, polynomials, *sizes, factors),
+        shared_mem=n_powers * n_x * dtype.itemsize,
     )
     return factors
 
@@ -225,7 +259,7 @@ def integrate_fields(
         np.intp(0) if moduli is None else moduli,
         integrals,
     )
-    _integrate(source)(blocks, (_THREADS,), arguments)
+    _kernel(source, "integrate_fields")(blocks, (_THREADS,), arguments)
     return moduli, integrals.sum(axis=-1)
 
 
@@ -248,16 +282,19 @@ def integration_source(
         "DEPTH": _DEPTH[dtype],
     }
     names = "".join(f"#define {name} {value!r}\n" for name, value in values.items())
-    types = f"typedef {'float' if dtype == 'float32' else 'double'} T;\n"
     powers = "\n            ".join(terms)
-    return names + types + _INTEGRATE.replace("ADD_POWERS", powers)
+    return names + _type(dtype) + _INTEGRATE.replace("ADD_POWERS", powers)
+
+
+def _type(dtype: str) -> str:
+    return f"typedef {'float' if dtype == 'float32' else 'double'} T;\n"
 
 
 @cache
-def _integrate(source: str) -> Any:
+def _kernel(source: str, name: str) -> Any:
     # Of roots and quotients in single precision, the last bit may be wrong.
     options = ("--prec-sqrt=false", "--prec-div=false")
-    return import_module("cupy").RawKernel(source, "integrate_fields", options)
+    return import_module("cupy").RawKernel(source, name, options)
 
 
 @lru_cache(1024)
@@ -310,29 +347,4 @@ def _gaussian_factors() -> Any:
         factor = value;
         """,
         "gaussian_factors",
-    )
-
-
-@cache
-def _atom_factors() -> Any:
-    return import_module("cupy").ElementwiseKernel(
-        "raw T along_x, raw T along_y, raw T polynomials, int32 n_terms, "
-        "int32 n_atoms, int32 n_powers, int32 n_y, int32 n_x",
-        "T factor",
-        """
-        const int x = i % n_x, y = i / n_x % n_y;
-        const int row = i / (n_x * n_y), molecule = row / n_atoms / n_terms;
-        const int atom = row % n_atoms, term = row / n_atoms % n_terms;
-        const int first = (molecule * n_atoms + atom) * n_powers;
-        T sum = 0;
-        for (int b = 0; b < n_powers; ++b) {
-            T of_x = 0;
-            for (int a = 0; a < n_powers; ++a)
-                of_x += polynomials[(term * n_powers + a) * n_powers + b]
-                    * along_x[(first + a) * n_x + x];
-            sum += of_x * along_y[(first + b) * n_y + y];
-        }
-        factor = sum;
-        """,
-        "atom_factors",
     )
