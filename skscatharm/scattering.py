@@ -285,7 +285,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     `softening` times the largest modulus of an atom of weight 1. They have no kinks
     where a field vanishes, and are integrated far more accurately.
 
-    With `pairs`, products of two different fields of order 1 of a channel are
+    With `mixed_moments`, products of two different fields of order 1 of a channel are
     integrated too: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a positive
     `softening`, they are products of the softened powers q/2 of both fields.
 
@@ -315,7 +315,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
-    pairs : bool, default=False
+    mixed_moments : bool, default=False
         Also integrate products of two fields of order 1, for crystals, slabs and wires.
         They tell which features are at the same places. A channel has n (n - 1) / 2
         pairs of its n = (J + 1) (L + 1) fields. Potentials become more accurate, and
@@ -377,7 +377,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     True
     """
 
-    _limits = ("normalize", "pairs")
+    _limits = ("normalize", "mixed_moments")
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "J": [Interval(Integral, 0, 10, closed="both")],
@@ -388,7 +388,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
-        "pairs": ["boolean"],
+        "mixed_moments": ["boolean"],
         "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
@@ -410,7 +410,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         max_order: int = _DEFAULT["max_order"],
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
-        pairs: bool = False,
+        mixed_moments: bool = False,
         normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
@@ -428,7 +428,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         self.max_order = max_order
         self.tol = tol
         self.softening = softening
-        self.pairs = pairs
+        self.mixed_moments = mixed_moments
         self.normalize = normalize
         self.dtype = dtype
         self.engine = engine
@@ -794,15 +794,15 @@ class SolidHarmonicScattering(MoleculeScattering):
         return find_engine(self.engine)
 
     def _list_pairs(self, paths: Sequence[Path]) -> Sequence[Pair]:
-        return field_pairs(paths) if self.pairs else ()
+        return field_pairs(paths) if self.mixed_moments else ()
 
     def _check(self, structures: Sequence[Structure]) -> None:
         for i, structure in enumerate(structures):
-            if self.pairs and not any(structure.pbc):
+            if self.mixed_moments and not any(structure.pbc):
                 raise ValueError(
-                    f"Molecule {i} is not periodic, and products of fields are those "
-                    "of crystals, slabs and wires alone. Choose pairs=False, or pass "
-                    "ase.Atoms with pbc."
+                    f"Molecule {i} is not periodic, and mixed moments are those of "
+                    "crystals, slabs and wires alone. Choose mixed_moments=False, or "
+                    "pass ase.Atoms with pbc."
                 )
             if self.normalize == "volume" and not all(structure.pbc):
                 raise ValueError(

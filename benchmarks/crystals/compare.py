@@ -73,11 +73,11 @@ MEASURED = BENCHMARKS.parent / "doc" / "measured"
 METHODS = {
     "linear": "skscatharm, linear",
     "quadratic": "skscatharm, quadratic",
-    "pairs": "skscatharm, pairs",
+    "mixed": "skscatharm, mixed moments",
     "gap": "GAP, SOAP",
     "soap": "SOAP, ridge",
 }
-OWN = "linear", "quadratic", "pairs"  # models of this package
+OWN = "linear", "quadratic", "mixed"  # models of this package
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")
 REQUIREMENTS = {
     "gap": BENCHMARKS / "forces" / "gap_requirements.txt",

@@ -3,8 +3,8 @@
     python skscatharm_worker.py MODEL STORE train.xyz test.xyz output.npz
 
 exchanges files with its caller, like the workers of the other packages. ``compare.py``
-describes them. MODEL is "linear", "quadratic" or "pairs": linear, with the moments of
-products of two fields of order 1 in place of order 2. STORE keeps coefficients and
+describes them. MODEL is "linear", "quadratic" or "mixed": linear, with mixed moments of
+two fields in place of order 2. STORE keeps coefficients and
 derivatives, so that models share them and an interrupted run continues.
 
 With one element, one channel of weight 1 is all there is. The setting was chosen by
@@ -45,7 +45,7 @@ BATCH = 4  # frames whose derivatives are saved at a time
 SETTINGS = {
     "linear": SETTING,
     "quadratic": SETTING,
-    "pairs": SETTING | {"max_order": 1, "pairs": True},
+    "mixed": SETTING | {"max_order": 1, "Q": (1, 2, 4), "mixed_moments": True},
 }
 
 

@@ -165,7 +165,7 @@ class CrystalEngine:
         Q = np.asarray(transform.exponents)
         is_small = len(crystal.positions) <= _SMALL
         tol = transform.tol * (_EXACT if is_small else 1.0)
-        has_zeros = np.array([path.degree > 0 for path in transform.paths])
+        has_zeros = np.array([path.degree > 0 for path in transform.paths], dtype=bool)
         n_paths, n_all = len(transform.paths), len(transform.integrands)
         kinds = [
             np.flatnonzero(~has_zeros),
@@ -218,7 +218,7 @@ class _Job(NamedTuple):
     integrands : ndarray of int
         Indices of the paths or of the pairs among both.
     pairs : tuple of Pair
-        None if there are paths.
+        Empty if there are paths.
     channels, exponents : ndarray of int
         Indices.
     dtype : {"float32", "float64"}
@@ -236,8 +236,9 @@ class _Job(NamedTuple):
         """Estimate the bytes that a channel needs."""
         n_arrays = _ARRAYS
         fields = {path for pair in self.pairs for path in pair}
-        if fields:  # their squares and a power of each, and components of one
-            n_arrays += 2 * len(fields) + 2 * max(path.degree for path in fields) + 4
+        if fields:  # all powers of each, and components of one
+            n_arrays += len(fields) * len(self.exponents)
+            n_arrays += 2 * max(path.degree for path in fields) + 4
         elif derivatives:  # all components are kept
             n_arrays += 2 * max(path.degree for path in self.settings.paths) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)

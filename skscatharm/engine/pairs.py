@@ -67,7 +67,10 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
             exponents=np.ones(1),
             common=Resolution(min(steps), min(spectral_steps), max(reaches)),
         )
-        places = [(i, *map(paths.index, pairs[i])) for i in chosen]
+        places = [
+            (i, paths.index(pairs[i].first), paths.index(pairs[i].second))
+            for i in chosen
+        ]
         groups.append(_Group(of_group, places))
     return groups
 

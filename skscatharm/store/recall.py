@@ -323,7 +323,7 @@ def fill_gaps(
         for path in wider.paths
         if path not in paths and _first_field(path) in first_order
     ]
-    all_paths = [*paths, *extra, *transform.pairs]
+    all_paths: list[Path | Pair] = [*paths, *extra, *transform.pairs]
     wanted = np.array([path not in extra for path in all_paths])
     # Always in this order, so that rounding does not depend on earlier calls.
     all_exponents = sorted({*Q, *wider.exponents})
