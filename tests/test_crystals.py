@@ -7,7 +7,11 @@ from ase.build import bulk, fcc111, make_supercell, molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from references import pair_sum
 
-from skscatharm import PlanarScattering, SolidHarmonicScattering
+from skscatharm import (
+    CoefficientDisplay,
+    PlanarScattering,
+    SolidHarmonicScattering,
+)
 from skscatharm.structures import StructureWarning
 
 SALT = bulk("NaCl", "rocksalt", 5.64)
@@ -169,6 +173,11 @@ class TestMixedMoments:
         other.pbc = True
         one, two = make_scattering(mixed_moments=True).transform([TRICLINIC, other])
         assert_allclose(two, 2 * one, rtol=1e-5)
+
+    def test_pictures_of_single_fields_refuse_them(self) -> None:
+        scattering = make_scattering(mixed_moments=True)
+        with pytest.raises(ValueError, match="mixed moments belong to two"):
+            CoefficientDisplay.from_estimator(scattering, [SALT])
 
     @pytest.mark.parametrize("free", [molecule("H2O"), Atoms("H")])
     def test_free_molecules_have_none(self, free: Atoms) -> None:
