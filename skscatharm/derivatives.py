@@ -74,7 +74,7 @@ def column_jacobian(
         )
         return [
             np.concatenate(
-                [arrange(a[np.newaxis], transform.paths)[0] for a in of_one], 1
+                [arrange(a[np.newaxis], transform.integrands)[0] for a in of_one], 1
             )
             for of_one in computed
         ]
@@ -98,7 +98,9 @@ def column_gradient(
         Of shapes (n_atoms, 3) and (3, 3).
     """
     n_channels, n_exponents = len(weights[0]), len(transform.exponents)
-    of_paths = rearrange(np.asarray(factors), transform.paths, n_channels, n_exponents)
+    of_paths = rearrange(
+        np.asarray(factors), transform.integrands, n_channels, n_exponents
+    )
     return gradient_batch(structures, weights, list(of_paths), transform, library)
 
 
@@ -124,12 +126,12 @@ def linear_expansion(
     divisors = np.asarray(sizes)[:, np.newaxis]
 
     def weigh_paths(coefficients: _Array) -> _Array:
-        columns = arrange(coefficients, transform.paths) / divisors
+        columns = arrange(coefficients, transform.integrands) / divisors
         factors = np.asarray(weigh(columns)) / divisors
-        return rearrange(factors, transform.paths, n_channels, n_exponents)
+        return rearrange(factors, transform.integrands, n_channels, n_exponents)
 
     coefficients, gradients = linearize_batch(
         structures, weights, weigh_paths, transform, library
     )
-    columns = arrange(coefficients, transform.paths) / divisors
+    columns = arrange(coefficients, transform.integrands) / divisors
     return list(zip(columns, gradients, strict=True))

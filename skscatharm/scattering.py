@@ -47,7 +47,7 @@ from skscatharm.transform.columns import (
     list_columns,
     path_names,
 )
-from skscatharm.transform.paths import Path, scattering_paths
+from skscatharm.transform.paths import Pair, Path, field_pairs, scattering_paths
 from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
@@ -180,9 +180,10 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
         """
         self._validate_params()
+        paths = scattering_paths(self.J, self.L, self.max_order)
         names = column_names(
             list(resolve_channels(self.channels)),
-            scattering_paths(self.J, self.L, self.max_order),
+            [*paths, *self._list_pairs(paths)],
             check_exponents(self.Q),
             self.names,
         )
@@ -238,8 +239,12 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         else:
             store = open_store(self.memory)
             coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        columns = arrange(coefficients, task.transform.paths)
+        columns = arrange(coefficients, task.transform.integrands)
         return self._normalized(columns, task)
+
+    def _list_pairs(self, paths: Sequence[Path]) -> Sequence[Pair]:
+        """List the pairs of fields whose products are integrated."""
+        return ()
 
     def _normalized(
         self, columns: NDArray[np.float64], task: "_Task"
@@ -280,6 +285,10 @@ class SolidHarmonicScattering(MoleculeScattering):
     `softening` times the largest modulus of an atom of weight 1. They have no kinks
     where a field vanishes, and are integrated far more accurately.
 
+    With `mixed_moments`, products of two different fields of order 1 of a channel are
+    integrated too: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a positive
+    `softening`, they are products of the softened powers q/2 of both fields.
+
     In a crystal, the sum over the atoms has all their images, and integrals are taken
     over one cell. A supercell of n cells has n times the coefficients, and another
     choice of cell vectors or origin changes nothing. Slabs and wires are periodic along
@@ -306,6 +315,11 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
+    mixed_moments : bool, default=False
+        Also integrate products of two fields of order 1, for crystals, slabs and wires.
+        They tell which features are at the same places. A channel has n (n - 1) / 2
+        pairs of its n = (J + 1) (L + 1) fields. Potentials become more accurate, and
+        Jacobians take several times as long.
     normalize : {"atom", "volume"} or None, default=None
         Divide the coefficients by the number of atoms, or by the volume of the cell in
         Å^3. None serves properties that grow with a cell, such as its energy; the
@@ -363,7 +377,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     True
     """
 
-    _limits = ("normalize",)
+    _limits = ("normalize", "mixed_moments")
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "J": [Interval(Integral, 0, 10, closed="both")],
@@ -374,6 +388,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
+        "mixed_moments": ["boolean"],
         "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
@@ -395,6 +410,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         max_order: int = _DEFAULT["max_order"],
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
+        mixed_moments: bool = False,
         normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
@@ -412,6 +428,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         self.max_order = max_order
         self.tol = tol
         self.softening = softening
+        self.mixed_moments = mixed_moments
         self.normalize = normalize
         self.dtype = dtype
         self.engine = engine
@@ -756,7 +773,8 @@ class SolidHarmonicScattering(MoleculeScattering):
             library=task.library,
             store=store,
         )
-        names = jacobian_names(keys, task.transform.paths, task.transform.exponents)
+        transform = task.transform
+        names = jacobian_names(keys, transform.integrands, transform.exponents)
         return self._each_batch(
             task, compute, structures, weights, names, verbose=verbose
         )
@@ -775,11 +793,18 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
+    def _list_pairs(self, paths: Sequence[Path]) -> Sequence[Pair]:
+        return field_pairs(paths) if self.mixed_moments else ()
+
     def _check(self, structures: Sequence[Structure]) -> None:
-        if self.normalize != "volume":
-            return
         for i, structure in enumerate(structures):
-            if not all(structure.pbc):
+            if self.mixed_moments and not any(structure.pbc):
+                raise ValueError(
+                    f"Molecule {i} is not periodic, and mixed moments are those of "
+                    "crystals, slabs and wires alone. Choose mixed_moments=False, or "
+                    "pass ase.Atoms with pbc."
+                )
+            if self.normalize == "volume" and not all(structure.pbc):
                 raise ValueError(
                     f"Molecule {i} has no volume: it is periodic along "
                     f"{sum(structure.pbc)} of three vectors. Choose normalize='atom' "
@@ -840,10 +865,9 @@ class _Task:
         self.library: Library = find_library(parameters.backend, X)
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
+        paths = scattering_paths(parameters.J, parameters.L, parameters.max_order)
         self.transform = Transform(
-            paths=tuple(
-                scattering_paths(parameters.J, parameters.L, parameters.max_order)
-            ),
+            paths=tuple(paths),
             exponents=check_exponents(parameters.Q),
             sigma=float(parameters.sigma),
             tol=float(parameters.tol),
@@ -851,6 +875,7 @@ class _Task:
             dtype=parameters.dtype,
             engine=parameters._engine(self.library),
             window=parameters._window,
+            pairs=tuple(parameters._list_pairs(paths)),
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform
@@ -869,9 +894,10 @@ class _Task:
         return max(largest, self.X.shape[1]) if is_array else largest
 
     @property
-    def layout(self) -> tuple[Sequence[Path], int, int]:
+    def layout(self) -> tuple[Sequence[Path | Pair], int, int]:
         """Arguments of :func:`~skscatharm.transform.columns.list_columns`."""
-        return self.transform.paths, len(self.tables), len(self.transform.exponents)
+        transform = self.transform
+        return transform.integrands, len(self.tables), len(transform.exponents)
 
     def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise; return structures and weights."""

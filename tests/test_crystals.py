@@ -7,7 +7,11 @@ from ase.build import bulk, fcc111, make_supercell, molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from references import pair_sum
 
-from skscatharm import PlanarScattering, SolidHarmonicScattering
+from skscatharm import (
+    CoefficientDisplay,
+    PlanarScattering,
+    SolidHarmonicScattering,
+)
 from skscatharm.structures import StructureWarning
 
 SALT = bulk("NaCl", "rocksalt", 5.64)
@@ -152,6 +156,49 @@ class TestNormalize:
         assert_array_equal(by_atom, plain / 2)
 
 
+class TestMixedMoments:
+    def test_columns(self) -> None:
+        plain, mixed = make_scattering(), make_scattering(mixed_moments=True)
+        names = mixed.get_feature_names_out()
+        expected, found = (s.transform([TRICLINIC]) for s in (plain, mixed))
+        n = expected.shape[1]
+        assert_array_equal(found[:, :n], expected)
+        assert_array_equal(names[:n], plain.get_feature_names_out())
+        assert found.shape == (1, n + 15 * 5) == (1, len(names))
+        assert names[n + 1] == "S1xS1_nuclear_j0_l0_j0_l1_q1"
+        assert_array_equal(mixed.get_path_names_out(), plain.get_path_names_out())
+
+    def test_other_descriptions_of_a_crystal(self) -> None:
+        other = in_any_order(TRICLINIC * (2, 1, 1), 0)
+        other.pbc = True
+        one, two = make_scattering(mixed_moments=True).transform([TRICLINIC, other])
+        assert_allclose(two, 2 * one, rtol=1e-5)
+
+    def test_pictures_of_single_fields_refuse_them(self) -> None:
+        scattering = make_scattering(mixed_moments=True)
+        with pytest.raises(ValueError, match="mixed moments belong to two"):
+            CoefficientDisplay.from_estimator(scattering, [SALT])
+
+    @pytest.mark.parametrize("free", [molecule("H2O"), Atoms("H")])
+    def test_free_molecules_have_none(self, free: Atoms) -> None:
+        scattering = make_scattering(mixed_moments=True)
+        for call in (scattering.fit, scattering.transform, scattering.jacobian):
+            with pytest.raises(
+                ValueError, match="Molecule 1 is not periodic, and mixed"
+            ):
+                call([SALT, free])
+
+    def test_the_store_adds_them(self, tmp_path) -> None:
+        parameters = {"J": 1, "L": 1, "Q": (1, 2)}
+        plain = make_scattering(memory=tmp_path, **parameters).transform([SALT])
+        mixed = make_scattering(mixed_moments=True, **parameters)
+        expected = mixed.transform([SALT])
+        stored = mixed.set_params(memory=tmp_path)
+        for _ in range(2):
+            assert_array_equal(stored.transform([SALT]), expected)
+        assert_array_equal(expected[:, : plain.shape[1]], plain)
+
+
 def strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
     atoms = atoms.copy()
     matrix = np.eye(3) + strain
@@ -172,9 +219,12 @@ def central_difference(scattering, step: float, make) -> np.ndarray:
     return np.array([1, -8, 8, -1]) / (12 * step) @ scattering.transform(X)
 
 
-@pytest.fixture(scope="module", params=[None, "atom", "volume"])
+@pytest.fixture(scope="module", params=[None, "atom", "volume", "mixed"])
 def scattering(request):
-    return make_scattering(normalize=request.param, dtype="float64", tol=1e-7)
+    parameters = {"normalize": request.param}
+    if request.param == "mixed":
+        parameters = {"mixed_moments": True, "max_order": 1, "L": 1, "Q": (1, 2, 3)}
+    return make_scattering(dtype="float64", tol=1e-7, **parameters)
 
 
 @pytest.fixture(scope="module")

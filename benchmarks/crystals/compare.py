@@ -73,10 +73,11 @@ MEASURED = BENCHMARKS.parent / "doc" / "measured"
 METHODS = {
     "linear": "skscatharm, linear",
     "quadratic": "skscatharm, quadratic",
+    "mixed": "skscatharm, mixed moments",
     "gap": "GAP, SOAP",
     "soap": "SOAP, ridge",
 }
-DEGREES = {"linear": "1", "quadratic": "2"}
+OWN = "linear", "quadratic", "mixed"  # models of this package
 GROUPS = ("AIMD-NVT", "Elastic", "Surface", "Vacancy")
 REQUIREMENTS = {
     "gap": BENCHMARKS / "forces" / "gap_requirements.txt",
@@ -244,8 +245,8 @@ def run(method: str, train: Frames, predict: Frames, target: Path) -> None:
     """Let a worker train on some frames and predict others."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     python, script = Path(sys.executable), [HERE / f"{method}_worker.py"]
-    if method in DEGREES:
-        script = [HERE / "skscatharm_worker.py", DEGREES[method], RESULTS / "store"]
+    if method in OWN:
+        script = [HERE / "skscatharm_worker.py", method, RESULTS / "store"]
     else:
         python = environment(REQUIREMENTS[method])
     with TemporaryDirectory(dir=RESULTS) as folder:

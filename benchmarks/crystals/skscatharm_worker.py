@@ -1,10 +1,11 @@
 """Energies, forces and stresses of crystals by this package.
 
-    python skscatharm_worker.py DEGREE STORE train.xyz test.xyz output.npz
+    python skscatharm_worker.py MODEL STORE train.xyz test.xyz output.npz
 
 exchanges files with its caller, like the workers of the other packages. ``compare.py``
-describes them. DEGREE is that of the regression: 1 or 2. STORE keeps coefficients and
-derivatives, so that both degrees share them and an interrupted run continues.
+describes them. MODEL is "linear", "quadratic" or "mixed": linear, with mixed moments of
+two fields in place of order 2. STORE keeps coefficients and
+derivatives, so that models share them and an interrupted run continues.
 
 With one element, one channel of weight 1 is all there is. The setting was chosen by
 cross-validation on every second frame of the training files, with a linear model.
@@ -41,11 +42,20 @@ SETTING = {
 BATCH = 4  # frames whose derivatives are saved at a time
 
 
-def make_scattering(frames: Sequence[Atoms], store: str) -> SolidHarmonicScattering:
+SETTINGS = {
+    "linear": SETTING,
+    "quadratic": SETTING,
+    "mixed": SETTING | {"max_order": 1, "Q": (1, 2, 4), "mixed_moments": True},
+}
+
+
+def make_scattering(
+    model: str, frames: Sequence[Atoms], store: str
+) -> SolidHarmonicScattering:
     """The transformer for frames of one element."""
     weights = dict.fromkeys(set(frames[0].numbers.tolist()), 1.0)
     return SolidHarmonicScattering(
-        **SETTING, channels={"atoms": weights}, memory=Path(store)
+        **SETTINGS[model], channels={"atoms": weights}, memory=Path(store)
     )
 
 
@@ -57,12 +67,13 @@ def fill(scattering: SolidHarmonicScattering, frames: Sequence[Atoms]) -> None:
         scattering.jacobian(batch)
 
 
-def main(degree: str, store: str, train: str, test: str, target: str) -> None:
+def main(model: str, store: str, train: str, test: str, target: str) -> None:
     """Train on the frames of a file and write predictions for those of another."""
     frames, others = ase.io.read(train, ":"), ase.io.read(test, ":")
-    scattering = make_scattering(frames, store)
+    scattering = make_scattering(model, frames, store)
     fill(scattering, frames)
-    regressor = MultilinearRegressor(degree=int(degree), random_state=0)
+    degree = 2 if model == "quadratic" else 1
+    regressor = MultilinearRegressor(degree=degree, random_state=0)
     potential = ScatteringPotential(scattering, regressor)
     start = time.perf_counter()
     potential.fit(
@@ -83,7 +94,7 @@ def main(degree: str, store: str, train: str, test: str, target: str) -> None:
         stresses=np.concatenate([one.stresses for one in found]),
         fit_seconds=trained,
         step_seconds=np.median(seconds),
-        setting=str(SETTING),
+        setting=str(SETTINGS[model]),
         version=__version__,
     )
 

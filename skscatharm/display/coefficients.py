@@ -128,11 +128,19 @@ class CoefficientDisplay:
         TypeError
             If `estimator` is neither a transformer nor such a pipeline.
         ValueError
-            If the number of molecules is wrong, a step is not linear, or the model
-            predicts several targets and none is chosen.
+            If the number of molecules is wrong, a step is not linear, the model
+            predicts several targets and none is chosen, or there are mixed moments.
         """
-        if isinstance(estimator, MoleculeScattering):
-            scattering = estimator
+        model = None
+        scattering = estimator
+        if not isinstance(estimator, MoleculeScattering):
+            scattering, model = split_model(estimator)
+        if getattr(scattering, "mixed_moments", False):
+            raise ValueError(
+                "The picture has one place for each field, and mixed moments belong to "
+                "two: choose mixed_moments=False."
+            )
+        if model is None:
             values = np.asarray(scattering.transform(X), dtype=np.float64)
             if len(values) != 1:
                 raise ValueError(
@@ -140,7 +148,6 @@ class CoefficientDisplay:
                     "molecule, or a fitted pipeline to see how it uses those of many."
                 )
         else:
-            scattering, model = split_model(estimator)
             features = scattering.transform(X)
             if len(features) < 2:
                 raise ValueError(

@@ -20,9 +20,11 @@ from skscatharm.engine.accuracy import (
 )
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.crystal import Crystal
+from skscatharm.engine.pairs import PairFields, share_grids
 from skscatharm.engine.protocol import Atoms, Derivatives
 from skscatharm.engine.sources import AtomSource
 from skscatharm.engine.spectral import FieldSettings, SpectralFields
+from skscatharm.transform.paths import Pair
 from skscatharm.transform.transform import Transform
 
 __all__ = ["CrystalEngine"]
@@ -133,11 +135,12 @@ class CrystalEngine:
 
     def _shape(self, atoms: Atoms) -> tuple[int, int, int]:
         transform = self.transform
-        return len(transform.paths), len(atoms.weights), len(transform.exponents)
+        n_integrands = len(transform.integrands)
+        return n_integrands, len(atoms.weights), len(transform.exponents)
 
     def _parts(
         self, crystal: Crystal, weights: _Array, derivatives: bool = False
-    ) -> "Iterator[tuple[Any, SpectralFields]]":
+    ) -> "Iterator[tuple[Any, SpectralFields | PairFields]]":
         """Yield what shares its grids, and where it stands among the coefficients."""
         xp = self.library.namespace()
         most_bytes = _MOST_ON_DEVICE if self.library.on_device else _MOST
@@ -148,26 +151,38 @@ class CrystalEngine:
                 channels = job.channels[start : start + most]
                 dtype = getattr(xp, job.dtype)
                 source = AtomSource([crystal], [weights[channels]], xp, dtype)
-                fields = SpectralFields(
-                    source, job.settings, xp, job.dtype, derivatives
-                )
-                yield np.ix_(job.paths, channels, job.exponents), fields
+                fields: SpectralFields | PairFields
+                if job.pairs:
+                    fields = PairFields(source, job.settings, job.pairs, xp, job.dtype)
+                else:
+                    fields = SpectralFields(
+                        source, job.settings, xp, job.dtype, derivatives
+                    )
+                yield np.ix_(job.integrands, channels, job.exponents), fields
 
     def _jobs(self, crystal: Crystal, weights: _Array) -> "Iterator[_Job]":
         transform = self.transform
         Q = np.asarray(transform.exponents)
         is_small = len(crystal.positions) <= _SMALL
         tol = transform.tol * (_EXACT if is_small else 1.0)
-        has_zeros = np.array([path.degree > 0 for path in transform.paths])
+        has_zeros = np.array([path.degree > 0 for path in transform.paths], dtype=bool)
+        n_paths, n_all = len(transform.paths), len(transform.integrands)
+        kinds = [
+            np.flatnonzero(~has_zeros),
+            np.flatnonzero(has_zeros),
+            np.arange(n_paths, n_all),
+        ]
         classes = weight_classes(weights, transform.softening, CRYSTAL_SOFTNESS)
         for softness, _, channels in classes:
             channels = channels[weights[channels].any(axis=1)]
             for largest, exponents in exponent_classes(Q):
-                for paths in (np.flatnonzero(~has_zeros), np.flatnonzero(has_zeros)):
-                    if len(paths) == 0 or len(channels) == 0:
+                for kind in kinds:
+                    if len(kind) == 0 or len(channels) == 0:
                         continue
+                    pairs = transform.pairs if kind[0] >= n_paths else ()
+                    paths = () if pairs else tuple(transform.paths[i] for i in kind)
                     settings = FieldSettings(
-                        tuple(transform.paths[i] for i in paths),
+                        paths,
                         Q[exponents],
                         transform.sigma,
                         transform.softening,
@@ -177,12 +192,19 @@ class CrystalEngine:
                     )
                     # Low powers of the noise that FFTs leave in the empty parts of a
                     # cell would add up to something, unless they are softened.
-                    soft = softness >= _SOFT and settings.paths[0].degree > 0
-                    low = Q[exponents].min() < 1 and not soft
+                    soft = softness >= _SOFT and paths != () and paths[0].degree > 0
+                    # Powers of both fields of a pair are half as large.
+                    low = Q[exponents].min() < (2 if pairs else 1) and not soft
                     double = low or largest > DOUBLE or is_small
                     dtype = "float64" if double else transform.dtype
-                    n_points = settings.count_points(crystal.lattice)
-                    yield _Job(settings, n_points, paths, channels, exponents, dtype)
+                    shared = [group.settings for group in share_grids(settings, pairs)]
+                    n_points = max(
+                        one.count_points(crystal.lattice)
+                        for one in shared or [settings]
+                    )
+                    yield _Job(
+                        settings, n_points, kind, pairs, channels, exponents, dtype
+                    )
 
 
 class _Job(NamedTuple):
@@ -193,14 +215,19 @@ class _Job(NamedTuple):
     settings : FieldSettings
     n_points : int
         Of the finest grid.
-    paths, channels, exponents : ndarray of int
+    integrands : ndarray of int
+        Indices of the paths or of the pairs among both.
+    pairs : tuple of Pair
+        Empty if there are paths.
+    channels, exponents : ndarray of int
         Indices.
     dtype : {"float32", "float64"}
     """
 
     settings: FieldSettings
     n_points: int
-    paths: _Indices
+    integrands: _Indices
+    pairs: tuple[Pair, ...]
     channels: _Indices
     exponents: _Indices
     dtype: str
@@ -208,7 +235,11 @@ class _Job(NamedTuple):
     def memory(self, derivatives: bool = False) -> float:
         """Estimate the bytes that a channel needs."""
         n_arrays = _ARRAYS
-        if derivatives:  # all components are kept
+        fields = {path for pair in self.pairs for path in pair}
+        if fields:  # all powers of each, and components of one
+            n_arrays += len(fields) * len(self.exponents)
+            n_arrays += 2 * max(path.degree for path in fields) + 4
+        elif derivatives:  # all components are kept
             n_arrays += 2 * max(path.degree for path in self.settings.paths) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
 

@@ -11,6 +11,7 @@ from skscatharm.engine.crystals import CrystalEngine
 from skscatharm.engine.protocol import Atoms, Derivatives, DifferentiableEngine, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.rigid import remove_rigid_motions
+from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
 __all__ = ["StructureEngine"]
@@ -53,7 +54,11 @@ class StructureEngine:
         ndarray of shape (n_structures, n_paths, n_channels, n_exponents)
         """
         transform, kinds = self.transform, _kinds(batch)
-        shape = (len(transform.paths), len(batch[0].weights), len(transform.exponents))
+        shape = (
+            len(transform.integrands),
+            len(batch[0].weights),
+            len(transform.exponents),
+        )
         found = np.empty((len(batch), *shape))
         for engine, chosen in (
             (self._atoms, kinds.single),
@@ -215,11 +220,14 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
 
     Returns
     -------
-    ndarray of shape (n_paths, n_channels, n_exponents)
+    ndarray of shape (n_paths and n_pairs, n_channels, n_exponents)
     """
-    degrees = np.array([path.degree for path in transform.paths])
+    of_density = [
+        isinstance(integrand, Path) and integrand.degree == 0
+        for integrand in transform.integrands
+    ]
     signed = (atoms.weights.min(axis=1) < 0) & (atoms.weights.max(axis=1) > 0)
-    densities = (degrees[:, np.newaxis] == 0) & ~signed
+    densities = np.array(of_density)[:, np.newaxis] & ~signed
     linear = np.array(transform.exponents) == 1
     single = (np.count_nonzero(atoms.weights, axis=1) < 2) & (not any(atoms.pbc))
     found: NDArray[np.bool_] = densities[..., np.newaxis] & linear

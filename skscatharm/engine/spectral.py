@@ -34,7 +34,7 @@ from skscatharm.transform.modulus import (
 )
 from skscatharm.transform.paths import Path
 
-__all__ = ["FieldSettings", "SpectralFields"]
+__all__ = ["Field", "FieldSettings", "SpectralFields"]
 
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
@@ -57,6 +57,8 @@ class FieldSettings(NamedTuple):
         Distance of neighbouring atoms, or less.
     density : float, default=0
         Number of atoms per volume of a crystal.
+    common : Resolution or None, default=None
+        What the grid of all fields has to be, if they are multiplied with each other.
     """
 
     paths: tuple[Path, ...]
@@ -66,6 +68,7 @@ class FieldSettings(NamedTuple):
     accuracy: Accuracy
     spacing: float
     density: float = 0.0
+    common: Resolution | None = None
 
     def width(self, path: Path) -> float:
         """Width of the field of a path, at least."""
@@ -73,6 +76,8 @@ class FieldSettings(NamedTuple):
 
     def resolution(self, path: Path) -> Resolution:
         """Return what the field of a path asks of its grid."""
+        if self.common is not None:
+            return self.common
         width = self.width(path)
         order, degree = max(1, len(path.scales)), path.degree
         step = self.accuracy.step(order, degree, self.spacing / width)
@@ -90,7 +95,7 @@ class FieldSettings(NamedTuple):
         )
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     """A modulus on a grid, of shape (n_molecules, n_channels, n_x, n_y, n_z).
 
     Attributes
@@ -160,6 +165,7 @@ class SpectralFields:
         self.kernels: Any = compiled if is_numpy_namespace(xp) else portable
         self.noise = _NOISE[dtype]
         self.derivatives = derivatives
+        self._kept: Any = None
 
     def coefficients(self) -> _Array:
         """Compute all paths, each field of order 1 once.
@@ -239,7 +245,7 @@ class SpectralFields:
             strain = strain + derivatives.strain
         return Derivatives(positions.sum(axis=1), strain.sum(axis=1))
 
-    def _fields(self) -> Iterator[tuple[Path, _Field, list[Path]]]:
+    def _fields(self) -> Iterator[tuple[Path, Field, list[Path]]]:
         """Compute each field of order 0 and 1 once; yield it with the paths of order 2
         that start from it.
         """
@@ -262,10 +268,10 @@ class SpectralFields:
 
     def _units(self, path: Path) -> _Array:
         """Units of moments, of shape (n_molecules, n_channels, n_exponents)."""
-        units: _Array = (self.source.unit * self._constant(path)) ** self.Q
+        units: _Array = (self.source.unit * self.constant(path)) ** self.Q
         return units
 
-    def _constant(self, path: Path) -> float:
+    def constant(self, path: Path) -> float:
         """Return the factor that is common to all points of a field."""
         sigma = self.settings.sigma
         width = _path_width(self._first(path), sigma)
@@ -277,11 +283,11 @@ class SpectralFields:
         softening, sigma = self.settings.softening, self.settings.sigma
         if path.degree == 0:
             softening = 0.0
-        unit = self.source.unit * self._constant(path)
+        unit = self.source.unit * self.constant(path)
         epsilon: _Array = softening * path_peak(path, sigma) / unit
         return epsilon[..., np.newaxis, np.newaxis]
 
-    def atoms(self, path: Path) -> _Field:
+    def atoms(self, path: Path) -> Field:
         """Compute the fields of the atoms, of order 0 or 1."""
         lattice = self._lattice(path)
         width = _path_width(path, self.settings.sigma)
@@ -301,7 +307,7 @@ class SpectralFields:
         kinks, _ = self._atoms.kinks(width, self.accuracy)
         modulus, powers = self.rounding.powers(values, envelope, kinks)
         sums = np.stack([self._sums(p) for p in powers], axis=-1)
-        return _Field(
+        return Field(
             modulus,
             lattice.volume * sums,
             values * values,
@@ -313,14 +319,14 @@ class SpectralFields:
         )
 
     def atoms_back(
-        self, path: Path, field: _Field, factors: _Array, onto: Array | None
+        self, path: Path, field: Field, factors: _Array, onto: Array | None
     ) -> Derivatives:
         """Differentiate sums of moments with respect to the positions of the atoms.
 
         Parameters
         ----------
         path : Path
-        field : _Field
+        field : Field
             The fields of the atoms.
         factors : ndarray of shape (n_molecules, n_channels, n_exponents)
             Factors of the moments.
@@ -363,7 +369,7 @@ class SpectralFields:
         """Whether the kinks of densities that change sign are rounded on a path."""
         return self.accuracy.signed and path.degree == 0 and len(path.scales) < 2
 
-    def convolution(self, field: _Field, path: Path) -> _Field:
+    def convolution(self, field: Field, path: Path) -> Field:
         """Convolve fields with the last wavelets of a path."""
         lattice = self._lattice(path)
         phases_of_field = self._field_phases(field, path, lattice)
@@ -371,7 +377,7 @@ class SpectralFields:
         return self._modulus(spectrum, path, self._scale(path), lattice)
 
     def convolution_back(
-        self, field: _Field, path: Path, result: _Field, factors: _Array
+        self, field: Field, path: Path, result: Field, factors: _Array
     ) -> tuple[Array, _Array]:
         """Differentiate sums of moments of order 2 with respect to moduli of order 1.
 
@@ -379,7 +385,7 @@ class SpectralFields:
         ----------
         field, path
             As for :meth:`convolution`.
-        result : _Field
+        result : Field
             What it has returned.
         factors : ndarray of shape (n_molecules, n_channels, n_exponents)
             Factors of the moments.
@@ -407,7 +413,7 @@ class SpectralFields:
         return xp.reshape(values, (*batch, n_x, n_y, n_z)), strain
 
     def _field_phases(
-        self, field: _Field, path: Path, lattice: Lattice
+        self, field: Field, path: Path, lattice: Lattice
     ) -> tuple[Array, Array, Array]:
         """Make the matrices from points of a field to wavevectors along each axis."""
         x, y, z = (
@@ -428,7 +434,7 @@ class SpectralFields:
 
     def _modulus(
         self, spectrum: Array, path: Path, scale: float, lattice: Lattice
-    ) -> _Field:
+    ) -> Field:
         """Convolve with the wavelets of a scale, and take the modulus."""
         squared: Array = 0.0
         kept = []
@@ -460,7 +466,7 @@ class SpectralFields:
         sums = to_numpy(integrals).reshape(shape).sum(axis=-1, dtype=np.float64)
         units = lattice.volume * (AMPLITUDE * self.scales) ** -self.Q
         keep = self.derivatives and self.source.is_periodic
-        return _Field(
+        return Field(
             self.xp.reshape(modulus, squared.shape),
             units * np.moveaxis(sums, 0, -1),
             squared,
@@ -471,14 +477,14 @@ class SpectralFields:
         )
 
     def _derivatives(
-        self, path: Path, field: _Field, factors: _Array, onto: Array | None
+        self, path: Path, field: Field, factors: _Array, onto: Array | None
     ) -> Iterator[Array]:
         """Differentiate sums of moments with respect to the components of fields.
 
         Parameters
         ----------
         path : Path
-        field : _Field
+        field : Field
         factors : ndarray of shape (n_molecules, n_channels, n_exponents)
             Factors of the moments.
         onto : array or None
@@ -520,7 +526,7 @@ class SpectralFields:
     def _components_back(
         self,
         derivatives: Iterator[Array],
-        field: _Field,
+        field: Field,
         path: Path,
         scale: float,
     ) -> tuple[Array, _Array]:
@@ -536,25 +542,40 @@ class SpectralFields:
             keeps its spectrum; otherwise zeros.
         """
         xp, lattice = self.xp, field.lattice
-        wavevectors = self._wavevectors(lattice)
         half = self._half(lattice)
         strain = np.zeros((*self.source.unit.shape[:2], 3, 3))
-        slopes: Any = None
-        if field.spectrum is not None:
-            slopes = wavelet_gradients_in_frequency(path.degree, scale, wavevectors, xp)
         total: Any = 0.0
-        wavelets = wavelets_in_frequency(path.degree, scale, wavevectors, xp)
+        along: list[Any] = [0.0, 0.0, 0.0]
         # A density that changes sign, of degree 0, has its components taken in turn.
-        for wavelet, values in zip(wavelets, derivatives, strict=True):
+        for (wavelet, slopes), values in zip(
+            self._wavelets(path.degree, scale, lattice), derivatives, strict=True
+        ):
             spectrum = xp.conj(to_waves(values, lattice, xp))
             total = total + spectrum * wavelet
-            if slopes is not None:
-                # A strain e turns a wavevector k into k - e k.
-                along = xp.real(spectrum * field.spectrum) * half
-                for b, slope in enumerate(next(slopes)):
-                    for a, k in enumerate(wavevectors):
-                        strain[..., a, b] -= self._sums(along * (slope * k))
+            if field.spectrum is not None:
+                for b, slope in enumerate(slopes):
+                    along[b] = along[b] + spectrum * slope
+        if field.spectrum is not None:
+            # A strain e turns a wavevector k into k - e k.
+            for b, values in enumerate(along):
+                values = xp.real(values * field.spectrum) * half
+                for a, k in enumerate(self._wavevectors(lattice)):
+                    strain[..., a, b] -= self._sums(values * k)
         return total * half, (strain + strain.mT) / 2
+
+    def _wavelets(
+        self, degree: int, scale: float, lattice: Lattice
+    ) -> list[tuple[Array, tuple[Array, ...]]]:
+        """Return wavelets and, in crystals, their gradients; the last ones are kept."""
+        key = degree, scale, lattice.n_waves, lattice.cell.tobytes()
+        if self._kept is None or self._kept[0] != key:
+            of_wavelets = degree, scale, self._wavevectors(lattice), self.xp
+            wavelets = [*wavelets_in_frequency(*of_wavelets)]
+            slopes: list[tuple[Array, ...]] = [()] * len(wavelets)
+            if self.source.is_periodic:
+                slopes = [*wavelet_gradients_in_frequency(*of_wavelets)]
+            self._kept = key, list(zip(wavelets, slopes, strict=True))
+        return self._kept[1]
 
     def _half(self, lattice: Lattice) -> Array:
         """Return factors of the half of all wavevectors that spectra hold."""
@@ -564,7 +585,7 @@ class SpectralFields:
         box = lattice.volume * prod(lattice.shape)
         return self._array(twice / box)
 
-    def _volume_strain(self, field: _Field, factors: _Array, path: Path) -> _Array:
+    def _volume_strain(self, field: Field, factors: _Array, path: Path) -> _Array:
         """Differentiate the volume of the points with respect to strain."""
         sums = np.sum(factors * self._units(path) * field.moments, axis=-1)
         strain: _Array = sums[..., np.newaxis, np.newaxis] * np.eye(3)

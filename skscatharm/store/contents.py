@@ -34,7 +34,7 @@ from skscatharm.store.segments import (
     lock,
     scan,
 )
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["Contents", "coefficient_layout", "forget", "open_contents"]
 
@@ -88,7 +88,7 @@ def _report_other_versions(folder: str) -> None:
         )
 
 
-def coefficient_layout(paths: Sequence[Path], exponents: Sequence[float]) -> str:
+def coefficient_layout(paths: Sequence[Path | Pair], exponents: Sequence[float]) -> str:
     """Describe the coefficients of a key."""
     return canonical({"paths": list(paths), "exponents": [float(q) for q in exponents]})
 
@@ -109,7 +109,7 @@ class Contents:
         self._last = ""  # segment that was written
 
     def read(
-        self, keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+        self, keys: _Keys, paths: Sequence[Path | Pair], exponents: Sequence[float]
     ) -> _Array:
         """Read coefficients.
 
@@ -240,7 +240,7 @@ class Contents:
         self,
         values: _Array,
         asked: "_Asked",
-        columns: tuple[tuple[Path, ...], tuple[float, ...]],
+        columns: tuple[tuple[Path | Pair, ...], tuple[float, ...]],
         segments: Iterable["_Segment"],
     ) -> None:
         """Copy coefficients to where there are none."""
@@ -532,20 +532,25 @@ def _layout(layout: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _common(
-    layout: str, paths: tuple[Path, ...], exponents: tuple[float, ...]
+    layout: str, paths: tuple[Path | Pair, ...], exponents: tuple[float, ...]
 ) -> tuple[_Indices | slice, _Indices | slice]:
     """Return the columns of common coefficients, in those asked for and in a layout."""
     known = _layout(layout)
     columns = {
-        (tuple(scales), degree, q): i
-        for i, ((scales, degree), q) in enumerate(
+        (_tuples(path), q): i
+        for i, (path, q) in enumerate(
             product(known.get("paths", ()), known.get("exponents", ()))
         )
     }
-    asked = ((*path, q) for path, q in product(paths, exponents))
+    asked = product(paths, exponents)
     pairs = [(i, columns[key]) for i, key in enumerate(asked) if key in columns]
     to, origin = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     return _sliced(to), _sliced(origin)
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists in lists into tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _sliced(indices: _Indices) -> _Indices | slice:

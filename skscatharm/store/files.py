@@ -45,7 +45,7 @@ from skscatharm.store.segments import (
     remove_other_version,
     settings_folder,
 )
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import Pair, Path
 
 __all__ = [
     "CoefficientStore",
@@ -209,7 +209,7 @@ class CoefficientStore:
     def read(
         self,
         keys: NDArray[np.void],
-        paths: Sequence[Path],
+        paths: Sequence[Path | Pair],
         exponents: Sequence[float],
         settings: Mapping[str, Any],
     ) -> _Array:
@@ -219,7 +219,7 @@ class CoefficientStore:
         ----------
         keys : ndarray
             Keys from :func:`~skscatharm.store.recall.density_keys`, of any shape.
-        paths : sequence of Path
+        paths : sequence of Path or Pair
         exponents : sequence of float
         settings : mapping
             The settings that the keys were made with.
@@ -242,7 +242,7 @@ class CoefficientStore:
     def write(
         self,
         keys: NDArray[np.void],
-        paths: Sequence[Path],
+        paths: Sequence[Path | Pair],
         exponents: Sequence[float],
         coefficients: _Array,
         settings: Mapping[str, Any],
@@ -253,7 +253,7 @@ class CoefficientStore:
         ----------
         keys : ndarray
             Keys from :func:`~skscatharm.store.recall.density_keys`, of any shape.
-        paths : sequence of Path
+        paths : sequence of Path or Pair
         exponents : sequence of float
         coefficients : ndarray of shape (..., n_paths, n_exponents)
             NaN where nothing is to be kept.

@@ -20,7 +20,7 @@ from skscatharm.engine.arrays import Library
 from skscatharm.store.files import CoefficientStore
 from skscatharm.store.segments import DIGEST_SIZE, canonical
 from skscatharm.structures import Structure
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import Pair, Path
 from skscatharm.transform.transform import Transform
 
 __all__ = [
@@ -51,7 +51,7 @@ class Store(Protocol):
     def read(
         self,
         keys: _Keys,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Pair],
         exponents: Sequence[float],
         settings: Mapping[str, Any],
     ) -> _Array:
@@ -60,7 +60,7 @@ class Store(Protocol):
     def write(
         self,
         keys: _Keys,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Pair],
         exponents: Sequence[float],
         coefficients: _Array,
         settings: Mapping[str, Any],
@@ -110,7 +110,7 @@ def recall(
     check = cache(check)
     keys = known_keys(X, check, tables, transform.settings, limits)
     coefficients = store.read(
-        keys, transform.paths, transform.exponents, transform.settings
+        keys, transform.integrands, transform.exponents, transform.settings
     )
     coefficients = coefficients.swapaxes(1, 2)
     lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
@@ -264,14 +264,14 @@ def density_keys(
 
 
 def jacobian_names(
-    keys: _Keys, paths: Sequence[Path], exponents: Sequence[float]
+    keys: _Keys, paths: Sequence[Path | Pair], exponents: Sequence[float]
 ) -> list[str]:
     """Name the Jacobian of each molecule.
 
     Parameters
     ----------
     keys : ndarray of shape (n_molecules, n_channels)
-    paths : sequence of Path
+    paths : sequence of Path or Pair
     exponents : sequence of float
         Of the coefficients, in this order.
 
@@ -317,18 +317,20 @@ def fill_gaps(
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
     """
     paths, Q = transform.paths, transform.exponents
-    first_order = {(path.scales[:1], path.degree) for path in paths}
-    all_paths = [*paths] + [
+    first_order = set(map(_first_field, paths))
+    extra = [
         path
         for path in wider.paths
-        if path not in paths and (path.scales[:1], path.degree) in first_order
+        if path not in paths and _first_field(path) in first_order
     ]
+    all_paths: list[Path | Pair] = [*paths, *extra, *transform.pairs]
+    wanted = np.array([path not in extra for path in all_paths])
     # Always in this order, so that rounding does not depend on earlier calls.
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents, transform.settings)
-    lacking = np.isnan(values) & _allowed(values, all_paths, len(paths))
-    groups = _alike(lacking, all_paths, len(paths), asked)
+    lacking = np.isnan(values) & _allowed(values, all_paths, wanted)
+    groups = _alike(lacking, all_paths, wanted, asked)
     for lacks, rows, channels in groups:
         on_path, of_q = lacks.any(axis=1), lacks.any(axis=0)
         new_paths = [all_paths[i] for i in np.flatnonzero(on_path)]
@@ -336,7 +338,12 @@ def fill_gaps(
         computed = scattering_batch(
             [structures[i] for i in rows],
             [weights[i][channels] for i in rows],
-            replace(transform, paths=tuple(new_paths), exponents=tuple(new_exponents)),
+            replace(
+                transform,
+                paths=tuple(path for path in new_paths if isinstance(path, Path)),
+                exponents=tuple(new_exponents),
+                pairs=tuple(path for path in new_paths if isinstance(path, Pair)),
+            ),
             library,
         ).swapaxes(1, 2)
         # Stored coefficients stay as they are.
@@ -354,36 +361,51 @@ def fill_gaps(
     equal = keys[:, :, np.newaxis] == keys[:, np.newaxis, :]
     first = equal.argmax(axis=2)[..., np.newaxis, np.newaxis]
     values = np.take_along_axis(values, first, axis=1)
-    return values[:, :, : len(paths), asked].swapaxes(1, 2)
+    return values[:, :, wanted][..., asked].swapaxes(1, 2)
 
 
-def _allowed(values: _Array, paths: Sequence[Path], n_asked: int) -> NDArray[np.bool_]:
+def _first_field(path: Path | Pair) -> Path | str:
+    """Return the path of the field that a path starts from.
+
+    All pairs share their fields.
+    """
+    return "pairs" if isinstance(path, Pair) else Path(path.scales[:1], path.degree)
+
+
+def _allowed(
+    values: _Array, paths: Sequence[Path | Pair], wanted: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Find the paths that do not go beyond the scales that are in use already.
 
     Parameters
     ----------
     values : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
         The stored coefficients, and NaN.
-    paths : sequence of Path
-    n_asked : int
-        Number of paths, the first ones, that are needed now.
+    paths : sequence of Path or Pair
+    wanted : ndarray of bool of shape (n_paths,)
+        Which are needed now.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_channels, n_paths, 1)
     """
-    last = np.array([path.scales[-1] if len(path.scales) == 2 else 0 for path in paths])
+    last = np.array(
+        [
+            path.scales[-1] if isinstance(path, Path) and len(path.scales) == 2 else 0
+            for path in paths
+        ]
+    )
     stored = ~np.isnan(values).all(axis=3)
     largest = np.max(stored * last, axis=2, keepdims=True)
-    enough = largest >= max(1, last[:n_asked].max())
+    enough = largest >= max(1, last[wanted].max())
     allowed = ~enough | (last <= largest)
     return allowed[..., np.newaxis]
 
 
 def _alike(
     lacking: NDArray[np.bool_],
-    paths: Sequence[Path],
-    n_asked: int,
+    paths: Sequence[Path | Pair],
+    wanted: NDArray[np.bool_],
     asked_exponents: Sequence[int],
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]]:
     """Group the molecules and channels that lack the same coefficients.
@@ -393,9 +415,9 @@ def _alike(
     Parameters
     ----------
     lacking : ndarray of shape (n_molecules, n_channels, n_paths, n_exponents)
-    paths : sequence of Path
-    n_asked : int
-        Number of paths, the first ones, that are needed now.
+    paths : sequence of Path or Pair
+    wanted : ndarray of bool of shape (n_paths,)
+        Which are needed now.
     asked_exponents : sequence of int
         Indices of the exponents that are needed now.
 
@@ -407,9 +429,9 @@ def _alike(
     """
     fields: dict[Any, list[int]] = defaultdict(list)
     for i, path in enumerate(paths):
-        fields[path.scales[:1], path.degree].append(i)
+        fields[_first_field(path)].append(i)
     for of_field in fields.values():
-        asked = [i for i in of_field if i < n_asked]
+        asked = [i for i in of_field if wanted[i]]
         urgent = lacking[:, :, asked][..., asked_exponents]
         lacking[:, :, of_field] &= np.any(urgent, axis=(2, 3), keepdims=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.transform.morlet import ImagePath
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import Pair, Path
 
 __all__ = [
     "Column",
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Column(NamedTuple):
-    """Indices of the path, the channel and the exponent of a column."""
+    """Indices of the path or pair, the channel and the exponent of a column."""
 
     path: int
     channel: int
@@ -32,13 +32,16 @@ class Column(NamedTuple):
 
 
 def list_columns(
-    paths: Sequence[Path], n_channels: int, n_exponents: int
+    paths: Sequence[Path | Pair], n_channels: int, n_exponents: int
 ) -> list[Column]:
-    """List the columns in their order: by order, channel, path, exponent."""
-    orders = [len(path.scales) for path in paths]
+    """List the columns in their order: by order, channel, path, exponent.
+
+    Pairs follow the paths of order 2.
+    """
+    orders = [3 if isinstance(path, Pair) else len(path.scales) for path in paths]
     return [
         Column(path, channel, exponent)
-        for order in range(3)
+        for order in range(4)
         for channel, path, exponent in product(
             range(n_channels),
             [i for i, o in enumerate(orders) if o == order],
@@ -49,7 +52,7 @@ def list_columns(
 
 def column_names(
     channels: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Path | Pair],
     exponents: Sequence[float],
     style: str = "plain",
 ) -> list[str]:
@@ -58,7 +61,7 @@ def column_names(
     Parameters
     ----------
     channels : sequence of str
-    paths : sequence of Path
+    paths : sequence of Path or Pair
     exponents : sequence of float
     style : {"plain", "readable"}
         Plain names consist of letters, digits and underscores, which every library
@@ -83,7 +86,7 @@ def column_names(
 
 
 def path_names(
-    channels: Sequence[str], paths: Sequence[Path], style: str = "plain"
+    channels: Sequence[str], paths: Sequence[Path | Pair], style: str = "plain"
 ) -> list[str]:
     """Name the fields whose powers are integrated, in the order of their columns.
 
@@ -98,20 +101,34 @@ def path_names(
     >>> from skscatharm.transform.paths import scattering_paths
     >>> path_names(["nuclear"], scattering_paths(J=1, L=0, max_order=2))
     ['S0_nuclear', 'S1_nuclear_j0_l0', 'S1_nuclear_j1_l0', 'S2_nuclear_j0_j1_l0']
+
+    Pairs have the names of both fields:
+
+    >>> from skscatharm.transform.paths import field_pairs
+    >>> pairs = field_pairs(scattering_paths(J=1, L=0, max_order=1))
+    >>> path_names(["nuclear"], pairs)
+    ['S1xS1_nuclear_j0_l0_j1_l0']
+    >>> path_names(["nuclear"], pairs, style="readable")
+    ['S1xS1[nuclear,j=0,l=0,j=1,l=0]']
     """
     if style == "plain":
         channels = _plain(channels)
     names = []
     for column in list_columns(paths, len(channels), 1):
-        (scales, degree), channel = paths[column.path], channels[column.channel]
-        order = len(scales)
-        if style == "plain":
-            where = [f"j{j}" for j in scales] + [f"l{degree}"] * (order > 0)
-            names.append("_".join([f"S{order}", channel, *where]))
-        else:
-            j = ",".join(map(str, scales))
-            where = ["", f",j={j},l={degree}", f",j=({j}),l={degree}"]
-            names.append(f"S{order}[{channel}{where[order]}]")
+        path, channel = paths[column.path], channels[column.channel]
+        fields = path if isinstance(path, Pair) else (path,)
+        kind = "x".join(f"S{len(scales)}" for scales, _ in fields)
+        where = [channel]
+        for scales, degree in fields:
+            if style == "plain":
+                where += [f"j{j}" for j in scales] + [f"l{degree}"] * (len(scales) > 0)
+            elif scales:
+                where += [f"j={_tuple(scales)}", f"l={degree}"]
+        names.append(
+            "_".join([kind, *where])
+            if style == "plain"
+            else f"{kind}[{','.join(where)}]"
+        )
     return names
 
 
@@ -176,13 +193,15 @@ def _plain(names: Sequence[str]) -> list[str]:
     return plain
 
 
-def arrange(values: NDArray[np.float64], paths: Sequence[Path]) -> NDArray[np.float64]:
+def arrange(
+    values: NDArray[np.float64], paths: Sequence[Path | Pair]
+) -> NDArray[np.float64]:
     """Bring coefficients, or derivatives of coefficients, into columns.
 
     Parameters
     ----------
     values : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents, ...)
-    paths : sequence of Path
+    paths : sequence of Path or Pair
 
     Returns
     -------
@@ -194,7 +213,7 @@ def arrange(values: NDArray[np.float64], paths: Sequence[Path]) -> NDArray[np.fl
 
 def rearrange(
     columns: NDArray[np.float64],
-    paths: Sequence[Path],
+    paths: Sequence[Path | Pair],
     n_channels: int,
     n_exponents: int,
 ) -> NDArray[np.float64]:
@@ -212,7 +231,7 @@ def rearrange(
 
 @lru_cache(maxsize=64)  # a search arranges the same columns many times
 def _indices(
-    paths: tuple[Path, ...], n_channels: int, n_exponents: int
+    paths: tuple[Path | Pair, ...], n_channels: int, n_exponents: int
 ) -> NDArray[np.intp]:
     """Return the indices of the path, the channel and the exponent of each column."""
     return np.array(list_columns(paths, n_channels, n_exponents)).T

@@ -1,9 +1,10 @@
 """Paths: the wavelets of each coefficient."""
 
+from collections.abc import Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
-__all__ = ["Path", "scattering_paths"]
+__all__ = ["Pair", "Path", "field_pairs", "scattering_paths"]
 
 
 class Path(NamedTuple):
@@ -14,6 +15,13 @@ class Path(NamedTuple):
 
     scales: tuple[int, ...]
     degree: int
+
+
+class Pair(NamedTuple):
+    """The paths of two fields whose product is integrated."""
+
+    first: Path
+    second: Path
 
 
 def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
@@ -39,4 +47,19 @@ def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
         Path(scales, degree)
         for order in range(1, max_order + 1)
         for scales, degree in product(combinations(range(J + 1), order), range(L + 1))
+    ]
+
+
+def field_pairs(paths: Sequence[Path]) -> list[Pair]:
+    """List all pairs of different fields of order 1, in the order of columns.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.paths import field_pairs, scattering_paths
+    >>> field_pairs(scattering_paths(J=1, L=0, max_order=2))
+    [Pair(first=Path(scales=(0,), degree=0), second=Path(scales=(1,), degree=0))]
+    """
+    return [
+        Pair(*fields)
+        for fields in combinations([path for path in paths if len(path.scales) == 1], 2)
     ]

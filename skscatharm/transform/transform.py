@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
 
@@ -33,6 +33,8 @@ class Transform:
     engine : {"separable", "fourier", "planar"}
     window : float or None
         Width of windows around atoms, in Å; None for integrals over all of space.
+    pairs : tuple of Pair
+        Pairs of fields whose products are integrated. Only crystals have them.
     """
 
     paths: tuple[Path, ...]
@@ -43,6 +45,12 @@ class Transform:
     dtype: str
     engine: str
     window: float | None = None
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def integrands(self) -> tuple[Path | Pair, ...]:
+        """Everything whose powers are integrated, in the order of coefficients."""
+        return (*self.paths, *self.pairs)
 
     @property
     def dimension(self) -> int:

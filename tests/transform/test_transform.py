@@ -53,4 +53,4 @@ def test_settings_are_all_but_paths_and_exponents() -> None:
     transform = replace(transform, window=0.7)
     assert transform.settings["window"] == 0.7
     fields = set(Transform.__dataclass_fields__)
-    assert fields - set(transform.settings) == {"paths", "exponents"}
+    assert fields - set(transform.settings) == {"paths", "pairs", "exponents"}
