@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skscatharm.engine import batch_portable
 from skscatharm.engine.quadrature import FAR, SHIFT, Axes
 from skscatharm.transform.modulus import TINY
 
@@ -25,10 +26,12 @@ FIELDS = 3  # the modulus, and what smoothing makes of it
 _THREADS, _COLUMNS = 128, 64
 _ROWS = {"float32": 64, "float64": 32}
 _DEPTH = {"float32": 32, "float64": 16}
+_SHARED = 48 * 2**10  # bytes of shared memory that each block can have
 _INTEGRATE = r"""
 // Threads are arranged as (THREADS / 16, 16), each with a tile of (HEIGHT, 4) points.
 #define HEIGHT (ROWS * 16 / THREADS)
 
+#if __CUDA_ARCH__ >= 800
 // Copy to shared memory while the threads go on, or write zero.
 __device__ void copy_async(T* to, const T* from, const bool valid)
 {
@@ -36,11 +39,19 @@ __device__ void copy_async(T* to, const T* from, const bool valid)
                  :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from),
                     "n"(sizeof(T)), "r"(valid ? (int)sizeof(T) : 0));
 }
-
-__device__ void end_of_copies() { asm volatile("cp.async.commit_group;"); }
-
-// Wait for all copies but those since the last call of end_of_copies but one.
-__device__ void wait_for_copies() { asm volatile("cp.async.wait_group 1;"); }
+__device__ void end_of_group() { asm volatile("cp.async.commit_group;"); }
+__device__ void wait_for_all_groups_but_one()
+{
+    asm volatile("cp.async.wait_group 1;");
+}
+#else
+__device__ void copy_async(T* to, const T* from, const bool valid)
+{
+    *to = valid ? *from : (T)0;
+}
+__device__ void end_of_group() {}
+__device__ void wait_for_all_groups_but_one() {}
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
     const T* __restrict__ left, const T* __restrict__ right,
@@ -67,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
             copy_async(&b[stage][k][threadIdx.x % COLUMNS],
                        right + (long long)(start + k) * n_columns + column,
                        column < n_columns);
-        end_of_copies();
+        end_of_group();
     };
 
     T squared[HEIGHT][4], component[HEIGHT][4] = {};
@@ -83,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
         // What is next is copied meanwhile, where all threads are done.
         if (order < n_orders) stop = min(start + DEPTH, ends[order]);
         copy(stage ^ 1, start, stop);
-        wait_for_copies();
+        wait_for_all_groups_but_one();
         __syncthreads();
         #pragma unroll 4
         for (int k = 0; k < n; ++k) {
@@ -212,13 +223,16 @@ def atom_factors(along_x: Array, along_y: Array, polynomials: Array) -> Array:
     dtype = along_x.dtype
     n_molecules, n_atoms, n_powers, n_x = along_x.shape
     n_terms, n_y = len(polynomials), along_y.shape[-1]
+    shared = n_powers * n_x * dtype.itemsize
+    if shared > _SHARED:
+        return batch_portable.atom_factors(along_x, along_y, polynomials)
     factors = cupy.empty((n_molecules, n_terms * n_atoms, n_y * n_x), dtype)
     sizes = map(np.int32, (n_terms, n_atoms, n_powers, n_y, n_x))
     _kernel(_type(dtype.name) + _ATOM_FACTORS, "atom_factors")(
         (n_molecules * n_terms * n_atoms,),
         (_THREADS,),
         (along_x, along_y, polynomials, *sizes, factors),
-        shared_mem=n_powers * n_x * dtype.itemsize,
+        shared_mem=shared,
     )
     return factors
 
