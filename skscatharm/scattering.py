@@ -183,7 +183,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         paths = scattering_paths(self.J, self.L, self.max_order)
         names = column_names(
             list(resolve_channels(self.channels)),
-            [*paths, *self._list_pairs(paths)],
+            [*paths, *self._list_pairs(paths, len(resolve_channels(self.channels)))],
             check_exponents(self.Q),
             self.names,
         )
@@ -242,7 +242,7 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         columns = arrange(coefficients, task.transform.integrands)
         return self._normalized(columns, task)
 
-    def _list_pairs(self, paths: Sequence[Path]) -> Sequence[Pair]:
+    def _list_pairs(self, paths: Sequence[Path], n_channels: int) -> Sequence[Pair]:
         """List the pairs of fields whose products are integrated."""
         return ()
 
@@ -285,9 +285,9 @@ class SolidHarmonicScattering(MoleculeScattering):
     `softening` times the largest modulus of an atom of weight 1. They have no kinks
     where a field vanishes, and are integrated far more accurately.
 
-    With `mixed_moments`, products of two different fields of order 1 of a channel are
-    integrated too: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a positive
-    `softening`, they are products of the softened powers q/2 of both fields.
+    With `mixed_moments`, products of two different fields of order 1 are integrated
+    too: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a positive `softening`, they are
+    products of the softened powers q/2 of both fields.
 
     In a crystal, the sum over the atoms has all their images, and integrals are taken
     over one cell. A supercell of n cells has n times the coefficients, and another
@@ -315,11 +315,12 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
-    mixed_moments : bool, default=False
-        Also integrate products of two fields of order 1, for crystals, slabs and wires.
-        They tell which features are at the same places. A channel has n (n - 1) / 2
-        pairs of its n = (J + 1) (L + 1) fields. Potentials become more accurate, and
-        Jacobians take several times as long.
+    mixed_moments : bool or "all", default=False
+        Also integrate products of two fields of order 1. They tell which features are
+        at the same places, and make potentials more accurate. True pairs fields of the
+        same channel: each has n (n - 1) / 2 pairs of its n = (J + 1) (L + 1) fields.
+        "all" pairs fields of different channels too, in free molecules; `memory` does
+        not keep them. Weights must not be negative.
     normalize : {"atom", "volume"} or None, default=None
         Divide the coefficients by the number of atoms, or by the volume of the cell in
         Å^3. None serves properties that grow with a cell, such as its energy; the
@@ -388,7 +389,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
-        "mixed_moments": ["boolean"],
+        "mixed_moments": ["boolean", StrOptions({"all"})],
         "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
@@ -410,7 +411,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         max_order: int = _DEFAULT["max_order"],
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
-        mixed_moments: bool = False,
+        mixed_moments: bool | str = False,
         normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
@@ -793,16 +794,31 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
-    def _list_pairs(self, paths: Sequence[Path]) -> Sequence[Pair]:
-        return field_pairs(paths) if self.mixed_moments else ()
+    def _list_pairs(self, paths: Sequence[Path], n_channels: int) -> Sequence[Pair]:
+        if not self.mixed_moments:
+            return ()
+        return field_pairs(paths, n_channels if self.mixed_moments == "all" else 1)
 
     def _check(self, structures: Sequence[Structure]) -> None:
+        if self.mixed_moments == "all" and self.memory is not None:
+            raise ValueError(
+                "memory keeps no products of fields of different channels. Choose "
+                "memory=None or mixed_moments=True."
+            )
+        if self.mixed_moments:
+            weights = channel_weights(resolve_channels(self.channels), structures)
+            for i, of_molecule in enumerate(weights):
+                if of_molecule.min() < 0:
+                    raise ValueError(
+                        f"Molecule {i} has an atom of negative weight in a channel, "
+                        "and mixed moments need weights of 0 or more. Choose "
+                        "mixed_moments=False or other channels."
+                    )
         for i, structure in enumerate(structures):
-            if self.mixed_moments and not any(structure.pbc):
+            if self.mixed_moments == "all" and any(structure.pbc):
                 raise ValueError(
-                    f"Molecule {i} is not periodic, and mixed moments are those of "
-                    "crystals, slabs and wires alone. Choose mixed_moments=False, or "
-                    "pass ase.Atoms with pbc."
+                    f"Molecule {i} is periodic, and fields of different channels are "
+                    "paired in free molecules alone. Choose mixed_moments=True."
                 )
             if self.normalize == "volume" and not all(structure.pbc):
                 raise ValueError(
@@ -875,7 +891,7 @@ class _Task:
             dtype=parameters.dtype,
             engine=parameters._engine(self.library),
             window=parameters._window,
-            pairs=tuple(parameters._list_pairs(paths)),
+            pairs=tuple(parameters._list_pairs(paths, len(self.tables))),
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform

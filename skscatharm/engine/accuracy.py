@@ -48,7 +48,8 @@ __all__ = [
 _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
 
-_LEAST_EXPONENT = 0.5
+#: The least exponent of coefficients.
+LEAST_EXPONENT = 0.5
 _SHARE = 0.05  # of the tolerance, that each cut may cost
 _ALIAS_SHARE = 0.5
 _SQUARES = 0.06  # of the share, for squares
@@ -268,7 +269,7 @@ class Accuracy:
         kernel of width `rounding`. There, the density is down to :math:`e^{-R^2 / 8}`.
         """
         share = np.minimum(
-            _SHARE * self.tol * np.exp(_LEAST_EXPONENT * distances**2 / 8), 0.5
+            _SHARE * self.tol * np.exp(LEAST_EXPONENT * distances**2 / 8), 0.5
         )
         frequency = np.sqrt(2 * gammainccinv(self.kink_kernel[0], share))
         steps = 2 * pi * 2 * rounding / (distances * frequency)
@@ -349,7 +350,7 @@ def check_signs(
 
 @cache
 def _margin(degree: int, share: float, softness: float) -> float:
-    q = _LEAST_EXPONENT
+    q = LEAST_EXPONENT
     margin = sqrt(2 / q * gammainccinv((3 + degree * q) / 2, share))
     if softness > 0:
         # Where the field is small, q / 2 eps^(q - 2) U^2 is left of U^q. Among the

@@ -235,7 +235,7 @@ class _Job(NamedTuple):
     def memory(self, derivatives: bool = False) -> float:
         """Estimate the bytes that a channel needs."""
         n_arrays = _ARRAYS
-        fields = {path for pair in self.pairs for path in pair}
+        fields = {path for pair in self.pairs for path in pair.fields}
         if fields:  # all powers of each, and components of one
             n_arrays += len(fields) * len(self.exponents)
             n_arrays += 2 * max(path.degree for path in fields) + 4

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.crystals import CrystalEngine
+from skscatharm.engine.moments import MomentsEngine
 from skscatharm.engine.protocol import Atoms, Derivatives, DifferentiableEngine, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.rigid import remove_rigid_motions
@@ -40,7 +41,10 @@ class StructureEngine:
         self.transform = transform
         self._molecules = molecules
         self._crystals = CrystalEngine(transform, library)
-        self._atoms = RadialEngine(transform)
+        self._atoms: Engine = RadialEngine(transform)
+        if transform.pairs:
+            self._molecules = MomentsEngine(transform, molecules)
+            self._atoms = MomentsEngine(transform, self._atoms)
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a structure needs at least."""
@@ -229,6 +233,9 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     signed = (atoms.weights.min(axis=1) < 0) & (atoms.weights.max(axis=1) > 0)
     densities = np.array(of_density)[:, np.newaxis] & ~signed
     linear = np.array(transform.exponents) == 1
-    single = (np.count_nonzero(atoms.weights, axis=1) < 2) & (not any(atoms.pbc))
+    has_atom = atoms.weights != 0
+    shifts = [getattr(integrand, "shift", 0) for integrand in transform.integrands]
+    of_both = np.array([has_atom | np.roll(has_atom, -s, axis=0) for s in shifts])
+    single = (np.count_nonzero(of_both, axis=2) < 2) & (not any(atoms.pbc))
     found: NDArray[np.bool_] = densities[..., np.newaxis] & linear
-    return found | single[:, np.newaxis]
+    return found | single[..., np.newaxis]

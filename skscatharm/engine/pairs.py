@@ -55,10 +55,10 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
     """
     by_width: dict[float, list[int]] = {}
     for i, pair in enumerate(pairs):
-        by_width.setdefault(min(map(settings.width, pair)), []).append(i)
+        by_width.setdefault(min(map(settings.width, pair.fields)), []).append(i)
     groups = []
     for chosen in by_width.values():
-        paths = sorted({path for i in chosen for path in pairs[i]})
+        paths = sorted({path for i in chosen for path in pairs[i].fields})
         steps, spectral_steps, reaches = zip(
             *map(settings.resolution, paths), strict=True
         )

@@ -110,16 +110,21 @@ def path_names(
     ['S1xS1_nuclear_j0_l0_j1_l0']
     >>> path_names(["nuclear"], pairs, style="readable")
     ['S1xS1[nuclear,j=0,l=0,j=1,l=0]']
+    >>> paths = scattering_paths(J=0, L=0, max_order=1)
+    >>> path_names(["nuclear", "valence", "bonding"], field_pairs(paths, 3))[0]
+    'S1xS1_nuclear_j0_l0_valence_j0_l0'
     """
     if style == "plain":
         channels = _plain(channels)
     names = []
     for column in list_columns(paths, len(channels), 1):
         path, channel = paths[column.path], channels[column.channel]
-        fields = path if isinstance(path, Pair) else (path,)
+        fields = path.fields if isinstance(path, Pair) else (path,)
         kind = "x".join(f"S{len(scales)}" for scales, _ in fields)
         where = [channel]
-        for scales, degree in fields:
+        for k, (scales, degree) in enumerate(fields):
+            if k > 0 and isinstance(path, Pair) and path.shift > 0:
+                where.append(channels[(column.channel + path.shift) % len(channels)])
             if style == "plain":
                 where += [f"j{j}" for j in scales] + [f"l{degree}"] * (len(scales) > 0)
             elif scales:

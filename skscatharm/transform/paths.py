@@ -1,7 +1,7 @@
 """Paths: the wavelets of each coefficient."""
 
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import combinations, combinations_with_replacement, product
 from typing import NamedTuple
 
 __all__ = ["Pair", "Path", "field_pairs", "scattering_paths"]
@@ -18,10 +18,20 @@ class Path(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The paths of two fields whose product is integrated."""
+    """The paths of two fields whose product is integrated.
+
+    The second field is that of the channel `shift` places after that of the first,
+    and the first channel follows the last.
+    """
 
     first: Path
     second: Path
+    shift: int = 0
+
+    @property
+    def fields(self) -> tuple[Path, Path]:
+        """Both paths."""
+        return self.first, self.second
 
 
 def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
@@ -50,8 +60,15 @@ def scattering_paths(J: int, L: int, max_order: int) -> list[Path]:
     ]
 
 
-def field_pairs(paths: Sequence[Path]) -> list[Pair]:
+def field_pairs(paths: Sequence[Path], n_channels: int = 1) -> list[Pair]:
     """List all pairs of different fields of order 1, in the order of columns.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    n_channels : int, default=1
+        Fields of so many channels are paired with each other. One makes the pairs of
+        fields of the same channel.
 
     Examples
     --------
@@ -59,7 +76,14 @@ def field_pairs(paths: Sequence[Path]) -> list[Pair]:
     >>> field_pairs(scattering_paths(J=1, L=0, max_order=2))
     [Pair(first=Path(scales=(0,), degree=0), second=Path(scales=(1,), degree=0))]
     """
-    return [
-        Pair(*fields)
-        for fields in combinations([path for path in paths if len(path.scales) == 1], 2)
-    ]
+    fields = [path for path in paths if len(path.scales) == 1]
+    pairs = [Pair(*both) for both in combinations(fields, 2)]
+    for shift in range(1, n_channels // 2 + 1):
+        # Half of the way around, each channel meets the same one in both directions.
+        ordered = (
+            combinations_with_replacement(fields, 2)
+            if 2 * shift == n_channels
+            else product(fields, repeat=2)
+        )
+        pairs += [Pair(first, second, shift) for first, second in ordered]
+    return pairs

@@ -34,7 +34,7 @@ class Transform:
     window : float or None
         Width of windows around atoms, in Å; None for integrals over all of space.
     pairs : tuple of Pair
-        Pairs of fields whose products are integrated. Only crystals have them.
+        Pairs of fields whose products are integrated.
     """
 
     paths: tuple[Path, ...]

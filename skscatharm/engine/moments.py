@@ -1,0 +1,664 @@
+r"""Mixed moments of free molecules: integrals of products of two fields of order 1.
+
+For fields U and U' they are those of
+
+.. math:: h_{q/2}(U) \, h_{q/2}(U')
+
+with the softened powers h of moduli. A product vanishes where the narrower field does,
+and is about as smooth. So pairs share the grid of the narrower width: on it, the
+integrals of all pairs are a matrix product. The fields are sums over the atoms at each
+point, in double precision: many pairs share the Gaussians and harmonics of a point.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import hypot, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.accuracy import LEAST_EXPONENT, Accuracy
+from skscatharm.engine.frame import Frame
+from skscatharm.engine.protocol import Atoms, DifferentiableEngine
+from skscatharm.engine.quadrature import KNEE, tensor_grid
+from skscatharm.engine.tiles import cut
+from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.transform.modulus import path_peak
+from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import Transform
+
+__all__ = ["MixedMoments", "MomentsEngine"]
+
+_Array = NDArray[np.float64]
+
+# Points that are worked on at a time, so that arrays stay in cache.
+_POINTS = 1024
+_LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
+_LOWEST = -300.0  # exponent of Gaussians, above subnormal numbers
+
+
+class _Group(NamedTuple):
+    """Pairs whose narrower field has the same scale.
+
+    Attributes
+    ----------
+    scale : int
+        Index of the scale.
+    fields : list of Path
+        All fields of this scale and of larger ones.
+    pairs : list of (int, int, int)
+        Index of a pair, and of both of its fields.
+    """
+
+    scale: int
+    fields: list[Path]
+    pairs: list[tuple[int, int, int]]
+
+
+class MixedMoments:
+    """The mixed moments of a free molecule of two atoms or more.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        No weight is negative.
+    transform : Transform
+        With the pairs.
+    """
+
+    def __init__(self, atoms: Atoms, transform: Transform) -> None:
+        self.weights = np.ascontiguousarray(atoms.weights, dtype=np.float64)
+        self.transform = transform
+        self._frame = Frame(atoms.positions, atoms.charges)
+        self._halves = np.asarray(transform.exponents) / 2
+        softness = transform.softening / max(self.weights.max(), 1.0)
+        self._accuracy = Accuracy(transform.tol, softness, max(transform.exponents))
+        by_scale: dict[int, list[int]] = {}
+        for i, pair in enumerate(transform.pairs):
+            narrow = min(path.scales[0] for path in pair.fields)
+            by_scale.setdefault(narrow, []).append(i)
+        self._groups = []
+        for scale, chosen in by_scale.items():
+            pairs = [transform.pairs[i] for i in chosen]
+            fields = sorted({path for pair in pairs for path in pair.fields})
+            places = [
+                (i, fields.index(p.first), fields.index(p.second))
+                for i, p in zip(chosen, pairs, strict=True)
+            ]
+            self._groups.append(_Group(scale, fields, places))
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        n_pairs = len(self.transform.pairs)
+        return n_pairs, len(self.weights), len(self._halves)
+
+    def coefficients(self) -> _Array:
+        """Compute all mixed moments.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs, n_channels, n_exponents)
+        """
+        found = np.zeros(self._shape)
+        for group in self._groups:
+            fields = _Fields(self, group)
+            sums: Any = 0.0
+            for chunk in fields.chunks():
+                sums = sums + (chunk.powers * chunk.weights) @ chunk.powers.mT
+            for index, a, b in fields.places():
+                found[index] = sums[:, a, b]
+        return found
+
+    def jacobian(self) -> _Array:
+        """Differentiate all mixed moments.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs, n_channels, n_exponents, n_atoms, 3)
+        """
+        found = np.zeros((*self._shape, *self._frame.positions.shape))
+        n_exponents = len(self._halves)
+        for group in self._groups:
+            fields = _Fields(self, group)
+            n = len(fields.paths) * len(self.weights)
+            # By exponent and both fields, where the first one is differentiated.
+            sums = np.zeros((n, n_exponents * n, found[0, 0, 0].size))
+            for chunk in fields.chunks():
+                weighed = chunk.powers * chunk.weights
+                gradients = fields.gradients(chunk)
+                for a in range(n):
+                    factors = weighed * chunk.slopes[:, a, np.newaxis]
+                    sums[a] += factors.reshape(-1, factors.shape[-1]) @ gradients[a].T
+            sums = sums.reshape(n, n_exponents, n, -1, 3) @ self._frame.rotation.T
+            for index, a, b in fields.places():
+                found[index] = sums[a, :, b] + sums[b, :, a]
+        return found
+
+    def gradient(self, factors: _Array) -> _Array:
+        """Differentiate the sum of all mixed moments with factors.
+
+        `factors` are of shape (n_pairs, n_channels, n_exponents).
+
+        Returns
+        -------
+        ndarray of shape (n_atoms, 3)
+        """
+        total = np.zeros_like(self._frame.positions)
+        for group in self._groups:
+            fields = _Fields(self, group)
+            n = len(fields.paths) * len(self.weights)
+            symmetric = np.zeros((len(self._halves), n, n))
+            for index, a, b in fields.places():
+                symmetric[:, a, b] += factors[index]
+                symmetric[:, b, a] += factors[index]
+            for chunk in fields.chunks():
+                partners = (symmetric @ chunk.powers) * chunk.slopes
+                fields.add_gradient(chunk, partners.sum(axis=0) * chunk.weights, total)
+        return total @ self._frame.rotation.T
+
+
+class _Chunk(NamedTuple):
+    """Fields at some points.
+
+    Attributes
+    ----------
+    points : ndarray of shape (3, n_points)
+    weights : ndarray of shape (n_points,)
+        Weights of a quadrature rule.
+    components : ndarray of shape (n_scales, n_harmonics, n_channels, n_points)
+    powers : ndarray of shape (n_exponents, n_fields, n_points)
+        Softened powers of half of the exponents, of paths by channels.
+    slopes : ndarray of shape (n_exponents, n_fields, n_points)
+        Times a component, their derivatives with respect to it.
+    """
+
+    points: _Array
+    weights: _Array
+    components: _Array
+    powers: _Array
+    slopes: _Array
+
+
+class _Fields:
+    """The fields of a group on its grid."""
+
+    def __init__(self, moments: MixedMoments, group: _Group) -> None:
+        transform = moments.transform
+        sigma = transform.sigma
+        self._moments = moments
+        self._group = group
+        self.paths = group.fields
+        self._scales = sorted({path.scales[0] for path in self.paths})
+        self._degrees = max(path.degree for path in self.paths)
+        self._widths = np.array([hypot(sigma, sigma * 2**j) for j in self._scales])
+        norms = np.array(
+            [
+                [
+                    wavelet_constant(d) * (sigma * 2**j / width**2) ** d / width**3
+                    for d in range(self._degrees + 1)
+                    for _ in range(2 * d + 1)
+                ]
+                for j, width in zip(self._scales, self._widths, strict=True)
+            ]
+        )
+        # Densities are not softened: the least exponent decides how far they reach.
+        reach = sqrt(LEAST_EXPONENT / min(transform.exponents))
+        self._margin = max(
+            moments._accuracy.margin(d) * (1 if d else reach)
+            for d in range(self._degrees + 1)
+        )
+        self._cut = self._margin + 0.5
+        epsilon = [
+            transform.softening * path_peak(path, sigma) if path.degree else 0.0
+            for path in self.paths
+        ]
+        self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
+        self._tables = (*_monomials(self._degrees), norms)
+
+    def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
+        """Yield the index of each moment (pair, channel), and of both of its fields."""
+        n_channels = len(self._moments.weights)
+        for i, first, second in self._group.pairs:
+            shift = self._moments.transform.pairs[i].shift
+            for c in range(n_channels):
+                other = (c + shift) % n_channels
+                yield (i, c), first * n_channels + c, second * n_channels + other
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """Compute the fields, some points at a time."""
+        halves = self._moments._halves[:, np.newaxis, np.newaxis]
+        points, weights = self._points()
+        for part in cut(len(points), _POINTS):
+            these = np.ascontiguousarray(points[part].T)
+            components = _components(
+                these,
+                self._moments._frame.positions,
+                self._moments.weights,
+                self._widths,
+                self._cut,
+                *self._tables,
+            )
+            squared = np.concatenate([self._squares(components, p) for p in self.paths])
+            squared += self._squared_epsilon + _LEAST
+            root = np.sqrt(squared)
+            # NumPy is fast for powers that are the same for a whole array.
+            powers = np.stack([root**half for half in halves.ravel().tolist()])
+            slopes = powers * (halves / squared)
+            powers -= self._squared_epsilon ** (halves / 2)
+            yield _Chunk(these, weights[part], components, powers, slopes)
+
+    def gradients(self, chunk: _Chunk) -> _Array:
+        """Differentiate half of the squared moduli with respect to positions.
+
+        Returns
+        -------
+        ndarray of shape (n_fields, 3 * n_atoms, n_points)
+        """
+        fields = np.array(
+            [(self._scales.index(p.scales[0]), p.degree) for p in self.paths]
+        )
+        return _gradients(
+            chunk.points,
+            self._moments._frame.positions,
+            self._moments.weights,
+            self._widths,
+            self._cut,
+            *self._tables,
+            chunk.components,
+            fields,
+        )
+
+    def add_gradient(self, chunk: _Chunk, factors: _Array, total: _Array) -> None:
+        """Add the derivatives of a sum over points of half of the squared moduli.
+
+        `factors` are of shape (n_fields, n_points).
+        """
+        onto = np.zeros_like(chunk.components)
+        n_channels = len(self._moments.weights)
+        for k, path in enumerate(self.paths):
+            where = self._where(path)
+            of_path = factors[k * n_channels : (k + 1) * n_channels]
+            onto[where] = chunk.components[where] * of_path
+        _add_gradient(
+            chunk.points,
+            self._moments._frame.positions,
+            self._moments.weights,
+            self._widths,
+            self._cut,
+            *self._tables,
+            onto,
+            total,
+        )
+
+    def _where(self, path: Path) -> tuple[int, slice]:
+        """Return where the components of a path are."""
+        degree = path.degree
+        harmonics = slice(degree**2, (degree + 1) ** 2)
+        return self._scales.index(path.scales[0]), harmonics
+
+    def _squares(self, components: _Array, path: Path) -> _Array:
+        squares: _Array = np.square(components[self._where(path)]).sum(axis=0)
+        return squares
+
+    def _points(self) -> tuple[_Array, _Array]:
+        """Make the grid for the narrowest width, without the points far from atoms."""
+        moments, width = self._moments, self._widths[0]
+        accuracy, frame = moments._accuracy, moments._frame
+        crowding, degrees = frame.crowding(width), range(self._degrees + 1)
+        step = min(accuracy.step(1, d, crowding) for d in degrees)
+        outer = min(accuracy.outer_step(1, d, crowding) for d in degrees)
+        knee = KNEE + sqrt(max(self._degrees, 1))
+        axes = tensor_grid(
+            frame.positions, width, step, self._margin, outer, knee, accuracy.sharpness
+        )
+        points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
+        x, y, z = (axis.weights for axis in axes)
+        weights = (x[:, None, None] * y[:, None] * z).ravel()
+        points = points.reshape(-1, 3)
+        near = _near(points, frame.positions, self._margin * width)
+        return points[near], weights[near]
+
+
+def _monomials(degree: int) -> tuple[Any, _Array, Any]:
+    """List the monomials of the solid harmonics up to a degree.
+
+    Returns
+    -------
+    powers : ndarray of int of shape (n_monomials, 3)
+        Powers of x, y and z.
+    coefficients : ndarray of shape (n_monomials,)
+    starts : ndarray of int of shape (n_harmonics + 1,)
+        Where the monomials of each harmonic begin.
+    """
+    powers, coefficients, starts = [], [], [0]
+    for d in range(degree + 1):
+        for harmonic in solid_harmonics(d):
+            for c, polynomial in harmonic.items():
+                for (a, b), coefficient in polynomial.items():
+                    powers.append((a, b, c))
+                    coefficients.append(coefficient)
+            starts.append(len(powers))
+    return np.array(powers), np.array(coefficients), np.array(starts)
+
+
+@compile_loops
+def _near(points: Any, positions: Any, reach: float) -> Any:
+    """Return whether points are within reach of an atom."""
+    found = np.zeros(len(points), np.bool_)
+    for p in range(len(points)):
+        for n in range(len(positions)):
+            square = 0.0
+            for k in range(3):
+                square += (points[p, k] - positions[n, k]) ** 2
+            if square < reach**2:
+                found[p] = True
+                break
+    return found
+
+
+@compile_loops
+def _fill_offsets(points: Any, position: Any, power: Any, square: Any) -> float:
+    """Fill in powers of the offsets from an atom, (3, n_powers, n_points), and squared
+    distances; return the least.
+    """
+    n_points = points.shape[1]
+    square[:] = 0.0
+    for k in range(3):
+        for p in range(n_points):
+            power[k, 0, p] = 1.0
+            offset = points[k, p] - position[k]
+            square[p] += offset * offset
+            power[k, 1, p] = offset
+        for e in range(2, power.shape[1]):
+            for p in range(n_points):
+                power[k, e, p] = power[k, e - 1, p] * power[k, 1, p]
+    nearest = np.inf
+    for p in range(n_points):
+        nearest = min(nearest, square[p])
+    return nearest
+
+
+@compile_loops
+def _fill_envelope(square: Any, width: float, envelope: Any) -> None:
+    """Fill in a Gaussian."""
+    unit = -1 / (2 * width**2)
+    for p in range(len(square)):
+        envelope[p] = np.exp(max(unit * square[p], _LOWEST))
+
+
+@compile_loops
+def _fill_harmonics(
+    power: Any, powers: Any, coefficients: Any, starts: Any, values: Any
+) -> None:
+    """Fill in the solid harmonics at some offsets."""
+    values[:] = 0.0
+    for m in range(len(values)):
+        for t in range(starts[m], starts[m + 1]):
+            a, b, c = powers[t]
+            x, y, z, to = power[0, a], power[1, b], power[2, c], values[m]
+            for p in range(len(to)):
+                to[p] += coefficients[t] * x[p] * y[p] * z[p]
+
+
+@compile_loops
+def _fill_slopes(
+    power: Any, powers: Any, coefficients: Any, starts: Any, slopes: Any
+) -> None:
+    """Fill in the gradients of the solid harmonics: (harmonic, axis, point)."""
+    slopes[:] = 0.0
+    for m in range(len(slopes)):
+        for t in range(starts[m], starts[m + 1]):
+            for k in range(3):
+                n = powers[t, k]
+                if n == 0:
+                    continue
+                i, j = (k + 1) % 3, (k + 2) % 3
+                x, to = power[k, n - 1], slopes[m, k]
+                y, z = power[i, powers[t, i]], power[j, powers[t, j]]
+                factor = coefficients[t] * n
+                for p in range(len(to)):
+                    to[p] += factor * x[p] * y[p] * z[p]
+
+
+@compile_loops
+def _components(
+    points: Any,
+    positions: Any,
+    weights: Any,
+    widths: Any,
+    cut: float,
+    powers: Any,
+    coefficients: Any,
+    starts: Any,
+    norms: Any,
+) -> Any:
+    """Compute the components of the fields: (scale, harmonic, channel, point)."""
+    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
+    found = np.zeros((len(widths), n_harmonics, n_channels, n_points))
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values = np.empty((n_harmonics, n_points))
+    square, envelope = np.empty(n_points), np.empty(n_points)
+    for n in range(len(positions)):
+        nearest = _fill_offsets(points, positions[n], power, square)
+        if nearest > (cut * widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, powers, coefficients, starts, values)
+        for j in range(len(widths)):
+            if nearest > (cut * widths[j]) ** 2:
+                continue
+            _fill_envelope(square, widths[j], envelope)
+            for m in range(n_harmonics):
+                value = values[m]
+                for c in range(n_channels):
+                    factor, to = norms[j, m] * weights[c, n], found[j, m, c]
+                    for p in range(n_points):
+                        to[p] += factor * envelope[p] * value[p]
+    return found
+
+
+@compile_loops
+def _gradients(
+    points: Any,
+    positions: Any,
+    weights: Any,
+    widths: Any,
+    cut: float,
+    powers: Any,
+    coefficients: Any,
+    starts: Any,
+    norms: Any,
+    components: Any,
+    fields: Any,
+) -> Any:
+    """Differentiate half of the squared moduli of fields (scale, degree)."""
+    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
+    found = np.zeros((len(fields) * n_channels, 3 * len(positions), n_points))
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values, slopes = (
+        np.empty((n_harmonics, n_points)),
+        np.empty((n_harmonics, 3, n_points)),
+    )
+    square, radial = np.empty(n_points), np.empty(n_points)
+    envelopes = np.empty((len(widths), n_points))
+    for n in range(len(positions)):
+        nearest = _fill_offsets(points, positions[n], power, square)
+        if nearest > (cut * widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, powers, coefficients, starts, values)
+        _fill_slopes(power, powers, coefficients, starts, slopes)
+        for j in range(len(widths)):
+            _fill_envelope(square, widths[j], envelopes[j])
+        for i in range(len(fields)):
+            j, degree = fields[i]
+            if nearest > (cut * widths[j]) ** 2:
+                continue
+            for c in range(n_channels):
+                radial[:] = 0.0
+                to = found[i * n_channels + c, 3 * n : 3 * n + 3]
+                for m in range(degree**2, (degree + 1) ** 2):
+                    component, value, slope = components[j, m, c], values[m], slopes[m]
+                    norm = norms[j, m]
+                    for p in range(n_points):
+                        factor = norm * component[p]
+                        radial[p] += factor * value[p]
+                        to[0, p] += factor * slope[0, p]
+                        to[1, p] += factor * slope[1, p]
+                        to[2, p] += factor * slope[2, p]
+                for k in range(3):
+                    offset, unit = power[k, 1], widths[j] ** -2
+                    for p in range(n_points):
+                        to[k, p] -= unit * radial[p] * offset[p]
+                        to[k, p] *= -weights[c, n] * envelopes[j, p]
+    return found
+
+
+@compile_loops
+def _add_gradient(
+    points: Any,
+    positions: Any,
+    weights: Any,
+    widths: Any,
+    cut: float,
+    powers: Any,
+    coefficients: Any,
+    starts: Any,
+    norms: Any,
+    onto: Any,
+    total: Any,
+) -> None:
+    """Take derivatives with respect to components back to the positions."""
+    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values, slopes = (
+        np.empty((n_harmonics, n_points)),
+        np.empty((n_harmonics, 3, n_points)),
+    )
+    square, envelope = np.empty(n_points), np.empty(n_points)
+    weighed, sums = np.empty(n_points), np.empty((4, n_points))
+    for n in range(len(positions)):
+        nearest = _fill_offsets(points, positions[n], power, square)
+        if nearest > (cut * widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, powers, coefficients, starts, values)
+        _fill_slopes(power, powers, coefficients, starts, slopes)
+        for j in range(len(widths)):
+            if nearest > (cut * widths[j]) ** 2:
+                continue
+            _fill_envelope(square, widths[j], envelope)
+            sums[:] = 0.0
+            for m in range(n_harmonics):
+                weighed[:] = 0.0
+                for c in range(n_channels):
+                    factor, of_channel = norms[j, m] * weights[c, n], onto[j, m, c]
+                    for p in range(n_points):
+                        weighed[p] += factor * of_channel[p]
+                value, slope = values[m], slopes[m]
+                for p in range(n_points):
+                    sums[0, p] += weighed[p] * value[p]
+                    sums[1, p] += weighed[p] * slope[0, p]
+                    sums[2, p] += weighed[p] * slope[1, p]
+                    sums[3, p] += weighed[p] * slope[2, p]
+            unit = widths[j] ** -2
+            for k in range(3):
+                along, offset, of_axis = 0.0, power[k, 1], sums[k + 1]
+                for p in range(n_points):
+                    along += envelope[p] * (of_axis[p] - unit * sums[0, p] * offset[p])
+                total[n, k] -= along
+
+
+class MomentsEngine:
+    """Adds mixed moments to the coefficients of free molecules and single atoms.
+
+    Parameters
+    ----------
+    transform : Transform
+        With the pairs.
+    engine : DifferentiableEngine
+        Computes the paths of the transform.
+    """
+
+    def __init__(self, transform: Transform, engine: DifferentiableEngine) -> None:
+        self.transform = transform
+        self._engine = engine
+
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes that a molecule needs at least."""
+        return self._engine.memory(atoms)
+
+    def coefficients(self, batch: Sequence[Atoms]) -> _Array:
+        """Compute the coefficients of molecules.
+
+        Returns
+        -------
+        ndarray of shape (n_molecules, n_integrands, n_channels, n_exponents)
+        """
+        return self._completed(batch, self._engine.coefficients(batch))
+
+    def jacobian(self, batch: Sequence[Atoms]) -> list[_Array]:
+        """Differentiate the coefficients of molecules.
+
+        Returns
+        -------
+        list of ndarray of shape (n_integrands, n_channels, n_exponents, n_atoms, 3)
+        """
+        return [
+            np.concatenate([of_paths, self._moments(atoms).jacobian()])
+            for atoms, of_paths in zip(batch, self._engine.jacobian(batch), strict=True)
+        ]
+
+    def gradient(
+        self, batch: Sequence[Atoms], weights: Sequence[_Array]
+    ) -> list[_Array]:
+        """Differentiate weighted sums of the coefficients of molecules.
+
+        `weights` are of shape (n_integrands, n_channels, n_exponents).
+
+        Returns
+        -------
+        list of ndarray of shape (n_atoms, 3)
+        """
+        n_paths = len(self.transform.paths)
+        of_paths = self._engine.gradient(batch, [w[:n_paths] for w in weights])
+        return self._added(batch, weights, of_paths)
+
+    def linearize(
+        self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
+    ) -> tuple[_Array, list[_Array]]:
+        """Compute coefficients, and differentiate sums with weights made of them.
+
+        The arguments and results are those of
+        :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
+        """
+        n_paths = len(self.transform.paths)
+        coefficients = weights = np.empty(0)
+
+        def weigh_paths(of_paths: _Array) -> _Array:
+            nonlocal coefficients, weights
+            coefficients = self._completed(batch, of_paths)
+            weights = weigh(coefficients)
+            return weights[:, :n_paths]
+
+        _, of_paths = self._engine.linearize(batch, weigh_paths)
+        return coefficients, self._added(batch, weights, of_paths)
+
+    def _moments(self, atoms: Atoms) -> MixedMoments:
+        return MixedMoments(atoms, self.transform)
+
+    def _completed(self, batch: Sequence[Atoms], of_paths: _Array) -> _Array:
+        moments = [self._moments(atoms).coefficients() for atoms in batch]
+        return np.concatenate([of_paths, np.stack(moments)], axis=1)
+
+    def _added(
+        self,
+        batch: Sequence[Atoms],
+        weights: Sequence[_Array] | _Array,
+        of_paths: Sequence[_Array],
+    ) -> list[_Array]:
+        n_paths = len(self.transform.paths)
+        return [
+            gradient + self._moments(atoms).gradient(of_molecule[n_paths:])
+            for atoms, of_molecule, gradient in zip(
+                batch, weights, of_paths, strict=True
+            )
+        ]

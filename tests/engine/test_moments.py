@@ -1,0 +1,139 @@
+"""Mixed moments of free molecules, against plain sums on a fine grid."""
+
+import numpy as np
+import pytest
+from engines import library_of
+from numpy.testing import assert_allclose, assert_array_equal
+from references.formulas import epsilon, power
+from references.points import first_order
+
+from skscatharm.engine import make_engine
+from skscatharm.engine.dispatch import StructureEngine
+from skscatharm.engine.protocol import Atoms
+from skscatharm.transform.paths import Pair, Path, field_pairs
+from skscatharm.transform.transform import Transform
+
+SIGMA, SOFTENING = 0.5, 4.0
+POSITIONS = np.array([[0.1, 0.0, -0.2], [0.9, 0.3, 0.1], [-0.4, 0.7, 0.6]])
+WEIGHTS = np.array([[8.0, 1, 6], [6, 1, 4], [2, 1, 0]])
+FIELDS = [Path((0,), 0), Path((0,), 2), Path((1,), 1)]
+Q = (0.5, 1.0, 2.0, 5.0)
+
+
+def engine_of(**settings):
+    options = {
+        "paths": tuple(FIELDS),
+        "pairs": tuple(field_pairs(FIELDS, len(WEIGHTS))),
+        "exponents": Q,
+        "sigma": SIGMA,
+        "tol": 1e-5,
+        "softening": SOFTENING,
+        "dtype": "float64",
+        "engine": "separable",
+    }
+    transform = Transform(**options | settings)
+    library = library_of(np)
+    return StructureEngine(transform, library, make_engine(transform, library))
+
+
+def atoms_of(positions=POSITIONS):
+    return Atoms(positions, np.array([8, 1, 6]), WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def squares():
+    """Squared moduli of each field and channel on a grid, and the volume of a point."""
+    step = 0.13
+    axes = [
+        np.arange(x.min() - 5, x.max() + 5, step) for x in POSITIONS.astype(float).T
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    near = np.linalg.norm(points[..., None, :] - POSITIONS, axis=-1).min(-1) < 5
+    found = [
+        np.square(
+            first_order(points[near], POSITIONS, w, path.scales, path.degree, SIGMA)
+        ).sum(axis=0)
+        for path in FIELDS
+        for w in WEIGHTS
+    ]
+    return np.reshape(found, (len(FIELDS), len(WEIGHTS), -1)), step**3
+
+
+def test_against_sums_on_a_fine_grid(squares) -> None:
+    squares, volume = squares
+    pairs = field_pairs(FIELDS, len(WEIGHTS))
+    expected = np.empty((len(pairs), *WEIGHTS.shape[:1], len(Q)))
+    for of_pair, (first, second, shift) in zip(expected, pairs, strict=True):
+        for c, of_channel in enumerate(of_pair):
+            for e, q in enumerate(Q):
+                of_channel[e] = volume * np.prod(
+                    [
+                        power(
+                            squares[FIELDS.index(path), channel],
+                            q / 2,
+                            epsilon(path.scales, path.degree, SIGMA, SOFTENING),
+                        )
+                        for path, channel in ((first, c), (second, (c + shift) % 3))
+                    ],
+                    axis=0,
+                ).sum(axis=-1)
+    (found,) = engine_of().coefficients([atoms_of()])
+    assert_allclose(found[len(FIELDS) :], expected, rtol=1e-4)
+
+
+def test_each_pair_of_fields_occurs_once() -> None:
+    pairs = field_pairs(FIELDS, 3)
+    seen = [
+        frozenset({(first, c), (second, (c + shift) % 3)})
+        for first, second, shift in pairs
+        for c in range(3)
+    ]
+    assert len(seen) == len(set(seen)) == 9 * 8 // 2
+    assert all(len(both) == 2 for both in seen)
+
+
+def test_derivatives(rng) -> None:
+    engine, h = engine_of(tol=1e-7), 1e-3
+    (jacobian,) = engine.jacobian([atoms_of()])
+    direction = rng.normal(size=POSITIONS.shape)
+    moved = [atoms_of(POSITIONS + sign * h * direction) for sign in (1, -1)]
+    after, before = engine.coefficients(moved)
+    expected = (after - before) / (2 * h)
+    found = np.sum(jacobian.positions * direction, axis=(-2, -1))
+    assert_allclose(found, expected, rtol=1e-4, atol=2e-6 * np.abs(after).max())
+    weights = rng.normal(size=expected.shape)
+    (gradient,) = engine.gradient([atoms_of()], [weights])
+    summed = np.tensordot(weights, jacobian.positions, 3)
+    assert_allclose(gradient.positions, summed, atol=1e-9 * np.abs(summed).max())
+
+
+def test_coefficients_and_gradients_together(rng) -> None:
+    engine, batch = engine_of(tol=1e-3), [atoms_of(), atoms_of(1.1 * POSITIONS)]
+    expected = engine.coefficients(batch)
+    coefficients, found = engine.linearize(batch, np.cos)
+    assert_allclose(coefficients, expected, rtol=1e-12)
+    gradients = engine.gradient(batch, list(np.cos(expected)))
+    for of_one, wanted in zip(found, gradients, strict=True):
+        assert_allclose(of_one.positions, wanted.positions, rtol=1e-9, atol=1e-9)
+
+
+def test_fields_of_no_atom_have_no_moments() -> None:
+    pair = Pair(FIELDS[1], FIELDS[2], 1)
+    atoms = Atoms(POSITIONS[:2], np.array([8, 1]), np.array([[8.0, 1], [0, 0]]))
+    transform = {"paths": (), "pairs": (pair,), "tol": 1e-3}
+    (found,) = engine_of(**transform).coefficients([atoms])
+    assert_allclose(found, 0, atol=1e-12)
+    (jacobian,) = engine_of(**transform).jacobian([atoms])
+    assert_allclose(jacobian.positions, 0, atol=1e-12)
+
+
+def test_a_single_atom() -> None:
+    engine = engine_of()
+    atom = Atoms(np.array([[1.0, 2, 3]]), np.array([8]), WEIGHTS[:, :1])
+    pair = Atoms(
+        np.array([[1.0, 2, 3], [9, 9, 9]]), np.array([8, 8]), WEIGHTS[:, [0, 0]]
+    )
+    one, two = engine.coefficients([atom, pair])
+    assert_allclose(2 * one, two, rtol=1e-4)
+    (jacobian,) = engine.jacobian([atom])
+    assert_array_equal(jacobian.positions, 0)
