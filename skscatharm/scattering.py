@@ -74,13 +74,22 @@ _DEFAULT: dict[str, Any] = {
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
 #: ``potential``
-#:     The default of :class:`ScatteringPotential`: one scale more, no core electrons,
-#:     and double precision. 615 coefficients.
+#:     The default of :class:`ScatteringPotential`: wide atoms, no core electrons, mixed
+#:     moments in place of order 2, and double precision. 909 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
     "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
     "potential": _DEFAULT
-    | {"J": 3, "channels": ("nuclear", "valence", "bonding"), "dtype": "float64"},
+    | {
+        "J": 1,
+        "Q": (1.0, 2.0, 4.0),
+        "sigma": 0.4,
+        "channels": ("nuclear", "valence", "bonding"),
+        "max_order": 1,
+        "tol": 1e-4,
+        "mixed_moments": "all",
+        "dtype": "float64",
+    },
 }
 
 

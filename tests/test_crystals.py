@@ -179,14 +179,18 @@ class TestMixedMoments:
         with pytest.raises(ValueError, match="mixed moments belong to two"):
             CoefficientDisplay.from_estimator(scattering, [SALT])
 
-    @pytest.mark.parametrize("free", [molecule("H2O"), Atoms("H")])
-    def test_free_molecules_have_none(self, free: Atoms) -> None:
-        scattering = make_scattering(mixed_moments=True)
+    def test_channels_are_not_paired(self) -> None:
+        scattering = make_scattering(mixed_moments="all")
         for call in (scattering.fit, scattering.transform, scattering.jacobian):
-            with pytest.raises(
-                ValueError, match="Molecule 1 is not periodic, and mixed"
-            ):
-                call([SALT, free])
+            with pytest.raises(ValueError, match="Molecule 1 is periodic, and fields"):
+                call([molecule("H2O"), SALT])
+
+    def test_molecules_and_crystals(self) -> None:
+        mixed = [molecule("H2O"), SALT, Atoms("H")]
+        scattering = make_scattering(mixed_moments=True, max_order=1, L=1, tol=1e-3)
+        found = scattering.transform(mixed)
+        for row, structure in zip(found, mixed, strict=True):
+            assert_allclose(row, scattering.transform([structure])[0], rtol=1e-6)
 
     def test_the_store_adds_them(self, tmp_path) -> None:
         parameters = {"J": 1, "L": 1, "Q": (1, 2)}

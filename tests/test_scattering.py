@@ -127,7 +127,8 @@ def test_settings() -> None:
     } == changed
     potential = SolidHarmonicScattering(**SETTINGS["potential"])
     names = potential.get_feature_names_out()
-    assert len(names) == 615
+    # Paths of orders 0 and 1, and pairs of the 24 fields of order 1.
+    assert len(names) == (9 * 3 + 24 * 23 // 2) * 3
     assert not any("core" in name for name in names)
 
 

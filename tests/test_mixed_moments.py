@@ -1,0 +1,99 @@
+"""Mixed moments of molecules: columns, symmetries, refusals, and potentials."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.transform import Rotation
+from surfaces import shaken
+
+from skscatharm import KernelRegressor, ScatteringPotential, SolidHarmonicScattering
+
+WATER = Atoms("OHH", [[-0.084, -0.194, 0], [0.755, 0.313, 0], [0.009, 0.781, 0]])
+
+
+def make_scattering(**parameters) -> SolidHarmonicScattering:
+    return SolidHarmonicScattering(
+        **{"J": 1, "L": 1, "Q": (1, 2), "sigma": 0.5, "max_order": 1, "tol": 1e-4}
+        | {"channels": ["nuclear", "valence", "bonding"], "dtype": "float64"}
+        | {"mixed_moments": "all"}
+        | parameters
+    )
+
+
+def test_columns() -> None:
+    plain, within, across = (
+        make_scattering(mixed_moments=choice) for choice in (False, True, "all")
+    )
+    expected, some, found = (s.transform([WATER])[0] for s in (plain, within, across))
+    names = across.get_feature_names_out().tolist()
+    assert len(names) == len(set(names)) == len(found) == (5 * 3 + 12 * 11 // 2) * 2
+    assert_array_equal(found[: len(expected)], expected)
+    assert_allclose(
+        [found[names.index(name)] for name in within.get_feature_names_out()],
+        some,
+        rtol=1e-9,
+    )
+    assert "S1xS1_bonding_j0_l1_nuclear_j1_l0_q2" in names
+
+
+def test_names_are_those_of_the_channels() -> None:
+    """Weights twice as large: products of a field with exponent q grow by 2^(q/2)."""
+    tables = {"a": {1: 1, 8: 6}, "b": {1: 1, 8: 2}, "c": {1: 1, 8: 8}}
+    larger = tables | {"b": {1: 2, 8: 4}}
+    one, two = (
+        make_scattering(channels=t, softening=0, tol=1e-2) for t in (tables, larger)
+    )
+    ratios = two.transform([WATER])[0] / one.transform([WATER])[0]
+    for name, ratio in zip(one.get_feature_names_out(), ratios, strict=True):
+        q = float(name[-1])
+        of_fields = [part for part in name.split("_") if part in tables]
+        share = of_fields.count("b") / len(of_fields)
+        assert ratio == pytest.approx(2 ** (q * share), rel=0.05), name
+
+
+def test_symmetries() -> None:
+    atoms = molecule("CH3CH2OH")
+    turned = atoms[np.random.default_rng(0).permutation(len(atoms))]
+    turn = Rotation.random(random_state=1).as_matrix() @ np.diag([1, 1, -1])
+    turned.positions = turned.positions @ turn + [1, 2, 3]
+    one, other = make_scattering().transform([atoms, turned])
+    assert_allclose(other, one, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"memory": "folder"}, "memory keeps no products"),
+        ({"channels": {"polar": {1: 1, 8: -1}}}, "Molecule 1 has an atom of negative"),
+    ],
+)
+def test_refusals(parameters, match) -> None:
+    scattering = make_scattering(**parameters)
+    for call in (scattering.fit, scattering.transform, scattering.jacobian):
+        with pytest.raises(ValueError, match=match):
+            call([Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), WATER])
+
+
+def test_a_potential_of_crystals_pairs_fields_of_a_channel() -> None:
+    frames = [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)]
+    scattering = make_scattering(channels={"copper": {29: 1}}, softening=1)
+    regressor = KernelRegressor(length_scale=8, alpha=1e-6, decay=0.5)
+    potential = ScatteringPotential(scattering, regressor)
+    potential.fit(frames, [1.0, 0.0, 1.0])
+    assert potential.scattering_.mixed_moments is True
+    assert potential.scattering.mixed_moments == "all"
+
+
+def test_forces_are_derivatives_of_energies() -> None:
+    *train, atoms = shaken(WATER, 8, 0.08, seed=0)
+    regressor = KernelRegressor(
+        length_scale=8, alpha=1e-6, decay=0.5, gradient_weight=1
+    )
+    potential = ScatteringPotential(make_scattering(tol=1e-7), regressor).fit(train)
+    (forces,) = potential.predict_forces([atoms])
+    step = 4e-3 * forces / np.linalg.norm(forces)
+    moved = [Atoms("OHH", atoms.positions + sign * step) for sign in (1, -1)]
+    after, before = potential.predict(moved)
+    assert before - after == pytest.approx(2 * np.sum(forces * step), rel=0.01)
