@@ -105,7 +105,8 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
         Computes the coefficients and their derivatives. None means
         ``SolidHarmonicScattering(**SETTINGS["potential"])``. In single precision,
         rounding errors make energies noisy. If a molecule of the training set is
-        periodic, ``normalize="atom"`` is set, and ``mixed_moments="all"`` becomes True.
+        periodic, ``normalize="atom"`` is set, and fields are paired with those of the
+        same channel alone.
     regressor : estimator, default=None
         Predicts energies from coefficients. To learn from forces, its `fit` needs the
         arguments `jacobian` and `gradients`; to predict forces, it needs a method
@@ -580,5 +581,5 @@ def _use_coefficients_per_atom(
         )
     if periodic:
         scattering.set_params(normalize="atom")
-        if getattr(scattering, "mixed_moments", False) == "all":
+        if getattr(scattering, "mixed_moments", False) == "channels":
             scattering.set_params(mixed_moments=True)

@@ -87,7 +87,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "channels": ("nuclear", "valence", "bonding"),
         "max_order": 1,
         "tol": 1e-4,
-        "mixed_moments": "all",
+        "mixed_moments": "channels",
         "dtype": "float64",
     },
 }
@@ -324,12 +324,13 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
-    mixed_moments : bool or "all", default=False
+    mixed_moments : bool or "channels", default=False
         Also integrate products of two fields of order 1. They tell which features are
         at the same places, and make potentials more accurate. True pairs fields of the
         same channel: each has n (n - 1) / 2 pairs of its n = (J + 1) (L + 1) fields.
-        "all" pairs fields of different channels too, in free molecules; `memory` does
-        not keep them. Weights must not be negative.
+        "channels" pairs fields of different channels too, in free molecules. Weights
+        must not be negative. In molecules, these coefficients depend on which others
+        are asked for, within `tol`.
     normalize : {"atom", "volume"} or None, default=None
         Divide the coefficients by the number of atoms, or by the volume of the cell in
         Å^3. None serves properties that grow with a cell, such as its energy; the
@@ -398,7 +399,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "max_order": [Interval(Integral, 0, 2, closed="both")],
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
-        "mixed_moments": ["boolean", StrOptions({"all"})],
+        "mixed_moments": ["boolean", StrOptions({"channels"})],
         "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
@@ -806,14 +807,9 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _list_pairs(self, paths: Sequence[Path], n_channels: int) -> Sequence[Pair]:
         if not self.mixed_moments:
             return ()
-        return field_pairs(paths, n_channels if self.mixed_moments == "all" else 1)
+        return field_pairs(paths, n_channels if self.mixed_moments == "channels" else 1)
 
     def _check(self, structures: Sequence[Structure]) -> None:
-        if self.mixed_moments == "all" and self.memory is not None:
-            raise ValueError(
-                "memory keeps no products of fields of different channels. Choose "
-                "memory=None or mixed_moments=True."
-            )
         if self.mixed_moments:
             weights = channel_weights(resolve_channels(self.channels), structures)
             for i, of_molecule in enumerate(weights):
@@ -824,7 +820,7 @@ class SolidHarmonicScattering(MoleculeScattering):
                         "mixed_moments=False or other channels."
                     )
         for i, structure in enumerate(structures):
-            if self.mixed_moments == "all" and any(structure.pbc):
+            if self.mixed_moments == "channels" and any(structure.pbc):
                 raise ValueError(
                     f"Molecule {i} is periodic, and fields of different channels are "
                     "paired in free molecules alone. Choose mixed_moments=True."

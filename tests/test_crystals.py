@@ -180,7 +180,7 @@ class TestMixedMoments:
             CoefficientDisplay.from_estimator(scattering, [SALT])
 
     def test_channels_are_not_paired(self) -> None:
-        scattering = make_scattering(mixed_moments="all")
+        scattering = make_scattering(mixed_moments="channels")
         for call in (scattering.fit, scattering.transform, scattering.jacobian):
             with pytest.raises(ValueError, match="Molecule 1 is periodic, and fields"):
                 call([molecule("H2O"), SALT])

@@ -17,14 +17,14 @@ def make_scattering(**parameters) -> SolidHarmonicScattering:
     return SolidHarmonicScattering(
         **{"J": 1, "L": 1, "Q": (1, 2), "sigma": 0.5, "max_order": 1, "tol": 1e-4}
         | {"channels": ["nuclear", "valence", "bonding"], "dtype": "float64"}
-        | {"mixed_moments": "all"}
+        | {"mixed_moments": "channels"}
         | parameters
     )
 
 
 def test_columns() -> None:
     plain, within, across = (
-        make_scattering(mixed_moments=choice) for choice in (False, True, "all")
+        make_scattering(mixed_moments=choice) for choice in (False, True, "channels")
     )
     expected, some, found = (s.transform([WATER])[0] for s in (plain, within, across))
     names = across.get_feature_names_out().tolist()
@@ -62,17 +62,21 @@ def test_symmetries() -> None:
     assert_allclose(other, one, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "match"),
-    [
-        ({"memory": "folder"}, "memory keeps no products"),
-        ({"channels": {"polar": {1: 1, 8: -1}}}, "Molecule 1 has an atom of negative"),
-    ],
-)
-def test_refusals(parameters, match) -> None:
-    scattering = make_scattering(**parameters)
+def test_the_store_tells_lists_of_channels_apart(tmp_path) -> None:
+    names = ["nuclear", "valence", "bonding"]
+    for channels in (names, names[::-1], names[:2], [*names, "core"], names):
+        scattering = make_scattering(channels=channels, tol=1e-2)
+        expected = scattering.transform([WATER]), scattering.jacobian([WATER])
+        scattering.set_params(memory=tmp_path)
+        for _ in range(2):
+            assert_allclose(scattering.transform([WATER]), expected[0], rtol=1e-2)
+            assert_allclose(scattering.jacobian([WATER]), expected[1], rtol=1e-9)
+
+
+def test_negative_weights_are_refused() -> None:
+    scattering = make_scattering(channels={"polar": {1: 1, 8: -1}})
     for call in (scattering.fit, scattering.transform, scattering.jacobian):
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(ValueError, match="Molecule 1 has an atom of negative"):
             call([Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), WATER])
 
 
@@ -83,7 +87,7 @@ def test_a_potential_of_crystals_pairs_fields_of_a_channel() -> None:
     potential = ScatteringPotential(scattering, regressor)
     potential.fit(frames, [1.0, 0.0, 1.0])
     assert potential.scattering_.mixed_moments is True
-    assert potential.scattering.mixed_moments == "all"
+    assert potential.scattering.mixed_moments == "channels"
 
 
 def test_forces_are_derivatives_of_energies() -> None:

@@ -255,9 +255,11 @@ def density_keys(
         if structure.cell is not None:
             pbc = np.array(structure.pbc)
             molecule.update(pbc.tobytes() + structure.cell[pbc].tobytes())
-        for row in rows:
+        for c, row in enumerate(rows):
             density = molecule.copy()
-            density.update(row.tobytes())
+            # A shift leads from a channel to those after it.
+            joined = settings.get("joins_channels", False)
+            density.update((np.roll(rows, -c, axis=0) if joined else row).tobytes())
             digests.append(density.digest())
     keys = np.frombuffer(b"".join(digests), dtype=f"V{DIGEST_SIZE}")
     return keys.reshape(len(structures), -1)
@@ -331,13 +333,14 @@ def fill_gaps(
     values = store.read(keys, all_paths, all_exponents, transform.settings)
     lacking = np.isnan(values) & _allowed(values, all_paths, wanted)
     groups = _alike(lacking, all_paths, wanted, asked)
+    joined = transform.joins_channels
     for lacks, rows, channels in groups:
         on_path, of_q = lacks.any(axis=1), lacks.any(axis=0)
         new_paths = [all_paths[i] for i in np.flatnonzero(on_path)]
         new_exponents = [all_exponents[i] for i in np.flatnonzero(of_q)]
         computed = scattering_batch(
             [structures[i] for i in rows],
-            [weights[i][channels] for i in rows],
+            [weights[i] if joined else weights[i][channels] for i in rows],
             replace(
                 transform,
                 paths=tuple(path for path in new_paths if isinstance(path, Path)),
@@ -346,6 +349,8 @@ def fill_gaps(
             ),
             library,
         ).swapaxes(1, 2)
+        if joined:
+            computed = computed[:, channels]
         # Stored coefficients stay as they are.
         computed[..., ~lacks[np.ix_(on_path, of_q)]] = np.nan
         store.write(

@@ -58,16 +58,25 @@ class Transform:
         return 2 if self.engine == "planar" else 3
 
     @property
+    def joins_channels(self) -> bool:
+        """Whether fields of different channels are multiplied with each other."""
+        return any(pair.shift > 0 for pair in self.pairs)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that a coefficient depends on, except density, path and exponent."""
-        settings = {
+        settings: dict[str, Any] = {
             "sigma": self.sigma,
             "tol": self.tol,
             "softening": self.softening,
             "dtype": self.dtype,
             "engine": self.engine,
         }
-        return settings if self.window is None else settings | {"window": self.window}
+        if self.window is not None:
+            settings["window"] = self.window
+        if self.joins_channels:
+            settings["joins_channels"] = True
+        return settings
 
 
 def check_exponents(Q: Any) -> tuple[float, ...]:
