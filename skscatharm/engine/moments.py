@@ -12,7 +12,7 @@ point, in double precision: many pairs share the Gaussians and harmonics of a po
 
 from collections.abc import Callable, Iterator, Sequence
 from math import hypot, sqrt
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.accuracy import LEAST_EXPONENT, Accuracy
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.protocol import Atoms, DifferentiableEngine
+from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import KNEE, tensor_grid
 from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
@@ -574,11 +574,12 @@ class MomentsEngine:
     ----------
     transform : Transform
         With the pairs.
-    engine : DifferentiableEngine
-        Computes the paths of the transform.
+    engine : Engine
+        Computes the paths of the transform. Only a
+        :class:`~skscatharm.engine.protocol.DifferentiableEngine` differentiates.
     """
 
-    def __init__(self, transform: Transform, engine: DifferentiableEngine) -> None:
+    def __init__(self, transform: Transform, engine: Engine) -> None:
         self.transform = transform
         self._engine = engine
 
@@ -604,7 +605,9 @@ class MomentsEngine:
         """
         return [
             np.concatenate([of_paths, self._moments(atoms).jacobian()])
-            for atoms, of_paths in zip(batch, self._engine.jacobian(batch), strict=True)
+            for atoms, of_paths in zip(
+                batch, self._differentiable.jacobian(batch), strict=True
+            )
         ]
 
     def gradient(
@@ -619,7 +622,7 @@ class MomentsEngine:
         list of ndarray of shape (n_atoms, 3)
         """
         n_paths = len(self.transform.paths)
-        of_paths = self._engine.gradient(batch, [w[:n_paths] for w in weights])
+        of_paths = self._differentiable.gradient(batch, [w[:n_paths] for w in weights])
         return self._added(batch, weights, of_paths)
 
     def linearize(
@@ -639,8 +642,12 @@ class MomentsEngine:
             weights = weigh(coefficients)
             return weights[:, :n_paths]
 
-        _, of_paths = self._engine.linearize(batch, weigh_paths)
+        _, of_paths = self._differentiable.linearize(batch, weigh_paths)
         return coefficients, self._added(batch, weights, of_paths)
+
+    @property
+    def _differentiable(self) -> DifferentiableEngine:
+        return cast(DifferentiableEngine, self._engine)
 
     def _moments(self, atoms: Atoms) -> MixedMoments:
         return MixedMoments(atoms, self.transform)
