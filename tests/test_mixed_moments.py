@@ -101,3 +101,9 @@ def test_forces_are_derivatives_of_energies() -> None:
     moved = [Atoms("OHH", atoms.positions + sign * step) for sign in (1, -1)]
     after, before = potential.predict(moved)
     assert before - after == pytest.approx(2 * np.sum(forces * step), rel=0.01)
+
+
+def test_large_molecules_are_refused() -> None:
+    far = Atoms("H4", 400.0 * np.eye(4, 3))
+    with pytest.raises(ValueError, match="Molecule 1 extends over 400 Å"):
+        make_scattering().transform([WATER, far])

@@ -21,7 +21,7 @@ from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.accuracy import LEAST_EXPONENT, Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
-from skscatharm.engine.quadrature import KNEE, tensor_grid
+from skscatharm.engine.quadrature import KNEE, Grid, tensor_grid
 from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.transform.modulus import path_peak
@@ -34,6 +34,7 @@ _Array = NDArray[np.float64]
 
 # Points that are worked on at a time, so that arrays stay in cache.
 _POINTS = 1024
+_BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 _LOWEST = -300.0  # exponent of Gaussians, above subnormal numbers
 
@@ -92,6 +93,12 @@ class MixedMoments:
     def _shape(self) -> tuple[int, int, int]:
         n_pairs = len(self.transform.pairs)
         return n_pairs, len(self.weights), len(self._halves)
+
+    def memory(self) -> float:
+        """Estimate the bytes of the points of the largest grid."""
+        grids = [_Fields(self, group).axes() for group in self._groups]
+        sizes = [np.prod([float(len(axis.points)) for axis in grid]) for grid in grids]
+        return float(_BYTES * max(sizes))
 
     def coefficients(self) -> _Array:
         """Compute all mixed moments.
@@ -301,22 +308,26 @@ class _Fields:
         squares: _Array = np.square(components[self._where(path)]).sum(axis=0)
         return squares
 
-    def _points(self) -> tuple[_Array, _Array]:
-        """Make the grid for the narrowest width, without the points far from atoms."""
+    def axes(self) -> Grid:
+        """Make the axes of the grid for the narrowest width."""
         moments, width = self._moments, self._widths[0]
         accuracy, frame = moments._accuracy, moments._frame
         crowding, degrees = frame.crowding(width), range(self._degrees + 1)
         step = min(accuracy.step(1, d, crowding) for d in degrees)
         outer = min(accuracy.outer_step(1, d, crowding) for d in degrees)
         knee = KNEE + sqrt(max(self._degrees, 1))
-        axes = tensor_grid(
+        return tensor_grid(
             frame.positions, width, step, self._margin, outer, knee, accuracy.sharpness
         )
+
+    def _points(self) -> tuple[_Array, _Array]:
+        """Make the grid, without the points far from atoms."""
+        axes, reach = self.axes(), self._margin * self._widths[0]
         points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
         x, y, z = (axis.weights for axis in axes)
         weights = (x[:, None, None] * y[:, None] * z).ravel()
         points = points.reshape(-1, 3)
-        near = _near(points, frame.positions, self._margin * width)
+        near = _near(points, self._moments._frame.positions, reach)
         return points[near], weights[near]
 
 
@@ -585,7 +596,7 @@ class MomentsEngine:
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
-        return self._engine.memory(atoms)
+        return max(self._engine.memory(atoms), self._moments(atoms).memory())
 
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.
