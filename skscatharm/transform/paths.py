@@ -73,8 +73,11 @@ def field_pairs(paths: Sequence[Path], n_channels: int = 1) -> list[Pair]:
     Examples
     --------
     >>> from skscatharm.transform.paths import field_pairs, scattering_paths
-    >>> field_pairs(scattering_paths(J=1, L=0, max_order=2))
-    [Pair(first=Path(scales=(0,), degree=0), second=Path(scales=(1,), degree=0))]
+    >>> (pair,) = field_pairs(scattering_paths(J=1, L=0, max_order=2))
+    >>> pair.first, pair.second
+    (Path(scales=(0,), degree=0), Path(scales=(1,), degree=0))
+    >>> [p.shift for p in field_pairs([pair.first], n_channels=5)]
+    [1, 2]
     """
     fields = [path for path in paths if len(path.scales) == 1]
     pairs = [Pair(*both) for both in combinations(fields, 2)]
