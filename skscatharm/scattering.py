@@ -190,9 +190,10 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         """
         self._validate_params()
         paths = scattering_paths(self.J, self.L, self.max_order)
+        channels = list(resolve_channels(self.channels))
         names = column_names(
-            list(resolve_channels(self.channels)),
-            [*paths, *self._list_pairs(paths, len(resolve_channels(self.channels)))],
+            channels,
+            [*paths, *self._list_pairs(paths, len(channels))],
             check_exponents(self.Q),
             self.names,
         )
@@ -810,15 +811,6 @@ class SolidHarmonicScattering(MoleculeScattering):
         return field_pairs(paths, n_channels if self.mixed_moments == "channels" else 1)
 
     def _check(self, structures: Sequence[Structure]) -> None:
-        if self.mixed_moments:
-            weights = channel_weights(resolve_channels(self.channels), structures)
-            for i, of_molecule in enumerate(weights):
-                if of_molecule.min() < 0:
-                    raise ValueError(
-                        f"Molecule {i} has an atom of negative weight in a channel, "
-                        "and mixed moments need weights of 0 or more. Choose "
-                        "mixed_moments=False or other channels."
-                    )
         for i, structure in enumerate(structures):
             if self.mixed_moments == "channels" and any(structure.pbc):
                 raise ValueError(

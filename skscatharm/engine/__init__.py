@@ -69,7 +69,7 @@ def check_molecules(
     transform: Transform,
     library: Library,
 ) -> None:
-    """Raise if a molecule is too large, or its densities cancel.
+    """Raise if a molecule is too large, or if its weights are not allowed.
 
     Raises
     ------
@@ -79,6 +79,12 @@ def check_molecules(
     for i, (structure, rows) in enumerate(zip(structures, weights, strict=True)):
         if not np.any(rows < 0):
             continue
+        if transform.pairs:
+            raise ValueError(
+                f"Molecule {i} has an atom of negative weight in a channel, and mixed "
+                "moments need weights of 0 or more. Choose mixed_moments=False or "
+                "other channels."
+            )
         if any(structure.pbc):
             raise ValueError(
                 f"Molecule {i} is periodic, and a channel has negative weights: "

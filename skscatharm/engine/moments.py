@@ -25,7 +25,7 @@ from skscatharm.engine.quadrature import KNEE, Grid, tensor_grid
 from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.transform.modulus import path_peak
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
 
 __all__ = ["MixedMoments", "MomentsEngine"]
@@ -37,24 +37,6 @@ _POINTS = 1024
 _BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 _LOWEST = -300.0  # exponent of Gaussians, above subnormal numbers
-
-
-class _Group(NamedTuple):
-    """Pairs whose narrower field has the same scale.
-
-    Attributes
-    ----------
-    scale : int
-        Index of the scale.
-    fields : list of Path
-        All fields of this scale and of larger ones.
-    pairs : list of (int, int, int)
-        Index of a pair, and of both of its fields.
-    """
-
-    scale: int
-    fields: list[Path]
-    pairs: list[tuple[int, int, int]]
 
 
 class MixedMoments:
@@ -75,19 +57,7 @@ class MixedMoments:
         self._halves = np.asarray(transform.exponents) / 2
         softness = transform.softening / max(self.weights.max(), 1.0)
         self._accuracy = Accuracy(transform.tol, softness, max(transform.exponents))
-        by_scale: dict[int, list[int]] = {}
-        for i, pair in enumerate(transform.pairs):
-            narrow = min(path.scales[0] for path in pair.fields)
-            by_scale.setdefault(narrow, []).append(i)
-        self._groups = []
-        for scale, chosen in by_scale.items():
-            pairs = [transform.pairs[i] for i in chosen]
-            fields = sorted({path for pair in pairs for path in pair.fields})
-            places = [
-                (i, fields.index(p.first), fields.index(p.second))
-                for i, p in zip(chosen, pairs, strict=True)
-            ]
-            self._groups.append(_Group(scale, fields, places))
+        self._groups = group_pairs(transform.pairs)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -190,7 +160,7 @@ class _Chunk(NamedTuple):
 class _Fields:
     """The fields of a group on its grid."""
 
-    def __init__(self, moments: MixedMoments, group: _Group) -> None:
+    def __init__(self, moments: MixedMoments, group: PairGroup) -> None:
         transform = moments.transform
         sigma = transform.sigma
         self._moments = moments
@@ -226,7 +196,7 @@ class _Fields:
     def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
         """Yield the index of each moment (pair, channel), and of both of its fields."""
         n_channels = len(self._moments.weights)
-        for i, first, second in self._group.pairs:
+        for i, first, second in self._group.places:
             shift = self._moments.transform.pairs[i].shift
             for c in range(n_channels):
                 other = (c + shift) % n_channels

@@ -21,7 +21,7 @@ from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import Source
 from skscatharm.engine.spectral import Field, FieldSettings, SpectralFields
 from skscatharm.transform.modulus import power, soften
-from skscatharm.transform.paths import Pair, Path
+from skscatharm.transform.paths import Pair, Path, group_pairs
 
 __all__ = ["PairFields", "share_grids"]
 
@@ -53,12 +53,8 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
         Its paths have no effect.
     pairs : sequence of Pair
     """
-    by_width: dict[float, list[int]] = {}
-    for i, pair in enumerate(pairs):
-        by_width.setdefault(min(map(settings.width, pair.fields)), []).append(i)
     groups = []
-    for chosen in by_width.values():
-        paths = sorted({path for i in chosen for path in pairs[i].fields})
+    for paths, places in group_pairs(pairs):
         steps, spectral_steps, reaches = zip(
             *map(settings.resolution, paths), strict=True
         )
@@ -67,10 +63,6 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
             exponents=np.ones(1),
             common=Resolution(min(steps), min(spectral_steps), max(reaches)),
         )
-        places = [
-            (i, paths.index(pairs[i].first), paths.index(pairs[i].second))
-            for i in chosen
-        ]
         groups.append(_Group(of_group, places))
     return groups
 

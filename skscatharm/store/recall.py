@@ -247,6 +247,7 @@ def density_keys(
     ndarray of shape (n_molecules, n_channels)
     """
     common = blake2b(canonical(settings).encode(), digest_size=DIGEST_SIZE)
+    joined = settings.get("joins_channels", False)
     digests = []
     for structure, rows in zip(structures, weights, strict=True):
         molecule = common.copy()
@@ -258,7 +259,6 @@ def density_keys(
         for c, row in enumerate(rows):
             density = molecule.copy()
             # A shift leads from a channel to those after it.
-            joined = settings.get("joins_channels", False)
             density.update((np.roll(rows, -c, axis=0) if joined else row).tobytes())
             digests.append(density.digest())
     keys = np.frombuffer(b"".join(digests), dtype=f"V{DIGEST_SIZE}")

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from itertools import combinations, combinations_with_replacement, product
 from typing import NamedTuple
 
-__all__ = ["Pair", "Path", "field_pairs", "scattering_paths"]
+__all__ = [
+    "Pair",
+    "PairGroup",
+    "Path",
+    "field_pairs",
+    "group_pairs",
+    "scattering_paths",
+]
 
 
 class Path(NamedTuple):
@@ -90,3 +97,43 @@ def field_pairs(paths: Sequence[Path], n_channels: int = 1) -> list[Pair]:
         )
         pairs += [Pair(first, second, shift) for first, second in ordered]
     return pairs
+
+
+class PairGroup(NamedTuple):
+    """Pairs whose narrower field has the same scale: they share a grid.
+
+    Attributes
+    ----------
+    fields : list of Path
+        All fields in them.
+    places : list of (int, int, int)
+        Index of each pair among all, and of both of its fields among these.
+    """
+
+    fields: list[Path]
+    places: list[tuple[int, int, int]]
+
+
+def group_pairs(pairs: Sequence[Pair]) -> list[PairGroup]:
+    """Group pairs of fields of order 1 by the scale of the narrower one.
+
+    Examples
+    --------
+    >>> from skscatharm.transform.paths import Path, field_pairs, group_pairs
+    >>> pairs = field_pairs([Path((j,), 0) for j in range(3)])
+    >>> [group.places for group in group_pairs(pairs)]
+    [[(0, 0, 1), (1, 0, 2)], [(2, 0, 1)]]
+    """
+    by_scale: dict[int, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        narrow = min(path.scales[0] for path in pair.fields)
+        by_scale.setdefault(narrow, []).append(i)
+    groups = []
+    for chosen in by_scale.values():
+        fields = sorted({path for i in chosen for path in pairs[i].fields})
+        places = [
+            (i, fields.index(pairs[i].first), fields.index(pairs[i].second))
+            for i in chosen
+        ]
+        groups.append(PairGroup(fields, places))
+    return groups
