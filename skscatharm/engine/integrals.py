@@ -29,7 +29,14 @@ from skscatharm.engine.quadrature import Grid
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 
-__all__ = ["FAR", "Powers", "integrate_atoms", "integrate_convolutions"]
+__all__ = [
+    "FAR",
+    "Powers",
+    "as_matrix",
+    "axial_powers",
+    "integrate_atoms",
+    "integrate_convolutions",
+]
 
 Array = NDArray[Any]
 
@@ -113,7 +120,7 @@ def integrate_atoms(
         The modulus, smoothed.
     """
     dtype = weights.dtype
-    axial, starts = _powers_of_z(degree)
+    axial, starts = axial_powers(degree)
     return _integrate_atoms(
         positions,
         weights,
@@ -174,7 +181,7 @@ def integrate_convolutions(
         scale,
         degree + 1,
         cut,
-        *_powers_of_z(degree),
+        *axial_powers(degree),
         *monomials(degree, dtype),
         wavelet_constant(degree),
         *powers.of_dtype(dtype),
@@ -182,7 +189,7 @@ def integrate_convolutions(
 
 
 @cache
-def _powers_of_z(degree: int) -> tuple[Array, Array]:
+def axial_powers(degree: int) -> tuple[Array, Array]:
     """List the powers of z of all orders m, and where those of each begin."""
     found = [list(harmonic) for harmonic in solid_harmonics(degree)]
     starts = np.cumsum([0, *(len(powers) for powers in found)])
@@ -190,7 +197,8 @@ def _powers_of_z(degree: int) -> tuple[Array, Array]:
 
 
 @compile_loops
-def _matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
+def as_matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
+    """Take the first values of a buffer as a matrix."""
     return buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
 
 
@@ -339,13 +347,13 @@ def _integrate_atoms(
         while high < n_atoms and (high <= low or positions[0, high] < last + reach):
             high += 1
         n_near = high - low
-        near = _matrix(all_axial, n_polynomials * n_near, n_rows)
+        near = as_matrix(all_axial, n_polynomials * n_near, n_rows)
         for p in range(n_polynomials):
             for i in range(n_near):
                 to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
                 for k in range(n_rows):
                     to[k] = found[k]
-        terms = _matrix(all_terms, n_polynomials * n_near, n)
+        terms = as_matrix(all_terms, n_polynomials * n_near, n)
         fill_atom_terms(
             x[:, low:high].copy(),
             y[:, low:high].copy(),
@@ -355,7 +363,7 @@ def _integrate_atoms(
             factors,
             terms,
         )
-        component = _matrix(components, n_rows, n)
+        component = as_matrix(components, n_rows, n)
         for m in range(len(starts) - 1):
             these = slice(starts[m] * n_near, starts[m + 1] * n_near)
             np.dot(near[these].T, terms[these], component)
@@ -396,7 +404,7 @@ def _integrate_atoms(
                     all_powers[in_all : in_all + n_exponents * block],
                 )
             if len(along_z) > 0:
-                layer = _matrix(layers, len(along_z), n)
+                layer = as_matrix(layers, len(along_z), n)
                 np.dot(along_z, modulus.reshape(n_z, n), layer)
                 first = start
                 while first < stop:
@@ -409,7 +417,7 @@ def _integrate_atoms(
                             to[column] = found[column]
                     first = last
         if centres is not None:
-            windows = _matrix(all_windows, len(integrals), block)
+            windows = as_matrix(all_windows, len(integrals), block)
             _fill_windows(
                 centres,
                 window_width,
@@ -421,7 +429,7 @@ def _integrate_atoms(
                 weights,
                 windows,
             )
-            of_rows = _matrix(all_powers, n_channels * n_exponents, block)
+            of_rows = as_matrix(all_powers, n_channels * n_exponents, block)
             np.dot(windows, of_rows.T, windowed)
             for i in range(len(integrals)):
                 for c in range(n_channels):

@@ -11,18 +11,20 @@ point, in double precision: many pairs share the Gaussians and harmonics of a po
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from math import hypot, sqrt
+from math import hypot, pi
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.accuracy import LEAST_EXPONENT, Accuracy
+from skscatharm.engine.accuracy import DOUBLE, Accuracy
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.pooling import AMPLITUDE, FLOOR
+from skscatharm.engine.products import integrate_products
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
-from skscatharm.engine.quadrature import KNEE, Grid, tensor_grid
-from skscatharm.engine.tiles import cut
+from skscatharm.engine.quadrature import Grid, product_grid, product_margin
+from skscatharm.engine.tiles import cut, cut_into_tiles
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
@@ -66,8 +68,10 @@ class MixedMoments:
 
     def memory(self) -> float:
         """Estimate the bytes of the points of the largest grid."""
-        grids = [_Fields(self, group).axes() for group in self._groups]
-        sizes = [np.prod([float(len(axis.points)) for axis in grid]) for grid in grids]
+        sizes = [
+            sum(np.prod([float(len(axis.points)) for axis in grid]) for grid in grids)
+            for grids in (_Fields(self, group).grids() for group in self._groups)
+        ]
         return float(_BYTES * max(sizes))
 
     def coefficients(self) -> _Array:
@@ -80,9 +84,7 @@ class MixedMoments:
         found = np.zeros(self._shape)
         for group in self._groups:
             fields = _Fields(self, group)
-            sums: Any = 0.0
-            for chunk in fields.chunks():
-                sums = sums + (chunk.powers * chunk.weights) @ chunk.powers.mT
+            sums = fields.products()
             for index, a, b in fields.places():
                 found[index] = sums[:, a, b]
         return found
@@ -169,27 +171,24 @@ class _Fields:
         self._scales = sorted({path.scales[0] for path in self.paths})
         self._degrees = max(path.degree for path in self.paths)
         self._widths = np.array([hypot(sigma, sigma * 2**j) for j in self._scales])
-        norms = np.array(
+        degrees = np.arange(self._degrees + 1)
+        scales = sigma * 2.0 ** np.array(self._scales)[:, np.newaxis]
+        widths = self._widths[:, np.newaxis]
+        # Factors of solid harmonics times Gaussians, both in widths.
+        self._constants = (scales / widths) ** degrees / widths**3
+        self._softening = np.array(
             [
-                [
-                    wavelet_constant(d) * (sigma * 2**j / width**2) ** d / width**3
-                    for d in range(self._degrees + 1)
-                    for _ in range(2 * d + 1)
-                ]
-                for j, width in zip(self._scales, self._widths, strict=True)
+                [_softening(Path((j,), d), transform) for d in range(len(degrees))]
+                for j in self._scales
             ]
         )
-        # Densities are not softened: the least exponent decides how far they reach.
-        reach = sqrt(LEAST_EXPONENT / min(transform.exponents))
-        self._margin = max(
-            moments._accuracy.margin(d) * (1 if d else reach)
-            for d in range(self._degrees + 1)
-        )
+        norms = self._constants / widths**degrees
+        norms *= [wavelet_constant(d) for d in range(len(degrees))]
+        norms = np.repeat(norms, 2 * degrees + 1, axis=1)
+        exponents, accuracy = transform.exponents, moments._accuracy
+        self._margin = product_margin(self._degrees, exponents, accuracy)
         self._cut = self._margin + 0.5
-        epsilon = [
-            transform.softening * path_peak(path, sigma) if path.degree else 0.0
-            for path in self.paths
-        ]
+        epsilon = [_softening(path, transform) for path in self.paths]
         self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
         self._tables = (*_monomials(self._degrees), norms)
 
@@ -278,27 +277,97 @@ class _Fields:
         squares: _Array = np.square(components[self._where(path)]).sum(axis=0)
         return squares
 
-    def axes(self) -> Grid:
-        """Make the axes of the grid for the narrowest width."""
+    def grids(self) -> tuple[Grid, Grid]:
+        """Make the two grids of a body-centred one for the least width."""
         moments, width = self._moments, self._widths[0]
-        accuracy, frame = moments._accuracy, moments._frame
-        crowding, degrees = frame.crowding(width), range(self._degrees + 1)
-        step = min(accuracy.step(1, d, crowding) for d in degrees)
-        outer = min(accuracy.outer_step(1, d, crowding) for d in degrees)
-        knee = KNEE + sqrt(max(self._degrees, 1))
-        return tensor_grid(
-            frame.positions, width, step, self._margin, outer, knee, accuracy.sharpness
+        exponents = moments.transform.exponents
+        return product_grid(
+            moments._frame, width, self._degrees, exponents, moments._accuracy
         )
 
     def _points(self) -> tuple[_Array, _Array]:
         """Make the grid, without the points far from atoms."""
-        axes, reach = self.axes(), self._margin * self._widths[0]
-        points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
-        x, y, z = (axis.weights for axis in axes)
-        weights = (x[:, None, None] * y[:, None] * z).ravel()
-        points = points.reshape(-1, 3)
-        near = _near(points, self._moments._frame.positions, reach)
-        return points[near], weights[near]
+        reach, parts = self._margin * self._widths[0], []
+        for axes in self.grids():
+            points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
+            x, y, z = (axis.weights for axis in axes)
+            weights = (x[:, None, None] * y[:, None] * z).ravel()
+            points = points.reshape(-1, 3)
+            near = _near(points, self._moments._frame.positions, reach)
+            parts.append((points[near], weights[near]))
+        all_points, all_weights = zip(*parts, strict=True)
+        return np.concatenate(all_points), np.concatenate(all_weights)
+
+    def products(self) -> _Array:
+        """Integrate the products of two fields, one of them of the least width.
+
+        Returns
+        -------
+        ndarray of shape (n_exponents, n_fields, n_fields)
+            Fields are paths by channels. Other products are zero, as are those across
+            channels where no pair needs them.
+        """
+        moments, transform = self._moments, self._moments.transform
+        weights, positions = moments.weights, moments._frame.positions
+        exponents, halves = np.asarray(transform.exponents), moments._halves
+        dtype = "float64" if exponents.max() > DOUBLE else transform.dtype
+        # As in `separable`, weights are such that fields fit into single precision.
+        # A channel may be empty.
+        unit = weights.max(axis=1, keepdims=True) * weights.shape[1]
+        unit[unit == 0] = 1.0
+        field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
+        scales = np.minimum(AMPLITUDE ** (3 / exponents - 1), 1.0) ** halves
+        softening = (self._softening / self._constants)[..., np.newaxis]
+        reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
+        total: Any = 0.0
+        for grid in self.grids():
+            for tile in cut_into_tiles(grid, positions, reach, effect):
+                total = total + integrate_products(
+                    np.ascontiguousarray(positions[tile.atoms].T),
+                    (weights / unit * AMPLITUDE)[:, tile.atoms].astype(dtype),
+                    tile,
+                    self._widths,
+                    self._degrees,
+                    self._cut,
+                    halves,
+                    scales,
+                    softening / field_unit[:, 0],
+                    FLOOR**2,
+                    transform.joins_channels,
+                )
+        # By channel, width and degree.
+        units = (field_unit[:, :, np.newaxis] * self._constants).reshape(
+            len(weights), -1
+        )
+        units = units ** halves[:, None, None] / scales[:, None, None]
+        return self._in_order(total, units)
+
+    def _in_order(self, products: _Array, units: _Array) -> _Array:
+        """Bring products to the order of the fields, and give them their units."""
+        n_exponents, n_groups = products.shape[:2]
+        n_channels, n_degrees = len(self._moments.weights), self._degrees + 1
+        by_channel = np.zeros((n_exponents, n_channels, n_degrees, *units.shape[1:]))
+        shape = n_channels // n_groups, n_degrees, n_channels // n_groups, -1
+        for g, of_group in enumerate(np.moveaxis(products, 1, 0)):
+            these = slice(None) if n_groups == 1 else slice(g, g + 1)
+            by_channel[:, these, :, these] = of_group.reshape(n_exponents, *shape)
+        by_channel *= units[:, :, :n_degrees, None, None] * units[:, None, None]
+        columns = [
+            self._scales.index(p.scales[0]) * n_degrees + p.degree for p in self.paths
+        ]
+        narrow = [k for k, column in enumerate(columns) if column < n_degrees]
+        chosen = by_channel[:, :, [columns[k] for k in narrow]][..., columns]
+        found = np.zeros((n_exponents, *2 * (len(columns), n_channels)))
+        found[:, narrow] = chosen.transpose(0, 2, 1, 4, 3)
+        found[:, :, :, narrow] = chosen.transpose(0, 4, 3, 2, 1)
+        return found.reshape(n_exponents, *2 * (len(columns) * n_channels,))
+
+
+def _softening(path: Path, transform: Transform) -> float:
+    """Return the softening of a modulus. Densities need none."""
+    if path.degree == 0:
+        return 0.0
+    return transform.softening * path_peak(path, transform.sigma)
 
 
 def _monomials(degree: int) -> tuple[Any, _Array, Any]:

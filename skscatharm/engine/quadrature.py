@@ -9,6 +9,7 @@ which keeps the exponential convergence, and one-dimensional, which keeps the fi
 separable.
 """
 
+from collections.abc import Sequence
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.accuracy import SMOOTHING, Accuracy
+from skscatharm.engine.accuracy import LEAST_EXPONENT, SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
     "fine_points",
     "kink_grid",
     "kink_step",
+    "product_axes",
+    "product_grid",
+    "product_margin",
     "stretched_axes",
     "stretched_axis",
     "tensor_grid",
@@ -151,6 +155,81 @@ def body_centred_grid(
     x, y, z = _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED)
     x = Axis(x.points, x.weights / 2)
     return (x, y, z), (x.mirrored(), y.mirrored(), z.mirrored())
+
+
+def product_grid(
+    frame: Frame,
+    width: float,
+    degree: int,
+    exponents: Sequence[float],
+    accuracy: Accuracy,
+) -> tuple[Grid, Grid]:
+    """Make the grid on which products of two fields of order 1 are integrated.
+
+    Parameters
+    ----------
+    frame : Frame
+        The molecule.
+    width : float
+        The smaller width of the two.
+    degree : int
+        Largest degree.
+    exponents : sequence of float
+        The fields are raised to half of them.
+    accuracy : Accuracy
+
+    Returns
+    -------
+    tuple of two Grids
+        A body-centred grid, as :func:`body_centred_grid`.
+    """
+    crowding = frame.crowding(width)
+    step, margin, outer, *knee = _product(crowding, degree, exponents, accuracy)
+    x, y, z = tensor_grid(frame.positions, width, step, margin, outer, *knee)
+    x = Axis(x.points, x.weights / 2)
+    return (x, y, z), (x.mirrored(), y.mirrored(), z.mirrored())
+
+
+def product_axes(
+    extents: _Array,
+    crowding: _Array,
+    width: float,
+    degree: int,
+    exponents: Sequence[float],
+    accuracy: Accuracy,
+) -> Axes:
+    """Describe one of the two grids of :func:`product_grid` for several molecules.
+
+    The first parameters are those of :func:`fine_axes`.
+    """
+    return Axes.of(extents, width, *_product(crowding, degree, exponents, accuracy))
+
+
+def product_margin(
+    degree: int, exponents: Sequence[float], accuracy: Accuracy
+) -> float:
+    """Return how far grids of products reach beyond the atoms, in widths."""
+    # Densities are not softened: the least exponent decides how far they reach.
+    reach = sqrt(LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
+    return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
+
+
+def _product(
+    crowding: _Array | float,
+    degree: int,
+    exponents: Sequence[float],
+    accuracy: Accuracy,
+) -> tuple[Any, float, Any, float, float]:
+    """Step, margin, outer step, knee and sharpness of grids of products."""
+    rules = [_fine(crowding, 1, d, accuracy) for d in range(degree + 1)]
+    steps, _, outer, knees, _ = zip(*rules, strict=True)
+    return (
+        _BODY_CENTRED * np.minimum.reduce(steps),
+        product_margin(degree, exponents, accuracy),
+        _BODY_CENTRED * np.minimum.reduce(outer),
+        max(knees),
+        accuracy.sharpness,
+    )
 
 
 def _fine_grid(

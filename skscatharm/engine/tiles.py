@@ -25,9 +25,28 @@ class Tile(NamedTuple):
 
 
 def cut_into_tiles(
-    grid: Grid, positions: NDArray[np.float64], reach: float
+    grid: Grid,
+    positions: NDArray[np.float64],
+    reach: float,
+    effect: float | None = None,
 ) -> Iterator[Tile]:
-    """Cut a grid into tiles of few atoms each, leaving out the empty ones."""
+    """Cut a grid into tiles of few atoms each, leaving out the empty ones.
+
+    Parameters
+    ----------
+    grid : Grid
+    positions : ndarray of shape (n_atoms, 3)
+    reach : float
+        Distance from the nearest atom, from which on columns are left out.
+    effect : float or None, default=None
+        Distance up to which an atom has an effect. None means `reach`.
+
+    Yields
+    ------
+    Tile
+    """
+    if effect is None:
+        effect = reach
     every = np.argsort(positions[:, 0])
     if max(len(axis.points) for axis in grid) <= _SIDE:
         x, y, _ = grid
@@ -40,7 +59,7 @@ def cut_into_tiles(
         for part in _parts(grid[axis]):
             axis_part = grid[axis].part(part)
             first, last = axis_part.points[[0, -1]]
-            found = atoms[(r > first - reach) & (r < last + reach)]
+            found = atoms[(r > first - effect) & (r < last + effect)]
             if len(found):
                 yield axis_part, found
 
