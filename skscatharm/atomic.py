@@ -76,7 +76,7 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
         ``LocalScattering(max_order=1, tol=1e-4)``.
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients of molecules. None means
-        ``SolidHarmonicScattering()``.
+        ``SolidHarmonicScattering(max_order=1, mixed_moments=True)``.
     n_axes : int, default=120
         Number of principal axes of the atoms of an element whose products are used. The
         time of a fit and its memory grow with the square.
@@ -144,7 +144,7 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
 
     _default_parts: ClassVar[dict[str, Callable[[], Any]]] = {
         "local": partial(LocalScattering, max_order=1, tol=1e-4),
-        "scattering": SolidHarmonicScattering,
+        "scattering": partial(SolidHarmonicScattering, max_order=1, mixed_moments=True),
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "local": [HasMethods(["fit", "transform", "molecule_ids"]), None],

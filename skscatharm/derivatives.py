@@ -74,7 +74,11 @@ def column_jacobian(
         )
         return [
             np.concatenate(
-                [arrange(a[np.newaxis], transform.integrands)[0] for a in of_one], 1
+                [
+                    arrange(a[np.newaxis], transform.integrands, transform.kept)[0]
+                    for a in of_one
+                ],
+                1,
             )
             for of_one in computed
         ]
@@ -97,10 +101,8 @@ def column_gradient(
     list of Derivatives
         Of shapes (n_atoms, 3) and (3, 3).
     """
-    n_channels, n_exponents = len(weights[0]), len(transform.exponents)
-    of_paths = rearrange(
-        np.asarray(factors), transform.integrands, n_channels, n_exponents
-    )
+    layout = transform.layout(len(weights[0]))
+    of_paths = rearrange(np.asarray(factors), *layout)
     return gradient_batch(structures, weights, list(of_paths), transform, library)
 
 
@@ -122,16 +124,16 @@ def linear_expansion(
     list of (ndarray of shape (n_coefficients,), Derivatives)
         The derivatives are of shapes (n_atoms, 3) and (3, 3).
     """
-    n_channels, n_exponents = len(weights[0]), len(transform.exponents)
+    layout = transform.layout(len(weights[0]))
     divisors = np.asarray(sizes)[:, np.newaxis]
 
     def weigh_paths(coefficients: _Array) -> _Array:
-        columns = arrange(coefficients, transform.integrands) / divisors
+        columns = arrange(coefficients, transform.integrands, transform.kept) / divisors
         factors = np.asarray(weigh(columns)) / divisors
-        return rearrange(factors, transform.integrands, n_channels, n_exponents)
+        return rearrange(factors, *layout)
 
     coefficients, gradients = linearize_batch(
         structures, weights, weigh_paths, transform, library
     )
-    columns = arrange(coefficients, transform.integrands) / divisors
+    columns = arrange(coefficients, transform.integrands, transform.kept) / divisors
     return list(zip(columns, gradients, strict=True))

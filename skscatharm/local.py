@@ -218,7 +218,7 @@ class LocalScattering(MoleculeScattering):
     def _columns(self, task: Any) -> _Array:
         structures, weights = task.check()
         keys = density_keys(structures, weights, task.transform.settings)
-        names = jacobian_names(keys, task.transform.paths, task.transform.exponents)
+        names = jacobian_names(keys, task.transform)
         batches = each_batch(
             partial(
                 _columns_of_atoms,

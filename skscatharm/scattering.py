@@ -47,7 +47,7 @@ from skscatharm.transform.columns import (
     list_columns,
     path_names,
 )
-from skscatharm.transform.paths import Pair, Path, field_pairs, scattering_paths
+from skscatharm.transform.paths import field_pairs, scattering_paths
 from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
@@ -70,6 +70,9 @@ _DEFAULT: dict[str, Any] = {
 #: ``soft``
 #:     The defaults: softened moduli and five exponents, 500 coefficients. They predict
 #:     best.
+#: ``mixed``
+#:     The same with mixed moments, 764 coefficients: models need about half as many
+#:     molecules.
 #: ``published``
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
@@ -78,6 +81,7 @@ _DEFAULT: dict[str, Any] = {
 #:     moments in place of order 2, and double precision. 909 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
+    "mixed": _DEFAULT | {"mixed_moments": True},
     "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
     "potential": _DEFAULT
     | {
@@ -88,6 +92,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_order": 1,
         "tol": 1e-4,
         "mixed_moments": "channels",
+        "mixed_Q": (1.0, 2.0, 4.0),
         "dtype": "float64",
     },
 }
@@ -189,13 +194,14 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
         """
         self._validate_params()
-        paths = scattering_paths(self.J, self.L, self.max_order)
         channels = list(resolve_channels(self.channels))
+        transform = self._transform(len(channels))
         names = column_names(
             channels,
-            [*paths, *self._list_pairs(paths, len(channels))],
-            check_exponents(self.Q),
+            transform.integrands,
+            transform.exponents,
             self.names,
+            transform.kept,
         )
         return np.array(names, dtype=object)
 
@@ -249,12 +255,22 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         else:
             store = open_store(self.memory)
             coefficients = recall(store, **task.recalled, in_batches=by_batch)
-        columns = arrange(coefficients, task.transform.integrands)
+        transform = task.transform
+        columns = arrange(coefficients, transform.integrands, transform.kept)
         return self._normalized(columns, task)
 
-    def _list_pairs(self, paths: Sequence[Path], n_channels: int) -> Sequence[Pair]:
-        """List the pairs of fields whose products are integrated."""
-        return ()
+    def _transform(self, n_channels: int, engine: str = "") -> Transform:
+        """Describe the coefficients; `engine` computes them."""
+        return Transform(
+            paths=tuple(scattering_paths(self.J, self.L, self.max_order)),
+            exponents=check_exponents(self.Q),
+            sigma=float(self.sigma),
+            tol=float(self.tol),
+            softening=float(self.softening),
+            dtype=self.dtype,
+            engine=engine,
+            window=self._window,
+        )
 
     def _normalized(
         self, columns: NDArray[np.float64], task: "_Task"
@@ -296,8 +312,8 @@ class SolidHarmonicScattering(MoleculeScattering):
     where a field vanishes, and are integrated far more accurately.
 
     With `mixed_moments`, products of two different fields of order 1 are integrated
-    too: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a positive `softening`, they are
-    products of the softened powers q/2 of both fields.
+    too, for the q of `mixed_Q`: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a
+    positive `softening`, they are products of the softened powers q/2 of both fields.
 
     In a crystal, the sum over the atoms has all their images, and integrals are taken
     over one cell. A supercell of n cells has n times the coefficients, and another
@@ -332,6 +348,8 @@ class SolidHarmonicScattering(MoleculeScattering):
         "channels" pairs fields of different channels too, in free molecules. Weights
         must not be negative. In molecules, these coefficients depend on which others
         are asked for, within `tol`.
+    mixed_Q : sequence of float, default=(2.0,)
+        Exponents q of mixed moments, from 0.5 to 32.
     normalize : {"atom", "volume"} or None, default=None
         Divide the coefficients by the number of atoms, or by the volume of the cell in
         Å^3. None serves properties that grow with a cell, such as its energy; the
@@ -401,6 +419,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         "tol": [Interval(Real, 1e-8, 1e-2, closed="both")],
         "softening": [Options(Real, {0}), Interval(Real, 1e-6, 1e4, closed="both")],
         "mixed_moments": ["boolean", StrOptions({"channels"})],
+        "mixed_Q": "no_validation",
         "normalize": [StrOptions({"atom", "volume"}), None],
         "dtype": [StrOptions({"float32", "float64"})],
         "engine": [StrOptions({"auto", "separable", "fourier"})],
@@ -423,6 +442,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
         mixed_moments: bool | str = False,
+        mixed_Q: Sequence[float] = (2.0,),
         normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
@@ -441,6 +461,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         self.tol = tol
         self.softening = softening
         self.mixed_moments = mixed_moments
+        self.mixed_Q = mixed_Q
         self.normalize = normalize
         self.dtype = dtype
         self.engine = engine
@@ -579,7 +600,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         task = _Task(self, X)
         structures, weights = task.check()
         n_atoms = task.n_atoms(structures)
-        n_columns = len(list_columns(*task.layout))
+        n_columns = task.n_columns
         check_size(len(structures), n_columns, n_atoms)
         found = self._jacobian(task, structures, weights, n_atoms, cell, self.verbose)
         if cell:
@@ -667,7 +688,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         task = _Task(self, X)
         structures, rows = task.check()
         factors = check_array(to_host(weights), dtype=np.float64, input_name="weights")
-        expected = (len(structures), len(list_columns(*task.layout)))
+        expected = (len(structures), task.n_columns)
         if factors.shape != expected:
             raise ValueError(
                 f"weights have shape {factors.shape}; pass one row for each of the "
@@ -759,7 +780,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         """Differentiate normalised coefficients; with strain only if `cell`."""
         found = _padded(
             self._jacobians(task, structures, weights, verbose),
-            (len(structures), len(list_columns(*task.layout)), n_atoms, 3),
+            (len(structures), task.n_columns, n_atoms, 3),
         )
         if self.normalize is not None:
             sizes = self._sizes(structures)[:, *[np.newaxis] * 3]
@@ -785,8 +806,7 @@ class SolidHarmonicScattering(MoleculeScattering):
             library=task.library,
             store=store,
         )
-        transform = task.transform
-        names = jacobian_names(keys, transform.integrands, transform.exponents)
+        names = jacobian_names(keys, task.transform)
         return self._each_batch(
             task, compute, structures, weights, names, verbose=verbose
         )
@@ -805,10 +825,20 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
-    def _list_pairs(self, paths: Sequence[Path], n_channels: int) -> Sequence[Pair]:
+    def _transform(self, n_channels: int, engine: str = "") -> Transform:
+        transform = super()._transform(n_channels, engine)
+        of_pairs = check_exponents(self.mixed_Q, "mixed_Q")
         if not self.mixed_moments:
-            return ()
-        return field_pairs(paths, n_channels if self.mixed_moments == "channels" else 1)
+            return transform
+        joined = n_channels if self.mixed_moments == "channels" else 1
+        of_paths = transform.exponents
+        return replace(
+            transform,
+            exponents=tuple(dict.fromkeys((*of_paths, *of_pairs))),
+            pairs=tuple(field_pairs(transform.paths, joined)),
+            path_exponents=of_paths,
+            pair_exponents=of_pairs,
+        )
 
     def _check(self, structures: Sequence[Structure]) -> None:
         for i, structure in enumerate(structures):
@@ -878,17 +908,8 @@ class _Task:
         self.library: Library = find_library(parameters.backend, X)
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
-        paths = scattering_paths(parameters.J, parameters.L, parameters.max_order)
-        self.transform = Transform(
-            paths=tuple(paths),
-            exponents=check_exponents(parameters.Q),
-            sigma=float(parameters.sigma),
-            tol=float(parameters.tol),
-            softening=float(parameters.softening),
-            dtype=parameters.dtype,
-            engine=parameters._engine(self.library),
-            window=parameters._window,
-            pairs=tuple(parameters._list_pairs(paths, len(self.tables))),
+        self.transform = parameters._transform(
+            len(self.tables), parameters._engine(self.library)
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform
@@ -907,10 +928,9 @@ class _Task:
         return max(largest, self.X.shape[1]) if is_array else largest
 
     @property
-    def layout(self) -> tuple[Sequence[Path | Pair], int, int]:
-        """Arguments of :func:`~skscatharm.transform.columns.list_columns`."""
-        transform = self.transform
-        return transform.integrands, len(self.tables), len(transform.exponents)
+    def n_columns(self) -> int:
+        """Number of coefficients."""
+        return len(list_columns(*self.transform.layout(len(self.tables))))
 
     def check(self) -> tuple[list[Structure], list[NDArray[np.float64]]]:
         """Raise whatever there is to raise; return structures and weights."""

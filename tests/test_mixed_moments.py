@@ -17,7 +17,7 @@ def make_scattering(**parameters) -> SolidHarmonicScattering:
     return SolidHarmonicScattering(
         **{"J": 1, "L": 1, "Q": (1, 2), "sigma": 0.5, "max_order": 1, "tol": 1e-4}
         | {"channels": ["nuclear", "valence", "bonding"], "dtype": "float64"}
-        | {"mixed_moments": "channels"}
+        | {"mixed_moments": "channels", "mixed_Q": (1, 2)}
         | parameters
     )
 
@@ -36,6 +36,34 @@ def test_columns() -> None:
         rtol=1e-9,
     )
     assert "S1xS1_bonding_j0_l1_nuclear_j1_l0_q2" in names
+
+
+def test_exponents_of_their_own(tmp_path) -> None:
+    """Coefficients, derivatives and the store, with exponents that Q lacks."""
+    names = make_scattering(mixed_Q=(1, 2, 3)).get_feature_names_out().tolist()
+    all_of_them = make_scattering(mixed_Q=(1, 2, 3), memory=tmp_path)
+    own = make_scattering(Q=(2, 1), mixed_Q=(3, 1), memory=tmp_path)
+    places = [names.index(name) for name in own.get_feature_names_out()]
+    assert len(places) == (5 * 3 + 12 * 11 // 2) * 2
+    molecules = [WATER, Atoms("O")]
+    for expected, found in (
+        (all_of_them.transform(molecules), own.transform(molecules)),
+        (all_of_them.jacobian(molecules), own.jacobian(molecules)),
+    ):
+        scale = abs(expected).max()
+        assert_allclose(found, expected[:, places], rtol=1e-4, atol=1e-7 * scale)
+    weights = np.random.default_rng(0).normal(size=(2, len(places)))
+    assert_allclose(
+        own.gradient(molecules, weights),
+        np.einsum("mc,mcnx->mnx", weights, own.jacobian(molecules)),
+        atol=1e-7 * scale,
+    )
+
+
+@pytest.mark.parametrize("mixed_Q", [(), (0.1,), (2, 2), "2"])
+def test_exponents_that_are_refused(mixed_Q) -> None:
+    with pytest.raises(ValueError, match="mixed_Q"):
+        make_scattering(mixed_Q=mixed_Q, mixed_moments=False).fit([WATER])
 
 
 def test_names_are_those_of_the_channels() -> None:

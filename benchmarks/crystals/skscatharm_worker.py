@@ -55,7 +55,8 @@ REGRESSIONS = {
 SETTINGS = {
     "linear": SETTING,
     "quadratic": SETTING,
-    "mixed": SETTING | {"max_order": 1, "Q": (1, 2, 4), "mixed_moments": True},
+    "mixed": SETTING
+    | {"max_order": 1, "Q": (1, 2, 4), "mixed_moments": True, "mixed_Q": (1, 2, 4)},
 }
 
 

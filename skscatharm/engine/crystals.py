@@ -162,7 +162,7 @@ class CrystalEngine:
 
     def _jobs(self, crystal: Crystal, weights: _Array) -> "Iterator[_Job]":
         transform = self.transform
-        Q = np.asarray(transform.exponents)
+        Q, kept = np.asarray(transform.exponents), transform.kept
         is_small = len(crystal.positions) <= _SMALL
         tol = transform.tol * (_EXACT if is_small else 1.0)
         has_zeros = np.array([path.degree > 0 for path in transform.paths], dtype=bool)
@@ -175,11 +175,13 @@ class CrystalEngine:
         classes = weight_classes(weights, transform.softening, CRYSTAL_SOFTNESS)
         for softness, _, channels in classes:
             channels = channels[weights[channels].any(axis=1)]
-            for largest, exponents in exponent_classes(Q):
-                for kind in kinds:
-                    if len(kind) == 0 or len(channels) == 0:
-                        continue
-                    pairs = transform.pairs if kind[0] >= n_paths else ()
+            for kind in kinds:
+                if len(kind) == 0 or len(channels) == 0:
+                    continue
+                pairs = transform.pairs if kind[0] >= n_paths else ()
+                needed = np.array(kept.of_pairs if pairs else range(len(Q)))
+                for largest, classed in exponent_classes(Q[needed]):
+                    exponents = needed[classed]
                     paths = () if pairs else tuple(transform.paths[i] for i in kind)
                     settings = FieldSettings(
                         paths,

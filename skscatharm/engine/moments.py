@@ -11,6 +11,7 @@ point, in double precision: many pairs share the Gaussians and harmonics of a po
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import hypot, pi
 from typing import Any, NamedTuple, cast
 
@@ -632,6 +633,9 @@ class MomentsEngine:
     def __init__(self, transform: Transform, engine: Engine) -> None:
         self.transform = transform
         self._engine = engine
+        self._of_pairs = list(transform.kept.of_pairs)
+        exponents = tuple(transform.exponents[i] for i in self._of_pairs)
+        self._pairs = replace(transform, exponents=exponents)
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
@@ -653,12 +657,14 @@ class MomentsEngine:
         -------
         list of ndarray of shape (n_integrands, n_channels, n_exponents, n_atoms, 3)
         """
-        return [
-            np.concatenate([of_paths, self._moments(atoms).jacobian()])
-            for atoms, of_paths in zip(
-                batch, self._differentiable.jacobian(batch), strict=True
-            )
-        ]
+        found = []
+        for atoms, of_paths in zip(
+            batch, self._differentiable.jacobian(batch), strict=True
+        ):
+            of_pairs = np.zeros((len(self.transform.pairs), *of_paths.shape[1:]))
+            of_pairs[:, :, self._of_pairs] = self._moments(atoms).jacobian()
+            found.append(np.concatenate([of_paths, of_pairs]))
+        return found
 
     def gradient(
         self, batch: Sequence[Atoms], weights: Sequence[_Array]
@@ -700,11 +706,17 @@ class MomentsEngine:
         return cast(DifferentiableEngine, self._engine)
 
     def _moments(self, atoms: Atoms) -> MixedMoments:
-        return MixedMoments(atoms, self.transform)
+        return MixedMoments(atoms, self._pairs)
 
     def _completed(self, batch: Sequence[Atoms], of_paths: _Array) -> _Array:
-        moments = [self._moments(atoms).coefficients() for atoms in batch]
-        return np.concatenate([of_paths, np.stack(moments)], axis=1)
+        n_paths, transform = len(self.transform.paths), self.transform
+        shape = len(batch[0].weights), len(transform.exponents)
+        found = np.zeros((len(batch), len(transform.integrands), *shape))
+        if n_paths:
+            found[:, :n_paths] = of_paths
+        for of_molecule, atoms in zip(found[:, n_paths:], batch, strict=True):
+            of_molecule[..., self._of_pairs] = self._moments(atoms).coefficients()
+        return found
 
     def _added(
         self,
@@ -714,7 +726,8 @@ class MomentsEngine:
     ) -> list[_Array]:
         n_paths = len(self.transform.paths)
         return [
-            gradient + self._moments(atoms).gradient(of_molecule[n_paths:])
+            gradient
+            + self._moments(atoms).gradient(of_molecule[n_paths:][..., self._of_pairs])
             for atoms, of_molecule, gradient in zip(
                 batch, weights, of_paths, strict=True
             )

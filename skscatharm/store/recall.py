@@ -112,7 +112,9 @@ def recall(
     coefficients = store.read(
         keys, transform.integrands, transform.exponents, transform.settings
     )
-    coefficients = coefficients.swapaxes(1, 2)
+    coefficients = np.where(
+        _needed(transform.integrands, transform.exponents, transform), coefficients, 0.0
+    ).swapaxes(1, 2)
     lacking = np.flatnonzero(np.isnan(coefficients).any(axis=(1, 2, 3)))
     if len(lacking) == 0:
         return coefficients
@@ -265,16 +267,13 @@ def density_keys(
     return keys.reshape(len(structures), -1)
 
 
-def jacobian_names(
-    keys: _Keys, paths: Sequence[Path | Pair], exponents: Sequence[float]
-) -> list[str]:
+def jacobian_names(keys: _Keys, transform: Transform) -> list[str]:
     """Name the Jacobian of each molecule.
 
     Parameters
     ----------
     keys : ndarray of shape (n_molecules, n_channels)
-    paths : sequence of Path or Pair
-    exponents : sequence of float
+    transform : Transform
         Of the coefficients, in this order.
 
     Returns
@@ -283,7 +282,10 @@ def jacobian_names(
         Hexadecimal digests.
     """
     # Derivatives with respect to strain stand beside those to positions.
-    common = repr((list(paths), list(exponents), "strain")).encode()
+    layout = [list(transform.integrands), list(transform.exponents), "strain"]
+    if transform.pairs:
+        layout.append(tuple(transform.kept))
+    common = repr(tuple(layout)).encode()
     return [
         blake2b(common + row.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
         for row in keys
@@ -331,7 +333,8 @@ def fill_gaps(
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents, transform.settings)
-    lacking = np.isnan(values) & _allowed(values, all_paths, wanted)
+    needed = _needed(all_paths, all_exponents, transform)
+    lacking = np.isnan(values) & _allowed(values, all_paths, wanted) & needed
     groups = _alike(lacking, all_paths, wanted, asked)
     joined = transform.joins_channels
     for lacks, rows, channels in groups:
@@ -346,6 +349,7 @@ def fill_gaps(
                 paths=tuple(path for path in new_paths if isinstance(path, Path)),
                 exponents=tuple(new_exponents),
                 pairs=tuple(path for path in new_paths if isinstance(path, Pair)),
+                path_exponents=None,
             ),
             library,
         ).swapaxes(1, 2)
@@ -353,20 +357,46 @@ def fill_gaps(
             computed = computed[:, channels]
         # Stored coefficients stay as they are.
         computed[..., ~lacks[np.ix_(on_path, of_q)]] = np.nan
-        store.write(
-            keys[np.ix_(rows, channels)],
-            new_paths,
-            new_exponents,
-            computed,
-            transform.settings,
-        )
+        # Paths and pairs have different exponents: together, they would leave gaps.
+        for kind in (Path, Pair):
+            of_kind = [i for i, path in enumerate(new_paths) if isinstance(path, kind)]
+            part = computed[:, :, of_kind]
+            found = np.flatnonzero(~np.isnan(part).all(axis=(0, 1, 2)))
+            if len(found):
+                store.write(
+                    keys[np.ix_(rows, channels)],
+                    [new_paths[i] for i in of_kind],
+                    [new_exponents[i] for i in found],
+                    part[..., found],
+                    transform.settings,
+                )
         where = np.ix_(rows, channels, on_path, of_q)
         values[where] = np.where(np.isnan(computed), values[where], computed)
     # Channels of equal weights have the same key: the store keeps the first.
     equal = keys[:, :, np.newaxis] == keys[:, np.newaxis, :]
     first = equal.argmax(axis=2)[..., np.newaxis, np.newaxis]
-    values = np.take_along_axis(values, first, axis=1)
+    values = np.where(needed, np.take_along_axis(values, first, axis=1), 0.0)
     return values[:, :, wanted][..., asked].swapaxes(1, 2)
+
+
+def _needed(
+    paths: Sequence[Path | Pair],
+    exponents: Sequence[float],
+    transform: Transform,
+) -> NDArray[np.bool_]:
+    """Find which exponents paths and pairs need: all but those of the others alone.
+
+    Returns
+    -------
+    ndarray of shape (n_paths, n_exponents)
+    """
+    of_paths, of_pairs = transform.path_exponents, transform.pair_exponents
+    for_pairs = [of_pairs is None or q in of_pairs for q in exponents]
+    for_paths = [
+        of_paths is None or q in of_paths or q not in transform.exponents
+        for q in exponents
+    ]
+    return np.array([for_pairs if isinstance(p, Pair) else for_paths for p in paths])
 
 
 def _first_field(path: Path | Pair) -> Path | str:

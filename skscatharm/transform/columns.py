@@ -14,6 +14,7 @@ from skscatharm.transform.paths import Pair, Path
 
 __all__ = [
     "Column",
+    "Kept",
     "arrange",
     "column_names",
     "image_column_names",
@@ -31,13 +32,25 @@ class Column(NamedTuple):
     exponent: int
 
 
+class Kept(NamedTuple):
+    """Indices of the exponents of paths, and of those of pairs."""
+
+    of_paths: tuple[int, ...]
+    of_pairs: tuple[int, ...]
+
+
 def list_columns(
-    paths: Sequence[Path | Pair], n_channels: int, n_exponents: int
+    paths: Sequence[Path | Pair],
+    n_channels: int,
+    n_exponents: int,
+    kept: Kept | None = None,
 ) -> list[Column]:
     """List the columns in their order: by order, channel, path, exponent.
 
-    Pairs follow the paths of order 2.
+    Pairs follow the paths of order 2. `kept` leaves out exponents; None keeps all.
     """
+    if kept is None:
+        kept = Kept(tuple(range(n_exponents)), tuple(range(n_exponents)))
     orders = [3 if isinstance(path, Pair) else len(path.scales) for path in paths]
     return [
         Column(path, channel, exponent)
@@ -45,7 +58,7 @@ def list_columns(
         for channel, path, exponent in product(
             range(n_channels),
             [i for i, o in enumerate(orders) if o == order],
-            range(n_exponents),
+            kept.of_pairs if order == 3 else kept.of_paths,
         )
     ]
 
@@ -55,6 +68,7 @@ def column_names(
     paths: Sequence[Path | Pair],
     exponents: Sequence[float],
     style: str = "plain",
+    kept: Kept | None = None,
 ) -> list[str]:
     """Name the columns, each differently.
 
@@ -66,6 +80,8 @@ def column_names(
     style : {"plain", "readable"}
         Plain names consist of letters, digits and underscores, which every library
         accepts.
+    kept : Kept or None, default=None
+        Exponents of paths and of pairs. None keeps all of both.
 
     Examples
     --------
@@ -79,10 +95,17 @@ def column_names(
     ['S1[nuclear,j=1,l=0,q=0.5]', 'S2[nuclear,j=(0,1),l=0,q=0.5]']
     """
     powers = [repr(float(q)).removesuffix(".0") for q in exponents]
-    fields = path_names(channels, paths, style)
-    if style == "plain":
-        return [f"{name}_q{q.replace('.', 'p')}" for name in fields for q in powers]
-    return [f"{name[:-1]},q={q}]" for name in fields for q in powers]
+    fields = list_columns(paths, len(channels), 1)
+    of_field = dict(zip(fields, path_names(channels, paths, style), strict=True))
+    names = []
+    for column in list_columns(paths, len(channels), len(exponents), kept):
+        name, q = of_field[column._replace(exponent=0)], powers[column.exponent]
+        names.append(
+            f"{name}_q{q.replace('.', 'p')}"
+            if style == "plain"
+            else f"{name[:-1]},q={q}]"
+        )
+    return names
 
 
 def path_names(
@@ -199,7 +222,9 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 
 def arrange(
-    values: NDArray[np.float64], paths: Sequence[Path | Pair]
+    values: NDArray[np.float64],
+    paths: Sequence[Path | Pair],
+    kept: Kept | None = None,
 ) -> NDArray[np.float64]:
     """Bring coefficients, or derivatives of coefficients, into columns.
 
@@ -207,12 +232,14 @@ def arrange(
     ----------
     values : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents, ...)
     paths : sequence of Path or Pair
+    kept : Kept or None, default=None
+        As for :func:`list_columns`.
 
     Returns
     -------
     ndarray of shape (n_molecules, n_columns, ...)
     """
-    path, channel, exponent = _indices(tuple(paths), *values.shape[2:4])
+    path, channel, exponent = _indices(tuple(paths), *values.shape[2:4], kept)
     return values[:, path, channel, exponent]
 
 
@@ -221,22 +248,27 @@ def rearrange(
     paths: Sequence[Path | Pair],
     n_channels: int,
     n_exponents: int,
+    kept: Kept | None = None,
 ) -> NDArray[np.float64]:
     """Undo :func:`arrange` for an array of shape (n_molecules, n_columns).
 
     Returns
     -------
     ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        Zero where there is no column.
     """
-    values = np.empty((len(columns), len(paths), n_channels, n_exponents))
-    path, channel, exponent = _indices(tuple(paths), n_channels, n_exponents)
+    values = np.zeros((len(columns), len(paths), n_channels, n_exponents))
+    path, channel, exponent = _indices(tuple(paths), n_channels, n_exponents, kept)
     values[:, path, channel, exponent] = columns
     return values
 
 
 @lru_cache(maxsize=64)  # a search arranges the same columns many times
 def _indices(
-    paths: tuple[Path | Pair, ...], n_channels: int, n_exponents: int
+    paths: tuple[Path | Pair, ...],
+    n_channels: int,
+    n_exponents: int,
+    kept: Kept | None,
 ) -> NDArray[np.intp]:
     """Return the indices of the path, the channel and the exponent of each column."""
-    return np.array(list_columns(paths, n_channels, n_exponents)).T
+    return np.array(list_columns(paths, n_channels, n_exponents, kept)).T

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from skscatharm.transform.columns import Kept
 from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
@@ -22,6 +23,7 @@ class Transform:
     ----------
     paths : tuple of Path
     exponents : tuple of float
+        Of paths and pairs together.
     sigma : float
         Width of the Gaussian of an atom, in Å.
     tol : float
@@ -35,6 +37,8 @@ class Transform:
         Width of windows around atoms, in Å; None for integrals over all of space.
     pairs : tuple of Pair
         Pairs of fields whose products are integrated.
+    path_exponents, pair_exponents : tuple of float or None
+        Those of `exponents` that paths and pairs need. None means all.
     """
 
     paths: tuple[Path, ...]
@@ -46,11 +50,28 @@ class Transform:
     engine: str
     window: float | None = None
     pairs: tuple[Pair, ...] = ()
+    path_exponents: tuple[float, ...] | None = None
+    pair_exponents: tuple[float, ...] | None = None
 
     @property
     def integrands(self) -> tuple[Path | Pair, ...]:
         """Everything whose powers are integrated, in the order of coefficients."""
         return (*self.paths, *self.pairs)
+
+    @property
+    def kept(self) -> Kept:
+        """Indices of the exponents of paths, and of those of pairs."""
+        of_paths, of_pairs = (
+            tuple(
+                i for i, q in enumerate(self.exponents) if chosen is None or q in chosen
+            )
+            for chosen in (self.path_exponents, self.pair_exponents)
+        )
+        return Kept(of_paths, of_pairs)
+
+    def layout(self, n_channels: int) -> tuple[tuple[Path | Pair, ...], int, int, Kept]:
+        """Arguments of :func:`~skscatharm.transform.columns.list_columns`."""
+        return self.integrands, n_channels, len(self.exponents), self.kept
 
     @property
     def dimension(self) -> int:
@@ -79,7 +100,7 @@ class Transform:
         return settings
 
 
-def check_exponents(Q: Any) -> tuple[float, ...]:
+def check_exponents(Q: Any, name: str = "Q") -> tuple[float, ...]:
     """Check exponents, and return them as numbers.
 
     Raises
@@ -93,20 +114,20 @@ def check_exponents(Q: Any) -> tuple[float, ...]:
     >>> check_exponents([0.5, 2])
     (0.5, 2.0)
     """
-    advice = "Pass numbers from 0.5 to 32, as in Q=(0.5, 1, 2, 3)."
+    advice = f"Pass numbers from 0.5 to 32, as in {name}=(0.5, 1, 2, 3)."
     try:
         if isinstance(Q, set | frozenset | dict):
             raise TypeError("sets and mappings have no order")
         exponents = np.asarray(Q, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Q must be a sequence of exponents; got {Q!r} ({error}). {advice}"
+            f"{name} must be a sequence of exponents; got {Q!r} ({error}). {advice}"
         ) from error
     if exponents.ndim != 1 or len(exponents) == 0:
-        raise ValueError(f"Q must be a sequence of exponents; got {Q!r}. {advice}")
+        raise ValueError(f"{name} must be a sequence of exponents; got {Q!r}. {advice}")
     # Smaller powers are integrals of tails, larger ones of peaks.
     if not np.all((exponents >= 0.5) & (exponents <= 32)):
-        raise ValueError(f"An exponent in Q is out of range: {Q!r}. {advice}")
+        raise ValueError(f"An exponent in {name} is out of range: {Q!r}. {advice}")
     if len(np.unique(exponents)) < len(exponents):
-        raise ValueError(f"Q holds an exponent twice: {Q!r}. Give each once.")
+        raise ValueError(f"{name} holds an exponent twice: {Q!r}. Give each once.")
     return tuple(exponents.tolist())

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skscatharm.transform.columns import arrange, column_names, list_columns
-from skscatharm.transform.paths import Path, scattering_paths
+from skscatharm.transform.columns import (
+    Kept,
+    arrange,
+    column_names,
+    list_columns,
+    rearrange,
+)
+from skscatharm.transform.paths import Path, field_pairs, scattering_paths
 
 PATHS = scattering_paths(2, 2, 2)
 
@@ -73,6 +79,22 @@ def test_columns_are_arranged_as_they_are_named() -> None:
         # The name of one column alone.
         (name,) = column_names([channels[c]], [path], [Q[q]])
         assert_array_equal(table[name], coefficients[:, p, c, q])
+
+
+def test_pairs_with_exponents_of_their_own() -> None:
+    paths = scattering_paths(J=0, L=1, max_order=1)
+    integrands = [*paths, *field_pairs(paths)]
+    kept = Kept((0, 1), (1, 2))
+    names = column_names(["a"], integrands, [0.5, 1, 3], kept=kept)
+    assert names[:3] == ["S0_a_q0p5", "S0_a_q1", "S1_a_j0_l0_q0p5"]
+    assert names[-2:] == ["S1xS1_a_j0_l0_j0_l1_q1", "S1xS1_a_j0_l0_j0_l1_q3"]
+    values = np.arange(1.0, 4 * 3 + 1).reshape(1, 4, 1, 3)
+    columns = arrange(values, integrands, kept)
+    assert len(columns[0]) == len(names) == 8
+    back = rearrange(columns, integrands, 1, 3, kept)
+    assert_array_equal(back[0, :3, 0, 2], 0)
+    assert_array_equal(back[0, 3, 0, 0], 0)
+    assert_array_equal(back[back != 0], values[back != 0])
 
 
 def test_order_comes_before_channel_path_and_exponent() -> None:

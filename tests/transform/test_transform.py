@@ -53,4 +53,18 @@ def test_settings_are_all_but_paths_and_exponents() -> None:
     transform = replace(transform, window=0.7)
     assert transform.settings["window"] == 0.7
     fields = set(Transform.__dataclass_fields__)
-    assert fields - set(transform.settings) == {"paths", "pairs", "exponents"}
+    assert fields - set(transform.settings) == {
+        "paths",
+        "pairs",
+        "exponents",
+        "path_exponents",
+        "pair_exponents",
+    }
+
+
+def test_exponents_of_paths_and_of_pairs() -> None:
+    paths = tuple(scattering_paths(1, 1, 1))
+    transform = Transform(paths, (1.0, 3.0, 2.0), 0.5, 1e-5, 4.0, "float32", "fourier")
+    assert transform.kept == ((0, 1, 2), (0, 1, 2))
+    transform = replace(transform, path_exponents=(1.0, 3.0), pair_exponents=(2.0, 1.0))
+    assert transform.kept == ((0, 1), (0, 2))
