@@ -55,6 +55,9 @@ KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
+# Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
+# Where neighbours are at least so many widths apart, steps may be larger, up to this.
+_PRODUCT = (2.7, 1.2)
 FAR = 1e6  # where points are that fill up
 
 
@@ -223,10 +226,13 @@ def _product(
     """Step, margin, outer step, knee and sharpness of grids of products."""
     rules = [_fine(crowding, 1, d, accuracy) for d in range(degree + 1)]
     steps, _, outer, knees, _ = zip(*rules, strict=True)
+    factor: Any = _BODY_CENTRED
+    if accuracy.softness and min(exponents) >= 2:
+        factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
     return (
-        _BODY_CENTRED * np.minimum.reduce(steps),
+        factor * np.minimum.reduce(steps),
         product_margin(degree, exponents, accuracy),
-        _BODY_CENTRED * np.minimum.reduce(outer),
+        factor * np.minimum.reduce(outer),
         max(knees),
         accuracy.sharpness,
     )
