@@ -260,11 +260,10 @@ class _Fields:
         _add_gradient(
             chunk.points,
             self._moments._frame.positions,
-            self._moments.weights,
             self._widths,
             self._cut,
             *self._tables,
-            onto,
+            np.matmul(self._moments.weights.T, onto),
             total,
         )
 
@@ -568,7 +567,6 @@ def _gradients(
 def _add_gradient(
     points: Any,
     positions: Any,
-    weights: Any,
     widths: Any,
     cut: float,
     powers: Any,
@@ -578,15 +576,17 @@ def _add_gradient(
     onto: Any,
     total: Any,
 ) -> None:
-    """Take derivatives with respect to components back to the positions."""
-    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
+    """Take derivatives with respect to the components of single atoms, of shape
+    (width, harmonic, atom, point), back to the positions.
+    """
+    n_points, n_harmonics = points.shape[1], len(starts) - 1
     power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
     values, slopes = (
         np.empty((n_harmonics, n_points)),
         np.empty((n_harmonics, 3, n_points)),
     )
     square, envelope = np.empty(n_points), np.empty(n_points)
-    weighed, sums = np.empty(n_points), np.empty((4, n_points))
+    sums = np.empty((4, n_points))
     for n in range(len(positions)):
         nearest = _fill_offsets(points, positions[n], power, square)
         if nearest > (cut * widths[-1]) ** 2:
@@ -599,17 +599,14 @@ def _add_gradient(
             _fill_envelope(square, widths[j], envelope)
             sums[:] = 0.0
             for m in range(n_harmonics):
-                weighed[:] = 0.0
-                for c in range(n_channels):
-                    factor, of_channel = norms[j, m] * weights[c, n], onto[j, m, c]
-                    for p in range(n_points):
-                        weighed[p] += factor * of_channel[p]
+                norm, of_atom = norms[j, m], onto[j, m, n]
                 value, slope = values[m], slopes[m]
                 for p in range(n_points):
-                    sums[0, p] += weighed[p] * value[p]
-                    sums[1, p] += weighed[p] * slope[0, p]
-                    sums[2, p] += weighed[p] * slope[1, p]
-                    sums[3, p] += weighed[p] * slope[2, p]
+                    weighed = norm * of_atom[p]
+                    sums[0, p] += weighed * value[p]
+                    sums[1, p] += weighed * slope[0, p]
+                    sums[2, p] += weighed * slope[1, p]
+                    sums[3, p] += weighed * slope[2, p]
             unit = widths[j] ** -2
             for k in range(3):
                 along, offset, of_axis = 0.0, power[k, 1], sums[k + 1]
