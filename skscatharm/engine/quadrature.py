@@ -58,6 +58,9 @@ _BODY_CENTRED = 0.95 * sqrt(2)
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
+# Grids move as atoms do, and sums jump by what they cut off: they reach farther than
+# the accuracy needs, so that energies of potentials are smooth.
+_TAILS = 1.1
 FAR = 1e6  # where points are that fill up
 
 
@@ -214,7 +217,8 @@ def product_margin(
     """Return how far grids of products reach beyond the atoms, in widths."""
     # Densities are not softened: the least exponent decides how far they reach.
     reach = sqrt(LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
-    return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
+    margin = max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
+    return _TAILS * margin
 
 
 def _product(
