@@ -1,4 +1,4 @@
-"""Sums over atoms beside quadratic forms of whole molecules, on QM9.
+"""Mixed moments, and sums over atoms, beside the default on QM9.
 
     python benchmarks/qm9/atoms.py FOLDER
 
@@ -8,9 +8,16 @@ and finished fits, so that the same command continues after an interruption.
 
 The protocol: QM9 is put in an order drawn with seed 20261126. A size n means the first
 n of the first 10,000 molecules. The next 1,000 chose the defaults of
-`AtomicRegressor`, together with molecules to train on. The test is on the 1,000 from
-place 12,000, which no choice has seen. Both models see the same molecules, with their
-defaults.
+`AtomicRegressor` and the mixed moments, together with molecules to train on. The test
+is on the 1,000 from place 12,000, which no choice has seen. All models see the same
+molecules:
+
+molecule
+    Quadratic forms of the default coefficients.
+mixed
+    Quadratic forms of ``SETTINGS["mixed"]``.
+atoms
+    `AtomicRegressor` with its defaults.
 
 The table of errors goes into ``doc/measured/qm9_atoms.csv``; CPU times of coefficients
 and fits go into ``doc/measured/qm9_atoms_times.csv``.
@@ -28,6 +35,7 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 
 from skscatharm import (
+    SETTINGS,
     AtomicRegressor,
     CoefficientStore,
     LocalScattering,
@@ -44,11 +52,14 @@ N_TIMED = 30
 
 
 def make_models(memory: Any) -> dict[str, Any]:
-    scattering = SolidHarmonicScattering(memory=memory)
+    default = SolidHarmonicScattering(memory=memory)
+    mixed = SolidHarmonicScattering(**SETTINGS["mixed"], memory=memory)
+    whole = SolidHarmonicScattering(max_order=1, mixed_moments=True, memory=memory)
     local = LocalScattering(max_order=1, tol=1e-4, memory=memory)
     return {
-        "molecule": make_pipeline(scattering, MultilinearRegressor(random_state=0)),
-        "atoms": AtomicRegressor(local, scattering, random_state=0),
+        "molecule": make_pipeline(default, MultilinearRegressor(random_state=0)),
+        "mixed": make_pipeline(mixed, MultilinearRegressor(random_state=0)),
+        "atoms": AtomicRegressor(local, whole, random_state=0),
     }
 
 
@@ -67,13 +78,19 @@ def evaluate(model: Any, train: Sequence[Any], test: Sequence[Any]) -> dict[str,
 
 def time_coefficients(molecules: Any) -> dict[str, float]:
     """CPU time of the coefficients of a molecule, in milliseconds."""
+    models = make_models(None)
+    parts = {
+        "molecule": [models["molecule"][0]],
+        "mixed": [models["mixed"][0]],
+        "atoms": [models["atoms"].scattering, models["atoms"].local],
+    }
     found = {}
-    parts = make_models(None)["atoms"]
-    for name in ("scattering", "local"):
-        part = getattr(parts, name)
-        part.fit_transform(molecules[:1])  # compiles
+    for name, transformers in parts.items():
+        for transformer in transformers:
+            transformer.fit_transform(molecules[:1])  # compiles
         start = process_time()
-        part.transform(molecules)
+        for transformer in transformers:
+            transformer.transform(molecules)
         found[name] = 1e3 * (process_time() - start) / len(molecules)
     return found
 
@@ -111,7 +128,7 @@ def main() -> None:
     header = ["Molecules"]
     for name in PROPERTIES:
         unit = qm9.target_units[qm9.target_names.index(name)]
-        header += [f"{name}, molecule ({unit})", f"{name}, atoms ({unit})"]
+        header += [f"{name}, {kind} ({unit})" for kind in models]
     rows = []
     for n in sizes:
         found = [
@@ -122,12 +139,11 @@ def main() -> None:
         )
     write("qm9_atoms.csv", header, rows)
     times = time_coefficients(qm9.data[test[:N_TIMED]])
-    whole, both = times["scattering"], sum(times.values())
-    rows = [["Coefficients of a molecule (ms)", f"{whole:.0f}", f"{both:.0f}"]]
+    rows = [["Coefficients of a molecule (ms)", *(f"{t:.0f}" for t in times.values())]]
     for n in sizes:
         seconds = [f"{results[f'{kind} U0 {n}']['seconds']:.0f}" for kind in models]
         rows.append([f"Fit of {n} molecules, U0 (s)", *seconds])
-    write("qm9_atoms_times.csv", ["CPU time", "Molecule", "Atoms"], rows)
+    write("qm9_atoms_times.csv", ["CPU time", *models], rows)
 
 
 if __name__ == "__main__":

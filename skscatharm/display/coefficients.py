@@ -6,7 +6,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.display.expansion import choose_target, expand, split_model
+from skscatharm.display.expansion import (
+    choose_target,
+    expand,
+    refuse_mixed_moments,
+    split_model,
+)
 from skscatharm.display.figures import create_axes, take_axes, with_unit
 from skscatharm.planar import PlanarScattering
 from skscatharm.scattering import MoleculeScattering
@@ -135,11 +140,7 @@ class CoefficientDisplay:
         scattering = estimator
         if not isinstance(estimator, MoleculeScattering):
             scattering, model = split_model(estimator)
-        if getattr(scattering, "mixed_moments", False):
-            raise ValueError(
-                "The picture has one place for each field, and mixed moments belong to "
-                "two: choose mixed_moments=False."
-            )
+        refuse_mixed_moments(scattering)
         if model is None:
             values = np.asarray(scattering.transform(X), dtype=np.float64)
             if len(values) != 1:

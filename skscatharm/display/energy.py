@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
-from skscatharm.display.expansion import choose_target, expand, split_model
+from skscatharm.display.expansion import (
+    choose_target,
+    expand,
+    refuse_mixed_moments,
+    split_model,
+)
 from skscatharm.display.fields import panel_size, read_molecule, regular_lattice
 from skscatharm.display.figures import create_axes, take_axes, with_unit
 from skscatharm.display.planes import View, best_view, mark_atoms, view_of_atoms
@@ -172,8 +177,8 @@ class EnergyMapDisplay:
             If it does not begin with a SolidHarmonicScattering or does not end with a
             regressor.
         ValueError
-            If a step is not linear, the molecule cannot be computed or is too large, or
-            a parameter is out of range.
+            If a step is not linear, there are mixed moments, the molecule cannot be
+            computed or is too large, or a parameter is out of range.
 
         Warns
         -----
@@ -271,6 +276,7 @@ class EnergyMapDisplay:
                 f"{type(scattering).__name__} has no fields in space: use "
                 "SolidHarmonicScattering as the first step of the pipeline."
             )
+        refuse_mixed_moments(scattering)
         structure = read_molecule(self.molecule)
         if any(structure.pbc):
             raise ValueError(

@@ -13,7 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skscatharm.scattering import MoleculeScattering
 
-__all__ = ["Expansion", "choose_target", "expand", "split_model"]
+__all__ = [
+    "Expansion",
+    "choose_target",
+    "expand",
+    "refuse_mixed_moments",
+    "split_model",
+]
 
 _Array = NDArray[np.float64]
 
@@ -34,6 +40,15 @@ class Expansion(NamedTuple):
 
     values: _Array
     slopes: _Array
+
+
+def refuse_mixed_moments(scattering: MoleculeScattering) -> None:
+    """Raise if coefficients do not belong to one field each."""
+    if getattr(scattering, "mixed_moments", False):
+        raise ValueError(
+            "The picture has one place for each field, and mixed moments belong to "
+            "two: choose mixed_moments=False."
+        )
 
 
 def split_model(estimator: Any) -> tuple[MoleculeScattering, Any]:

@@ -192,6 +192,10 @@ def test_bad_input(scattering, ridge, qm9, monkeypatch) -> None:
         EnergyMapDisplay.from_estimator(planar, molecule("H2O"))
     with pytest.raises(ValueError, match=r"but 3 were given: pass one, such as X\[0\]"):
         EnergyMapDisplay.from_estimator(ridge, X[:3])
+    mixed = clone(scattering).set_params(mixed_moments=True, max_order=1)
+    mixed = make_pipeline(mixed, Ridge()).fit(X[:5], y[:5])
+    with pytest.raises(ValueError, match="mixed moments belong to two"):
+        EnergyMapDisplay.from_estimator(mixed, X[70])
     crystal = Atoms("Ne", cell=[3, 3, 3], pbc=True)
     with pytest.raises(ValueError, match=r"periodic.*pass a cluster with pbc=False"):
         EnergyMapDisplay.from_estimator(ridge, crystal)

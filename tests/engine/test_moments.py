@@ -137,3 +137,15 @@ def test_a_single_atom() -> None:
     assert_allclose(2 * one, two, rtol=1e-4)
     (jacobian,) = engine.jacobian([atom])
     assert_array_equal(jacobian.positions, 0)
+
+
+def test_single_precision_on_several_tiles() -> None:
+    """A chain is so long that its grids are cut; a more exact one is the reference."""
+    steps = np.arange(24.0)
+    positions = np.stack([1.4 * steps, np.sin(steps), np.cos(2 * steps)], axis=1)
+    weights = np.array([1.0, 6, 8])[np.arange(24) % 3]
+    chain = Atoms(positions, weights.astype(int), np.stack([weights, 9 - weights]))
+    settings = {"pairs": tuple(field_pairs(FIELDS)), "exponents": (2.0,), "sigma": 0.3}
+    (expected,) = engine_of(tol=1e-7, **settings).coefficients([chain])
+    (found,) = engine_of(dtype="float32", **settings).coefficients([chain])
+    assert_allclose(found, expected, rtol=1e-5)
