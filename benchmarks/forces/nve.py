@@ -35,11 +35,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from skscatharm import (
-    KernelRegressor,
-    ScatteringPotential,
-    SolidHarmonicScattering,
-)
+from skscatharm import KernelRegressor, ScatteringPotential
 from skscatharm.ase import ScatteringCalculator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,8 +48,8 @@ SAVED_STEPS = 100
 def trained(path: Path, frames: list[Atoms], folder: Path) -> ScatteringPotential:
     """Read the potential that was trained before, or train it."""
     if not path.exists():
-        scattering = SolidHarmonicScattering(dtype="float64", memory=folder, verbose=1)
-        potential = ScatteringPotential(scattering, KernelRegressor(random_state=0))
+        potential = ScatteringPotential(regressor=KernelRegressor(random_state=0))
+        potential.set_params(scattering__memory=folder, scattering__verbose=1)
         potential.fit(frames)
         potential.scattering_.set_params(memory=None, verbose=0)
         joblib.dump(potential, path)
