@@ -35,8 +35,14 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from skscatharm import KernelRegressor, ScatteringPotential
+from skscatharm import (
+    SETTINGS,
+    KernelRegressor,
+    ScatteringPotential,
+    SolidHarmonicScattering,
+)
 from skscatharm.ase import ScatteringCalculator
+from skscatharm.structures.channels import element_channels
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / ".results" / "forces"
@@ -48,8 +54,12 @@ SAVED_STEPS = 100
 def trained(path: Path, frames: list[Atoms], folder: Path) -> ScatteringPotential:
     """Read the potential that was trained before, or train it."""
     if not path.exists():
-        potential = ScatteringPotential(regressor=KernelRegressor(random_state=0))
-        potential.set_params(scattering__memory=folder, scattering__verbose=1)
+        # The default, with a store.
+        setting = SETTINGS["potential"] | {
+            "channels": element_channels(frames[0].numbers)
+        }
+        scattering = SolidHarmonicScattering(**setting, memory=folder, verbose=1)
+        potential = ScatteringPotential(scattering, KernelRegressor(random_state=0))
         potential.fit(frames)
         potential.scattering_.set_params(memory=None, verbose=0)
         joblib.dump(potential, path)
