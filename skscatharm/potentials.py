@@ -106,7 +106,7 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
         Computes the coefficients and their derivatives. None means
         ``SolidHarmonicScattering(**SETTINGS["potential"])``; in molecules of three
         elements or more, with the channels of
-        :func:`~skscatharm.structures.channels.element_channels`. In single precision,
+        :func:`~skscatharm.element_channels`. In single precision,
         rounding errors make energies noisy. If a molecule of the training set is
         periodic, ``normalize="atom"`` is set, and fields are paired with those of the
         same channel alone.

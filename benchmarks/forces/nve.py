@@ -40,9 +40,9 @@ from skscatharm import (
     KernelRegressor,
     ScatteringPotential,
     SolidHarmonicScattering,
+    element_channels,
 )
 from skscatharm.ase import ScatteringCalculator
-from skscatharm.structures.channels import element_channels
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / ".results" / "forces"

@@ -162,7 +162,7 @@ def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
 
     Examples
     --------
-    >>> from skscatharm.structures.channels import element_channels
+    >>> from skscatharm import element_channels
     >>> ethanol = [6, 6, 8, 1, 1, 1, 1, 1, 1]
     >>> tables = element_channels(ethanol)
     >>> list(tables)
