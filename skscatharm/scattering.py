@@ -78,8 +78,8 @@ _DEFAULT: dict[str, Any] = {
 #:     softening.
 #: ``potential``
 #:     Those of :class:`ScatteringPotential`, which adds :func:`element_channels`: wide
-#:     atoms, no core electrons, mixed moments in place of order 2, and double precision.
-#:     909 coefficients.
+#:     atoms, no core electrons, mixed moments in place of order 2, and double
+#:     precision. 909 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
     "mixed": _DEFAULT | {"mixed_moments": True},
