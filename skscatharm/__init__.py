@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # type checkers need these; `_HOMES` serves at runtime
     from skscatharm.structures import StructureWarning as StructureWarning
     from skscatharm.structures import pad_structures as pad_structures
     from skscatharm.structures.channels import STANDARD_CHANNELS as STANDARD_CHANNELS
+    from skscatharm.structures.channels import element_channels as element_channels
     from skscatharm.structures.planes import (
         distances_from_plane as distances_from_plane,
     )
@@ -53,6 +54,7 @@ _HOMES = {
     "VoxelScattering": "voxels",
     "datasets": "",
     "distances_from_plane": "structures.planes",
+    "element_channels": "structures.channels",
     "pad_structures": "structures",
 }
 

@@ -28,6 +28,7 @@ from skscatharm.slopes import (
     warn_of_slopes,
 )
 from skscatharm.structures import Structure, check_structures
+from skscatharm.structures.channels import STANDARD_CHANNELS, element_channels
 from skscatharm.structures.compositions import (
     check_elements,
     count_atoms,
@@ -103,7 +104,9 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     ----------
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients and their derivatives. None means
-        ``SolidHarmonicScattering(**SETTINGS["potential"])``. In single precision,
+        ``SolidHarmonicScattering(**SETTINGS["potential"])``; in molecules of three
+        elements or more, with the channels of
+        :func:`~skscatharm.element_channels`. In single precision,
         rounding errors make energies noisy. If a molecule of the training set is
         periodic, ``normalize="atom"`` is set, and fields are paired with those of the
         same channel alone.
@@ -141,7 +144,9 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
 
     In a search, scikit-learn slices lists of `ase.Atoms`, with their energies and
     forces, and arrays that are passed to `fit`. ``scattering__J`` and
-    ``regressor__alpha`` are parameters of the parts, also where these are None.
+    ``regressor__alpha`` are parameters of the parts, also where these are None. A
+    scattering that such a parameter makes has the three channels of
+    ``SETTINGS["potential"]``, unless ``scattering__channels`` is one of them.
 
     A fit that is refused or interrupted leaves the previous fit unchanged.
 
@@ -268,6 +273,8 @@ default=None
                 "its fit has no argument jacobian. Choose another regressor, or pass "
                 "the energies alone: fit(X, energies)."
             )
+        if self.scattering is None:
+            _choose_channels(scattering, structures)
         _use_coefficients_per_atom(scattering, structures)
         sizes = sizes_of(scattering, structures)
         elements = np.unique(np.concatenate([s.charges for s in structures]))
@@ -567,6 +574,17 @@ def _warn_of_compositions(counts: _Array, known: _Array) -> None:
             "arbitrary by a constant. Pass atomic_energies to ScatteringPotential.",
             stacklevel=4,
         )
+
+
+def _choose_channels(
+    scattering: SolidHarmonicScattering, structures: Sequence[Structure]
+) -> None:
+    """Tell three elements or more apart in molecules."""
+    charges = np.concatenate([structure.charges for structure in structures])
+    are_molecules = all(structure.cell is None for structure in structures)
+    known = np.isin(charges, list(STANDARD_CHANNELS["valence"])).all()
+    if are_molecules and known and len(np.unique(charges)) > 2:
+        scattering.set_params(channels=element_channels(charges))
 
 
 def _use_coefficients_per_atom(

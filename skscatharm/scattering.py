@@ -77,8 +77,9 @@ _DEFAULT: dict[str, Any] = {
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
 #: ``potential``
-#:     The default of :class:`ScatteringPotential`: wide atoms, no core electrons, mixed
-#:     moments in place of order 2, and double precision. 909 coefficients.
+#:     Those of :class:`ScatteringPotential`, which adds :func:`element_channels`: wide
+#:     atoms, no core electrons, mixed moments in place of order 2, and double
+#:     precision. 909 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft": _DEFAULT,
     "mixed": _DEFAULT | {"mixed_moments": True},

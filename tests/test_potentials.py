@@ -230,6 +230,31 @@ def test_parts_that_are_none_have_parameters() -> None:
         ScatteringPotential().set_params(nonsense__J=1)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "n_channels"),
+    [({}, 6), ({"regressor__alpha": 1e-6}, 6), ({"scattering__L": 1}, 3)],
+)
+def test_channels_of_elements(parameters, n_channels) -> None:
+    cyanides = [
+        Atoms("HCN", [[0, 0, 0], [1.06 + d, 0, 0], [2.22, 0, 0]]) for d in (0, 0.1)
+    ]
+    potential = ScatteringPotential().set_params(**parameters)
+    potential.fit(cyanides, [0.0, 1.0])
+    assert len(potential.scattering_.channels) == n_channels
+    assert ("H" in potential.scattering_.channels) == (n_channels == 6)
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+def test_standard_channels_of_crystals_and_two_elements(pbc) -> None:
+    symbols = "LiHO" if pbc else "OHH"
+    frames = [
+        Atoms(symbols, [[0, 0, 0], [1.2 + d, 0, 0], [0, 1.2, 0]], cell=[3] * 3, pbc=pbc)
+        for d in (0, 0.1)
+    ]
+    potential = ScatteringPotential().fit(frames, [0.0, 1.0])
+    assert list(potential.scattering_.channels) == ["nuclear", "valence", "bonding"]
+
+
 def test_estimator(fitted, frames) -> None:
     copy = clone(fitted)
     assert is_regressor(copy)

@@ -36,9 +36,11 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from skscatharm import (
+    SETTINGS,
     KernelRegressor,
     ScatteringPotential,
     SolidHarmonicScattering,
+    element_channels,
 )
 from skscatharm.ase import ScatteringCalculator
 
@@ -52,7 +54,11 @@ SAVED_STEPS = 100
 def trained(path: Path, frames: list[Atoms], folder: Path) -> ScatteringPotential:
     """Read the potential that was trained before, or train it."""
     if not path.exists():
-        scattering = SolidHarmonicScattering(dtype="float64", memory=folder, verbose=1)
+        # The default, with a store.
+        setting = SETTINGS["potential"] | {
+            "channels": element_channels(frames[0].numbers)
+        }
+        scattering = SolidHarmonicScattering(**setting, memory=folder, verbose=1)
         potential = ScatteringPotential(scattering, KernelRegressor(random_state=0))
         potential.fit(frames)
         potential.scattering_.set_params(memory=None, verbose=0)

@@ -8,7 +8,8 @@ with a normalised Gaussian :math:`g_\sigma`. A channel is a table of weights
 :math:`w_k(Z)`, in units of charge.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 from skscatharm.structures.elements import N_ELEMENTS, NOBLE_GASES, SYMBOLS
 from skscatharm.structures.structure import Structure
 
-__all__ = ["STANDARD_CHANNELS", "channel_weights", "resolve_channels"]
+__all__ = [
+    "STANDARD_CHANNELS",
+    "channel_weights",
+    "element_channels",
+    "resolve_channels",
+]
+
+# Weight of an element in its channel, where others weigh 1, and how many elements have
+# one at most: the number of products of fields grows with the square.
+_EMPHASIS, _MAX_ELEMENTS = 4.0, 3
 
 
 def _valence_electrons() -> dict[int, float]:
@@ -116,6 +126,68 @@ def resolve_channels(channels: Any) -> dict[str, dict[int, float]]:
             tables[name] = _table(name, STANDARD_CHANNELS[name])
     if not tables:
         raise ValueError("channels is empty; pass at least one channel.")
+    return tables
+
+
+def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
+    r"""Make channels for potentials of molecules of some elements.
+
+    They are ``nuclear``, ``valence`` and ``bonding``. From three elements on, each of
+    the three commonest has a channel of its own, in which it weighs 4 and the others 1,
+    unless that equals ``bonding``.
+
+    The squared modulus of a field is
+
+    .. math:: U_k^2 = \sum_{ab} w_k(Z_a) \, w_k(Z_b) \, V_a \cdot V_b
+
+    with the fields :math:`V_a` of the atoms of each element. Of n elements, there are
+    n (n + 1) / 2 products: three channels determine those of two elements, and six
+    those of three.
+
+    Parameters
+    ----------
+    charges : iterable of int
+        Nuclear charges of atoms, of main groups. Of elements that occur equally often,
+        the lightest come first.
+
+    Returns
+    -------
+    tables : dict of str to dict
+        The table {Z: weight} of each channel, for these elements.
+
+    Raises
+    ------
+    ValueError
+        If a standard channel has no weight for an element.
+
+    Examples
+    --------
+    >>> from skscatharm import element_channels
+    >>> ethanol = [6, 6, 8, 1, 1, 1, 1, 1, 1]
+    >>> tables = element_channels(ethanol)
+    >>> list(tables)
+    ['nuclear', 'valence', 'bonding', 'H', 'C', 'O']
+    >>> tables["C"]
+    {1: 1.0, 6: 4.0, 8: 1.0}
+    """
+    numbers = Counter(int(Z) for Z in charges)
+    elements = sorted(numbers)
+    tables: dict[str, dict[int, float]] = {}
+    for name in ("nuclear", "valence", "bonding"):
+        standard = STANDARD_CHANNELS[name]
+        missing = [SYMBOLS[Z] for Z in elements if Z not in standard]
+        if missing:
+            raise ValueError(
+                f"the standard channel {name!r} has no weight for "
+                f"{', '.join(missing)}. Pass channels with tables of your own."
+            )
+        tables[name] = {Z: standard[Z] for Z in elements}
+    if len(elements) > 2:
+        commonest = sorted(elements, key=lambda Z: -numbers[Z])[:_MAX_ELEMENTS]
+        for own in sorted(commonest):
+            table = dict.fromkeys(elements, 1.0) | {own: _EMPHASIS}
+            if table not in tables.values():
+                tables[SYMBOLS[own]] = table
     return tables
 
 

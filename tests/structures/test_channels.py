@@ -13,6 +13,7 @@ from skscatharm.structures import check_structures
 from skscatharm.structures.channels import (
     STANDARD_CHANNELS,
     channel_weights,
+    element_channels,
     resolve_channels,
 )
 
@@ -197,3 +198,41 @@ def test_invalid_channels(channels, message: str) -> None:
 def test_wrong_type_of_channels(channels, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         resolve_channels(channels)
+
+
+@pytest.mark.parametrize(
+    "charges", [(1, 8), (7, 1), (1, 6, 7), (1, 6, 8), (6, 7, 8), (1, 16, 15)]
+)
+def test_element_channels_determine_all_products(charges) -> None:
+    weights = [
+        [table[Z] for Z in charges] for table in element_channels(charges).values()
+    ]
+    products = np.array([np.outer(row, row).ravel() for row in weights])
+    n = len(charges)
+    assert len(products) == n * (n + 1) / 2
+    assert np.linalg.matrix_rank(products, tol=1e-3) == len(products)
+
+
+def test_channels_of_the_commonest_elements() -> None:
+    charges = [6] * 5 + [1] * 4 + [7, 16, 8]
+    tables = element_channels(charges)
+    assert list(tables) == ["nuclear", "valence", "bonding", "H", "C", "N"]
+    assert tables["N"] == {1: 1, 6: 1, 7: 4, 8: 1, 16: 1}
+    assert tables["nuclear"] == {Z: Z for Z in (1, 6, 7, 8, 16)}
+    assert tables == element_channels(charges[::-1])
+
+
+def test_no_channel_twice() -> None:
+    # That of carbon is the bonding channel.
+    assert list(element_channels([1, 6, 9])) == [
+        "nuclear",
+        "valence",
+        "bonding",
+        "H",
+        "F",
+    ]
+
+
+def test_no_element_channels_of_transition_metals() -> None:
+    with pytest.raises(ValueError, match="'valence' has no weight for Fe, Cu"):
+        element_channels([29, 1, 26, 8])
