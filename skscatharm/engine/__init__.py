@@ -13,6 +13,7 @@ from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.batched import BatchedEngine
 from skscatharm.engine.dispatch import StructureEngine
 from skscatharm.engine.fourier import FourierEngine
+from skscatharm.engine.moments import MomentsEngine
 from skscatharm.engine.planar import PlanarEngine
 from skscatharm.engine.points import Points
 from skscatharm.engine.protocol import Atoms, Derivatives, Engine
@@ -45,10 +46,22 @@ _MEMORY = 4 * 2**30  # bytes that a molecule may need
 _OF_FIELDS, _LEAST_OF_FIELDS = 0.03, 1e-9
 
 _Maker = Callable[[Transform, Library], Engine]
+
+
+def _with_moments(maker: _Maker) -> _Maker:
+    """Let an engine that computes the paths of molecules compute their pairs too."""
+
+    def make(transform: Transform, library: Library) -> Engine:
+        engine = maker(transform, library)
+        return MomentsEngine(transform, engine) if transform.pairs else engine
+
+    return make
+
+
 # On the CPU, and on a device.
 _ENGINES: dict[str, tuple[_Maker, _Maker]] = {
-    "separable": (SeparableEngine, BatchedEngine),
-    "fourier": (FourierEngine, FourierEngine),
+    "separable": (_with_moments(SeparableEngine), BatchedEngine),
+    "fourier": (_with_moments(FourierEngine), _with_moments(FourierEngine)),
     "planar": (PlanarEngine, PlanarEngine),
 }
 
@@ -59,7 +72,7 @@ def find_engine(engine: str) -> str:
 
 
 def make_engine(transform: Transform, library: Library) -> Engine:
-    """Make the engine that a transform names, for where the library computes."""
+    """Make the engine of molecules that a transform names, for where it computes."""
     return _ENGINES[transform.engine][library.on_device](transform, library)
 
 

@@ -5,9 +5,12 @@ together, as arrays with a leading axis for them. Each molecule keeps its own gr
 filled up to the size of the largest with points of weight zero. Fields are not cut into
 tiles: molecules that are too large for this are computed one by one, as are densities
 that change sign.
+
+For mixed moments, all fields of a group of pairs are kept on the grid of the narrowest,
+some layers at a time. The integrals of their products are then matrix products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from math import pi, sqrt
 from types import ModuleType
@@ -25,12 +28,13 @@ from skscatharm.engine.accuracy import (
     exponent_classes,
     weight_classes,
 )
-from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.arrays import Library, to_numpy
 from skscatharm.engine.fields import _concat
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.groups import compute_in_groups
+from skscatharm.engine.moments import MomentsEngine
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR
-from skscatharm.engine.protocol import Atoms
+from skscatharm.engine.protocol import Atoms, DifferentiableEngine
 from skscatharm.engine.quadrature import (
     Axes,
     body_centred_axes,
@@ -39,11 +43,15 @@ from skscatharm.engine.quadrature import (
     coarse_points,
     fine_axes,
     fine_points,
+    product_axes,
+    product_margin,
+    product_points,
 )
 from skscatharm.engine.separable import SeparableEngine, _First, _plan, _Second
+from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
-from skscatharm.transform.modulus import path_peak
-from skscatharm.transform.paths import Path
+from skscatharm.transform.modulus import path_peak, power
+from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
 
 __all__ = ["BatchedEngine"]
@@ -72,10 +80,11 @@ _Grid = list[_Axis]
 _GROUP = 256  # molecules; more have less in common
 _BUSY = 16 * 2**30  # bytes of a group
 _LARGE = 2**28  # bytes of a molecule that is computed in tiles
+_LAYERS = 64  # of all channels, whose fields are kept to be multiplied
 
 
-class BatchedEngine(SeparableEngine):
-    """Computes molecules of similar size together.
+class BatchedEngine:
+    """Computes molecules of similar size together, and derivatives one by one.
 
     Parameters
     ----------
@@ -85,52 +94,101 @@ class BatchedEngine(SeparableEngine):
         The array library that computes, and where.
     """
 
+    def __init__(self, transform: Transform, library: Library) -> None:
+        self.transform = transform
+        self.library = library
+        self._one_by_one: DifferentiableEngine = SeparableEngine(transform, library)
+        if transform.pairs:
+            self._one_by_one = MomentsEngine(transform, self._one_by_one)
+
+    def memory(self, atoms: Atoms) -> float:
+        """Estimate the bytes that a molecule needs at least."""
+        return self._one_by_one.memory(atoms)
+
+    def jacobian(self, batch: Sequence[Atoms]) -> list[_Array]:
+        """Differentiate the coefficients, as the engine of single molecules."""
+        return self._one_by_one.jacobian(batch)
+
+    def gradient(
+        self, batch: Sequence[Atoms], weights: Sequence[_Array]
+    ) -> list[_Array]:
+        """Differentiate weighted sums, as the engine of single molecules."""
+        return self._one_by_one.gradient(batch, weights)
+
+    def linearize(
+        self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
+    ) -> tuple[_Array, list[_Array]]:
+        """Compute coefficients and derivatives, as the engine of single molecules."""
+        return self._one_by_one.linearize(batch, weigh)
+
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.
 
         Returns
         -------
-        ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
+        ndarray of shape (n_molecules, n_integrands, n_channels, n_exponents)
         """
         transform = self.transform
         sizes = _Sizes.of([Frame(atoms.positions, atoms.charges) for atoms in batch])
         computed: list[_Computed] = []
-        classes: dict[tuple[float, tuple[int, ...]], list[int]] = {}
-        alone: list[int] = []
-        for i, atoms in enumerate(batch):
-            parts = weight_classes(atoms.weights, transform.softening)
-            if any(signed for _, signed, _ in parts):
-                alone.append(i)
-                continue
-            for softness, _, channels in parts:
-                # Without atoms in a channel, rounding would be all there is.
-                channels = channels[atoms.weights[channels].any(axis=1)]
-                if len(channels):
-                    classes.setdefault((softness, tuple(channels)), []).append(i)
-        for (softness, chosen), members in classes.items():
-            for largest, exponents in exponent_classes(np.array(transform.exponents)):
-                accuracy = Accuracy(transform.tol, softness, largest)
-                job = _Job(accuracy, np.array(chosen), exponents)
-                molecules = np.array(members)
-                large = self._memory(job, sizes.take(molecules)) > _LARGE
-                alone += molecules[large].tolist()
-                if not large.all():
-                    compute_in_groups(
-                        partial(self._compute, job, batch, sizes, computed),
-                        molecules[~large],
-                        sizes.extents,
-                        partial(self._group_memory, job, sizes),
-                        self.library,
-                        _BUSY,
-                        _GROUP,
-                    )
+        jobs, alone = self._jobs(batch)
+        for job, molecules in jobs:
+            large = self._memory(job, sizes.take(molecules)) > _LARGE
+            alone.update(molecules[large].tolist())
+            if not large.all():
+                compute_in_groups(
+                    partial(self._compute, job, batch, sizes, computed),
+                    molecules[~large],
+                    sizes.extents,
+                    partial(self._group_memory, job, sizes),
+                    self.library,
+                    _BUSY,
+                    _GROUP,
+                )
         # Up to here, the device may be busy while the host goes on.
-        found = np.zeros(self._shape(batch))
+        shape = len(transform.integrands), len(batch[0].weights)
+        found = np.zeros((len(batch), *shape, len(transform.exponents)))
         for where, moments, scales in computed:
             found[where] = to_numpy(moments) * scales
-        for i in set(alone):
-            (found[i],) = super().coefficients([batch[i]])
+        for i in alone:
+            (found[i],) = self._one_by_one.coefficients([batch[i]])
         return found
+
+    def _jobs(
+        self, batch: Sequence[Atoms]
+    ) -> "tuple[list[tuple[_Job, _Indices]], set[int]]":
+        """Find what can be computed together.
+
+        Returns
+        -------
+        jobs : list of (_Job, ndarray of int)
+            With the indices of their molecules.
+        alone : set of int
+            Molecules that are computed one by one.
+        """
+        transform, softening = self.transform, self.transform.softening
+        kept = transform.kept
+        signed = [
+            any(signed for _, signed, _ in weight_classes(atoms.weights, softening))
+            for atoms in batch
+        ]
+        jobs: list[tuple[_Job, _Indices]] = []
+        # What is integrated: the powers of paths, or of the pairs of a group.
+        kinds: list[PairGroup | None] = [None] if transform.paths else []
+        for pairs in [*kinds, *group_pairs(transform.pairs)]:
+            exponents = np.array(kept.of_pairs if pairs else kept.of_paths)
+            Q = np.array(transform.exponents)[exponents]
+            joined = pairs is not None and transform.joins_channels
+            members: dict[tuple[float, tuple[int, ...]], list[int]] = {}
+            for i in np.flatnonzero(np.logical_not(signed)).tolist():
+                for key in _channel_classes(batch[i].weights, softening, joined):
+                    members.setdefault(key, []).append(i)
+            for (softness, channels), molecules in members.items():
+                for largest, of_class in exponent_classes(Q):
+                    accuracy = Accuracy(transform.tol, softness, largest)
+                    chosen = np.array(channels), exponents[of_class]
+                    jobs.append((_Job(accuracy, *chosen, pairs), np.array(molecules)))
+        return jobs, set(np.flatnonzero(signed).tolist())
 
     def _compute(
         self,
@@ -150,9 +208,19 @@ class BatchedEngine(SeparableEngine):
             self.library.namespace(),
             self._dtype(job),
         )
-        paths = np.arange(len(transform.paths))
-        where = np.ix_(group, paths, job.channels, job.exponents)
-        computed.append(_Computed(where, *molecules.moments()))
+        if job.pairs is None:
+            paths = np.arange(len(transform.paths))
+            where = np.ix_(group, paths, job.channels, job.exponents)
+            computed.append(_Computed(where, *molecules.moments()))
+            return
+        n_channels = len(batch[0].weights)
+        products = list(_products(job.pairs, job.channels, n_channels, transform))
+        if products:
+            integrands = np.array([[p.integrand] for p in products])
+            channels = job.channels[[[p.first[1]] for p in products]]
+            where = group[:, None, None], integrands, channels, job.exponents
+            of_pairs = molecules.mixed_moments(job.pairs.fields, products)
+            computed.append(_Computed(where, *of_pairs))
 
     def _dtype(self, job: "_Job") -> str:
         return "float64" if job.accuracy.exponent > DOUBLE else self.transform.dtype
@@ -161,7 +229,15 @@ class BatchedEngine(SeparableEngine):
         return len(group) * float(self._memory(job, sizes.take(group).largest())[0])
 
     def _memory(self, job: "_Job", sizes: "_Sizes") -> _Array:
-        """Estimate the bytes that each molecule needs, at the smallest scale."""
+        """Estimate the bytes that each molecule needs."""
+        if job.pairs is None:
+            n_values = self._values_of_paths(job, sizes)
+        else:
+            n_values = self._values_of_pairs(job, job.pairs.fields, sizes)
+        return n_values * np.dtype(self._dtype(job)).itemsize
+
+    def _values_of_paths(self, job: "_Job", sizes: "_Sizes") -> _Array:
+        """Estimate how many values are held at a time, at the smallest scale."""
         transform, extents, accuracy = self.transform, sizes.extents, job.accuracy
         fields = _kernels(self.library.namespace()).FIELDS * len(job.channels)
         most = np.zeros(len(extents))
@@ -180,7 +256,24 @@ class BatchedEngine(SeparableEngine):
                 n_x, n_y, n_z = fine_points(*grid).T
                 rows = fields * n_z + n_terms * len(job.channels) * coarse[:, 2]
                 most = np.maximum(most, rows * n_x * n_y)
-        return most * np.dtype(self._dtype(job)).itemsize
+        return most
+
+    def _values_of_pairs(
+        self, job: "_Job", paths: Sequence[Path], sizes: "_Sizes"
+    ) -> _Array:
+        """Estimate how many values are held at a time."""
+        fields = _Fields.of(paths, self.transform.sigma)
+        Q = [self.transform.exponents[i] for i in job.exponents]
+        grid = sizes.extents, sizes.crowding(fields.width), fields.width
+        n_x, n_y, n_z = product_points(*grid, fields.degree, Q, job.accuracy).T
+        n_channels = len(job.channels)
+        # Moduli, powers twice as they are joined, and the narrow ones with weights.
+        n_kept = 3 * len(paths) + fields.n_narrow
+        n_kept += _kernels(self.library.namespace()).FIELDS
+        rows = n_kept * np.minimum(n_channels * n_z, max(_LAYERS, n_channels))
+        n_terms = sum(len(_polynomials(f.path.degree)) for f in fields.plan)
+        values: _Array = (rows + n_terms * sizes.n_atoms) * n_x * n_y
+        return values
 
 
 class _Computed(NamedTuple):
@@ -227,11 +320,100 @@ class _Job(NamedTuple):
     accuracy : Accuracy
     channels, exponents : ndarray of int
         Indices.
+    pairs : PairGroup or None
+        Pairs of fields that are multiplied; None for all paths.
     """
 
     accuracy: Accuracy
     channels: _Indices
     exponents: _Indices
+    pairs: PairGroup | None
+
+
+def _channel_classes(
+    weights: _Array, softening: float, joined: bool
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Group channels that share a grid; see :func:`weight_classes`.
+
+    Without atoms in a channel, rounding would be all there is: it is left out. If
+    `joined`, all others share the grid.
+
+    Returns
+    -------
+    list of (float, tuple of int)
+        The softness, and the channels.
+    """
+    has_atom = np.asarray(weights.any(axis=1))
+    found = [
+        (softness, tuple(channels[has_atom[channels]].tolist()))
+        for softness, _, channels in weight_classes(weights, softening)
+        if has_atom[channels].any()
+    ]
+    if joined and found:
+        found = [(min(found)[0], tuple(np.flatnonzero(has_atom).tolist()))]
+    return found
+
+
+class _Product(NamedTuple):
+    """A product of two fields.
+
+    Attributes
+    ----------
+    integrand : int
+        Its index among those of the transform.
+    first, second : tuple of int
+        Index of the field in its group, and of the channel among those of the job.
+    """
+
+    integrand: int
+    first: tuple[int, int]
+    second: tuple[int, int]
+
+
+def _products(
+    group: PairGroup, channels: _Indices, n_channels: int, transform: Transform
+) -> Iterator[_Product]:
+    """List the products of the fields of some channels."""
+    positions = {c: k for k, c in enumerate(channels.tolist())}
+    for i, first, second in group.places:
+        shift = transform.pairs[i].shift
+        for c, k in positions.items():
+            other = (c + shift) % n_channels
+            if other in positions:
+                both = (first, k), (second, positions[other])
+                yield _Product(len(transform.paths) + i, *both)
+
+
+class _Fields(NamedTuple):
+    """Fields of atoms that are multiplied with each other.
+
+    Attributes
+    ----------
+    plan : list of _First
+        Those of the least width come first.
+    n_narrow : int
+        How many have the least width.
+    """
+
+    plan: list[_First]
+    n_narrow: int
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], sigma: float) -> "_Fields":
+        """Plan the fields of paths of order 1, in increasing order."""
+        found = {first.path: first for first in _plan(paths, sigma, signed=False)}
+        plan = [found[path] for path in paths]
+        return cls(plan, sum(first.width == plan[0].width for first in plan))
+
+    @property
+    def width(self) -> float:
+        """The least width."""
+        return self.plan[0].width
+
+    @property
+    def degree(self) -> int:
+        """The largest degree."""
+        return max(first.path.degree for first in self.plan)
 
 
 class _Sizes(NamedTuple):
@@ -353,6 +535,106 @@ class _Molecules:
         scales = ((self.field_unit / self.scales)[:, None] * constants) ** self.Q
         return self.xp.stack([found[path][0] for path in paths], axis=1), scales
 
+    def mixed_moments(
+        self, paths: Sequence[Path], products: Sequence[_Product]
+    ) -> tuple[Array, _Array]:
+        """Integrate products of fields.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            Of the fields.
+        products : sequence of _Product
+
+        Returns
+        -------
+        moments : array of shape (n_molecules, n_products, n_exponents)
+        scales : ndarray of shape (n_molecules, n_products, n_exponents)
+            The coefficients are the products of both.
+        """
+        xp, transform = self.xp, self.transform
+        fields = _Fields.of(paths, transform.sigma)
+        degree, width, Q = fields.degree, fields.width, self.Q.tolist()
+        extents, crowding = self.sizes.extents, self.sizes.crowding(width)
+        x, y, z = self.grid(
+            product_axes(extents, crowding, width, degree, Q, self.accuracy)
+        )
+        x = _Axis(x.points, x.weights / 2)
+        reach = product_margin(degree, Q, self.accuracy) + 0.5
+        integrals = self._products_on([x, y, z], fields, reach)
+        mirrored = [axis.mirrored() for axis in (x, y, z)]
+        integrals = integrals + self._products_on(mirrored, fields, reach)
+        # A product stands where the row is that of any field, and the column that of
+        # a narrow one. Fields come in order of their widths.
+        n_joined = self.field_unit.shape[1] if transform.joins_channels else 1
+        both = np.array([sorted((p.first, p.second)) for p in products])
+        (narrow, of_narrow), (other, of_other) = both.transpose(1, 2, 0)
+        place = (
+            of_narrow // n_joined,
+            other * n_joined + of_other % n_joined,
+            narrow * n_joined + of_narrow % n_joined,
+        )
+        indices = xp.asarray(np.ravel_multi_index(place, integrals.shape[2:]))
+        integrals = xp.reshape(integrals, (*integrals.shape[:2], -1))
+        moments = xp.permute_dims(xp.take(integrals, indices, axis=2), (1, 2, 0))
+        units = self.field_unit * [first.constant for first in fields.plan]
+        units = units[:, of_narrow, narrow] * units[:, of_other, other]
+        return moments, (units[..., np.newaxis] / self.scales**2) ** (self.Q / 2)
+
+    def _products_on(self, grid: _Grid, fields: _Fields, reach: float) -> Array:
+        """Integrate the products of fields on one grid.
+
+        Returns
+        -------
+        array of shape (n_exponents, n_molecules, n_groups, n_fields, n_narrow)
+            Each channel is a group of its own. If fields of different channels are
+            multiplied, there is one group, with all channels of each field.
+        """
+        x, y, z = grid
+        planar = [
+            self._planar_factors(x, y, first.path.degree, first.width, reach)
+            for first in fields.plan
+        ]
+        integrals: Any = 0.0
+        for part in cut(z.points.shape[1], _LAYERS // self.field_unit.shape[1]):
+            layers = [x, y, _Axis(z.points[:, part], z.weights[:, part])]
+            found = self._products_of_layers(layers, fields, planar, reach)
+            integrals = integrals + found
+        return integrals
+
+    def _products_of_layers(
+        self, grid: _Grid, fields: _Fields, planar: Sequence[Array], reach: float
+    ) -> Array:
+        """Integrate the products of fields on some layers of a grid."""
+        xp, joined = self.xp, self.transform.joins_channels
+        moduli = []
+        for first, of_plane in zip(fields.plan, planar, strict=True):
+            degree, width = first.path.degree, first.width
+            axial = self._axial_factors(grid[2], degree, width, reach)
+            factors = _Factors(axial, of_plane, self._positions.shape[2])
+            moduli.append(self._integrate(factors, grid, first, keep=True)[0])
+        softening = [
+            xp.expand_dims(self._epsilon(first), axis=3) for first in fields.plan
+        ]
+        columns = xp.reshape(_columns(grid, xp), (moduli[0].shape[0], 1, 1, 1, -1))
+        layers = xp.reshape(grid[2].weights, (moduli[0].shape[0], 1, -1, 1, 1))
+        n_narrow = fields.n_narrow * (moduli[0].shape[1] if joined else 1)
+        integrals = []
+        for q, scale in zip(self.Q.tolist(), self.scales.tolist(), strict=True):
+            powers = [
+                _power_of_modulus(modulus, low, q / 2, scale)
+                for modulus, low in zip(moduli, softening, strict=True)
+            ]
+            if joined:
+                powers = [xp.permute_dims(p, (0, 2, 1, 3)) for p in powers]
+            axis = 1 if joined else 3
+            powers = xp.concat([xp.expand_dims(p, axis=axis) for p in powers], axis=3)
+            weighted = powers[..., :n_narrow, :] * columns
+            # A layer at a time, as longer sums lose digits in single precision.
+            sums = xp.matmul(powers, xp.matrix_transpose(weighted))
+            integrals.append(xp.sum(sums * layers, axis=2))
+        return xp.stack(integrals)
+
     def array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
         return self.xp.asarray(values, dtype=self.dtype)
@@ -382,7 +664,9 @@ class _Molecules:
 
     def _atoms_on(self, grid: _Grid, first: _First, smooth: "_Smooth | None") -> Array:
         """Integrate on one grid, and add the modulus to smooth fields."""
-        factors = self._atom_factors(grid, first.path.degree, first.width)
+        degree = first.path.degree
+        cut = self.accuracy.cut(degree)
+        factors = self._atom_factors(grid, degree, first.width, cut)
         modulus, moments = self._integrate(factors, grid, first, smooth is not None)
         if smooth is not None:
             x, y, z = (axis.points.shape[1] for axis in grid)
@@ -390,27 +674,41 @@ class _Molecules:
             smooth.add(self.xp.reshape(modulus, shape), grid)
         return moments
 
-    def _atom_factors(self, grid: _Grid, degree: int, width: float) -> "_Factors":
+    def _atom_factors(
+        self, grid: _Grid, degree: int, width: float, cut: float
+    ) -> "_Factors":
         """Return matrices whose products are the components.
 
         Their inner index is a term and an atom. Rows are channels and points in z.
         """
-        xp = self.xp
-        cut = self.accuracy.cut(degree)
-        along_x, along_y, along_z = (
+        x, y, z = grid
+        return _Factors(
+            self._axial_factors(z, degree, width, cut),
+            self._planar_factors(x, y, degree, width, cut),
+            self._positions.shape[2],
+        )
+
+    def _planar_factors(
+        self, x: _Axis, y: _Axis, degree: int, width: float, cut: float
+    ) -> Array:
+        along_x, along_y = (
             self.factors(self._positions[i, ...], axis.points, width, degree, cut)
-            for i, axis in enumerate(grid)
+            for i, axis in enumerate((x, y))
         )
         polynomials = self.array(_polynomials(degree))
         planar = self.kernels.atom_factors(along_x, along_y, polynomials)
+        return self.xp.expand_dims(planar, axis=1)
+
+    def _axial_factors(self, z: _Axis, degree: int, width: float, cut: float) -> Array:
+        xp = self.xp
+        along_z = self.factors(self._positions[2, ...], z.points, width, degree, cut)
         # The powers of z with weights.
         constant = (2 * pi) ** 1.5 * wavelet_constant(degree)
         weights = xp.expand_dims(xp.matrix_transpose(self._weights), axis=1) * constant
         axial = xp.expand_dims(self._terms(along_z, degree), axis=3)
         axial = xp.expand_dims(weights, axis=4) * axial
         n_molecules, n_terms, n_atoms, _, _ = axial.shape
-        axial = xp.reshape(axial, (n_molecules, n_terms * n_atoms, -1))
-        return _Factors(axial, xp.expand_dims(planar, axis=1), n_atoms)
+        return xp.reshape(axial, (n_molecules, n_terms * n_atoms, -1))
 
     def _convolution(self, smooth: "_Smooth", second: _Second) -> Array:
         """Integrate the moduli of smooth fields convolved with wavelets.
@@ -505,21 +803,20 @@ class _Molecules:
         moments : array of shape (n_molecules, n_channels, n_exponents)
         """
         xp = self.xp
-        x, y, z = (axis.weights for axis in grid)
-        columns = xp.expand_dims(y, axis=2) * xp.expand_dims(x, axis=1)
         sizes = [len(harmonic) for harmonic in solid_harmonics(field.path.degree)]
         modulus, integrals = self.kernels.integrate_fields(
             factors.axial,
             factors.planar,
             tuple((np.cumsum(sizes) * factors.n_sources).tolist()),
-            xp.reshape(columns, (columns.shape[0], -1)),
+            _columns(grid, xp),
             self.Q,
             self.scales,
             self._epsilon(field),
             FLOOR**2,
             keep,
         )
-        moments = xp.sum(integrals * xp.expand_dims(z, axis=1), axis=-1)
+        of_rows = xp.expand_dims(grid[2].weights, axis=1)
+        moments = xp.sum(integrals * of_rows, axis=-1)
         return modulus, xp.permute_dims(moments, (1, 2, 0))
 
     def _epsilon(self, field: _First | _Second) -> Array:
@@ -542,6 +839,22 @@ class _Molecules:
         return self.kernels.gaussian_factors(
             points, centres, width, degree, cut, self.dtype
         )
+
+
+def _columns(grid: _Grid, xp: Any) -> Array:
+    """Return the weights of points in x and y, of shape (n_molecules, n_columns)."""
+    x, y, _ = (axis.weights for axis in grid)
+    columns = xp.expand_dims(y, axis=2) * xp.expand_dims(x, axis=1)
+    return xp.reshape(columns, (columns.shape[0], -1))
+
+
+def _power_of_modulus(modulus: Array, epsilon: Array, q: float, scale: float) -> Array:
+    """Raise a softened modulus times a scale to a power."""
+    if q == 1 and scale == 1:
+        return modulus
+    modulus, epsilon = modulus * scale, epsilon * scale
+    squared = modulus * (modulus + 2 * epsilon)
+    return power(squared, modulus + epsilon, modulus, epsilon, q)
 
 
 def _kernels(xp: Any) -> ModuleType:

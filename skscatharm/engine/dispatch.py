@@ -31,7 +31,7 @@ class StructureEngine:
     library : Library
         The array library that computes, and where.
     molecules : Engine
-        The engine of free molecules. Only a
+        The engine of free molecules, for paths and pairs. Only a
         :class:`~skscatharm.engine.protocol.DifferentiableEngine` differentiates.
     """
 
@@ -43,7 +43,6 @@ class StructureEngine:
         self._crystals = CrystalEngine(transform, library)
         self._atoms: Engine = RadialEngine(transform)
         if transform.pairs:
-            self._molecules = MomentsEngine(transform, molecules)
             self._atoms = MomentsEngine(transform, self._atoms)
 
     def memory(self, atoms: Atoms) -> float:

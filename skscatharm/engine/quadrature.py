@@ -10,6 +10,7 @@ separable.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ __all__ = [
     "product_axes",
     "product_grid",
     "product_margin",
+    "product_points",
     "stretched_axes",
     "stretched_axis",
     "tensor_grid",
@@ -211,6 +213,18 @@ def product_axes(
     return Axes.of(extents, width, *_product(crowding, degree, exponents, accuracy))
 
 
+def product_points(
+    extents: _Array,
+    crowding: _Array,
+    width: float,
+    degree: int,
+    exponents: Sequence[float],
+    accuracy: Accuracy,
+) -> _Array:
+    """Estimate the numbers of points along each axis of :func:`product_axes`."""
+    return _n_points(extents / width, *_product(crowding, degree, exponents, accuracy))
+
+
 def product_margin(
     degree: int, exponents: Sequence[float], accuracy: Accuracy
 ) -> float:
@@ -234,9 +248,9 @@ def _product(
     if accuracy.softness and min(exponents) >= 2:
         factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
     return (
-        factor * np.minimum.reduce(steps),
+        factor * reduce(np.minimum, steps),
         product_margin(degree, exponents, accuracy),
-        factor * np.minimum.reduce(outer),
+        factor * reduce(np.minimum, outer),
         max(knees),
         accuracy.sharpness,
     )
@@ -323,8 +337,22 @@ def fine_points(
     accuracy: Accuracy,
 ) -> _Array:
     """Estimate the numbers of points along each axis of :func:`fine_axes`."""
-    step, margin, outer, knee, _ = _fine(crowding, order, degree, accuracy)
-    inner = (extents / width + knee).T / step
+    return _n_points(extents / width, *_fine(crowding, order, degree, accuracy))
+
+
+def _n_points(
+    extents: _Array,
+    step: _Array | float,
+    margin: float,
+    outer: _Array | float,
+    knee: float,
+    sharpness: float,
+) -> _Array:
+    """Estimate the numbers of points along each axis of :func:`tensor_grid`.
+
+    `extents` are those of several molecules, in widths.
+    """
+    inner = (extents + knee).T / step
     points: _Array = 2 * (inner + (margin - knee) / np.maximum(step, outer))
     return points.T
 

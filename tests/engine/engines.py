@@ -21,13 +21,21 @@ def engine_of(
     engine="separable",
     xp=np,
     on_device=False,
+    pairs=(),
 ):
     """Make an engine that computes with the arrays of a namespace.
 
     With `on_device`, it is the one for devices.
     """
     transform = Transform(
-        tuple(paths), tuple(map(float, Q)), sigma, tol, softening, dtype, engine
+        tuple(paths),
+        tuple(map(float, Q)),
+        sigma,
+        tol,
+        softening,
+        dtype,
+        engine,
+        pairs=tuple(pairs),
     )
     return make_engine(transform, library_of(xp, on_device))
 
@@ -43,7 +51,7 @@ def library_of(xp, on_device=False):
 
 
 def scatter_batch(positions, weights, paths, **options):
-    """Coefficients, of shape (n_molecules, n_paths, n_channels, n_exponents)."""
+    """Coefficients, of shape (n_molecules, n_integrands, n_channels, n_exponents)."""
     batch = [
         Atoms(np.asarray(r, float), np.ones(len(r)), np.asarray(w, float))
         for r, w in zip(positions, weights, strict=True)

@@ -9,10 +9,12 @@ from skscatharm.engine import batched
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
-from skscatharm.transform.paths import scattering_paths
+from skscatharm.transform.paths import field_pairs, scattering_paths
 
 PATHS = scattering_paths(2, 2, 2)
 OPTIONS = {"sigma": 0.8, "tol": 1e-3, "Q": (0.5, 1, 1.5, 2, 3, 4)}
+# Of the fields of the same channel, or of all four.
+PAIRS = {n: field_pairs(scattering_paths(1, 2, 1), n) for n in (1, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +106,75 @@ def test_array_libraries_agree(xp, softening, dtype, rtol, batch) -> None:
     assert_allclose(found, expected, rtol=rtol)
 
 
+@pytest.mark.parametrize("n_channels", [1, 4])
+@pytest.mark.parametrize("softening", [0.0, 4.0])
+def test_mixed_moments(softening, n_channels, batch) -> None:
+    positions, weights = batch
+    weights = [w.copy() for w in weights]
+    weights[0][1] = 0
+    # The grids of the engines differ, and the errors of both are up to the tolerance.
+    tol = 1e-4 if softening else 1e-3
+    options = OPTIONS | {"tol": tol, "softening": softening, "dtype": "float32"}
+    options |= {"pairs": PAIRS[n_channels], "Q": (1, 2, 4)}
+    expected = scatter_batch(positions, weights, PATHS[:3], **options)
+    found = scatter_batch(positions, weights, PATHS[:3], on_device=True, **options)
+    has_atom = np.array([w.any(axis=1) for w in weights])
+    shifts = [0] * 3 + [pair.shift for pair in options["pairs"]]
+    here = np.stack([has_atom & np.roll(has_atom, -s, axis=1) for s in shifts], axis=1)
+    assert not here.all()
+    assert_array_equal(found[~here], 0)
+    assert_allclose(found[here], expected[here], rtol=2 * tol)
+
+
+@pytest.mark.parametrize("n_channels", [1, 4])
+def test_mixed_moments_of_groups_and_layers(n_channels, batch, monkeypatch) -> None:
+    options = OPTIONS | {"Q": (1, 2, 6), "pairs": PAIRS[n_channels]}
+    expected = scatter_batch(*batch, (), **options)
+    options["on_device"] = True
+    together = scatter_batch(*batch, (), **options)
+    monkeypatch.setattr(batched, "_GROUP", 3)
+    monkeypatch.setattr(batched, "_LAYERS", 30)
+    assert_allclose(scatter_batch(*batch, (), **options), together, rtol=1e-9)
+    monkeypatch.setattr(batched, "_LARGE", 0)
+    assert_array_equal(scatter_batch(*batch, (), **options), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "n_channels"), [("float32", 1e-5, 4), ("float64", 1e-10, 1)]
+)
+def test_array_libraries_agree_on_mixed_moments(
+    xp, dtype, rtol, n_channels, batch
+) -> None:
+    positions, weights = (part[:2] for part in batch)
+    pairs = field_pairs(scattering_paths(1, 1, 1), n_channels)
+    options = OPTIONS | {"dtype": dtype, "pairs": pairs, "Q": (1, 2, 4, 7)}
+    expected = scatter_batch(positions, weights, (), on_device=True, **options)
+    found = scatter_batch(positions, weights, (), xp=xp, on_device=True, **options)
+    assert_allclose(found, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("n_channels", [1, 4])
+@pytest.mark.parametrize("Q", [(2,), (1, 2, 4)])
+def test_memory_of_mixed_moments_is_estimated(
+    Q, n_channels, batch, monkeypatch
+) -> None:
+    options = {"Q": Q, "tol": 2e-4, "sigma": 0.3, "dtype": "float32"}
+    pairs = field_pairs(scattering_paths(0, 3, 1), n_channels)
+    _check_memory(
+        engine_of((), on_device=True, pairs=pairs, **options), batch, monkeypatch
+    )
+
+
 @pytest.mark.parametrize("softening", [0.0, 4.0])
 def test_memory_is_estimated(softening, batch, monkeypatch) -> None:
-    atoms = [Atoms(r, np.ones(len(r)), w) for r, w in zip(*batch, strict=True)]
     options = {"Q": (0.5, 1, 2, 3), "tol": 2e-4, "sigma": 0.3, "dtype": "float32"}
     paths = scattering_paths(1, 3, 2)
     engine = engine_of(paths, softening=softening, on_device=True, **options)
+    _check_memory(engine, batch, monkeypatch)
+
+
+def _check_memory(engine, batch, monkeypatch):
+    atoms = [Atoms(r, np.ones(len(r)), w) for r, w in zip(*batch, strict=True)]
     estimates = []
     original = engine._group_memory
 

@@ -20,7 +20,7 @@ FIELDS = [Path((0,), 0), Path((0,), 2), Path((1,), 1)]
 Q = (0.5, 1.0, 2.0, 5.0)
 
 
-def engine_of(**settings):
+def engine_of(on_device=False, **settings):
     options = {
         "paths": tuple(FIELDS),
         "pairs": tuple(field_pairs(FIELDS, len(WEIGHTS))),
@@ -32,7 +32,7 @@ def engine_of(**settings):
         "engine": "separable",
     }
     transform = Transform(**options | settings)
-    library = library_of(np)
+    library = library_of(np, on_device)
     return StructureEngine(transform, library, make_engine(transform, library))
 
 
@@ -59,7 +59,8 @@ def squares():
     return np.reshape(found, (len(FIELDS), len(WEIGHTS), -1)), step**3
 
 
-def test_against_sums_on_a_fine_grid(squares) -> None:
+@pytest.mark.parametrize("on_device", [False, True])
+def test_against_sums_on_a_fine_grid(on_device, squares) -> None:
     squares, volume = squares
     pairs = field_pairs(FIELDS, len(WEIGHTS))
     expected = np.empty((len(pairs), *WEIGHTS.shape[:1], len(Q)))
@@ -77,7 +78,7 @@ def test_against_sums_on_a_fine_grid(squares) -> None:
                     ],
                     axis=0,
                 ).sum(axis=-1)
-    (found,) = engine_of().coefficients([atoms_of()])
+    (found,) = engine_of(on_device).coefficients([atoms_of()])
     assert_allclose(found[len(FIELDS) :], expected, rtol=1e-4)
 
 
@@ -117,13 +118,41 @@ def test_coefficients_and_gradients_together(rng) -> None:
         assert_allclose(of_one.positions, wanted.positions, rtol=1e-9, atol=1e-9)
 
 
-def test_fields_of_no_atom_have_no_moments() -> None:
+def test_exponents_of_pairs_on_a_device() -> None:
+    everything = engine_of(on_device=True)
+    some = engine_of(on_device=True, path_exponents=(1.0,), pair_exponents=(2.0, 5.0))
+    (expected,), (found,) = (e.coefficients([atoms_of()]) for e in (everything, some))
+    kept = np.zeros(found.shape, dtype=bool)
+    kept[: len(FIELDS), :, 1] = kept[len(FIELDS) :, :, 2:] = True
+    assert_allclose(found[kept], expected[kept], rtol=2e-5)
+    assert_array_equal(found[~kept], 0)
+
+
+def test_derivatives_on_a_device(rng) -> None:
+    engine, other = (engine_of(on_device, tol=1e-3) for on_device in (True, False))
+    weights = rng.normal(size=other.coefficients([atoms_of()]).shape)
+    for found, expected in (
+        (engine.jacobian([atoms_of()]), other.jacobian([atoms_of()])),
+        (engine.gradient([atoms_of()], weights), other.gradient([atoms_of()], weights)),
+    ):
+        assert_array_equal(found[0].positions, expected[0].positions)
+    for found, expected in zip(
+        engine.linearize([atoms_of()], lambda _: weights),
+        other.linearize([atoms_of()], lambda _: weights),
+        strict=True,
+    ):
+        assert_array_equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_fields_of_no_atom_have_no_moments(on_device) -> None:
     pair = Pair(FIELDS[1], FIELDS[2], 1)
     atoms = Atoms(POSITIONS[:2], np.array([8, 1]), np.array([[8.0, 1], [0, 0]]))
     transform = {"paths": (), "pairs": (pair,), "tol": 1e-3}
-    (found,) = engine_of(**transform).coefficients([atoms])
+    engine = engine_of(on_device, **transform)
+    (found,) = engine.coefficients([atoms])
     assert_allclose(found, 0, atol=1e-12)
-    (jacobian,) = engine_of(**transform).jacobian([atoms])
+    (jacobian,) = engine.jacobian([atoms])
     assert_allclose(jacobian.positions, 0, atol=1e-12)
 
 
