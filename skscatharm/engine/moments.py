@@ -312,9 +312,9 @@ class _Fields:
         exponents, halves = np.asarray(transform.exponents), moments._halves
         dtype = "float64" if exponents.max() > DOUBLE else transform.dtype
         # As in `separable`, weights are such that fields fit into single precision.
-        # A channel may be empty.
         unit = weights.max(axis=1, keepdims=True) * weights.shape[1]
-        unit[unit == 0] = 1.0
+        is_empty = unit[:, 0] == 0
+        unit[is_empty] = 1.0
         field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
         scales = np.minimum(AMPLITUDE ** (3 / exponents - 1), 1.0) ** halves
         softening = (self._softening / self._constants)[..., np.newaxis]
@@ -340,6 +340,7 @@ class _Fields:
             len(weights), -1
         )
         units = units ** halves[:, None, None] / scales[:, None, None]
+        units[:, is_empty] = 0.0
         return self._in_order(total, units)
 
     def _in_order(self, products: _Array, units: _Array) -> _Array:
