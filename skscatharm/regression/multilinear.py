@@ -135,8 +135,10 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     for Jacobians :math:`J_i` of the features and derivatives :math:`g_i` of the
     targets. In molecules, :math:`g_i` is minus the forces. The problem stays convex.
     Both scale the coordinates by a power of their standard deviations. The powers, the
-    expected size, :math:`\gamma` and :math:`\lambda` minimise leave-one-out errors of
-    targets and derivatives on some of the samples.
+    expected size, :math:`\gamma` and :math:`\lambda` minimise the product of the mean
+    absolute error of the targets and the mean norm of the errors of their derivatives:
+    for ridge regression, in cross-validation with five folds; for the quadratic form,
+    leave-one-out errors on some of the samples.
 
     **Trained products** minimise the mean absolute error, smoothed near zero, by
     stochastic gradient descent. Training starts from ridge regression and random
@@ -181,7 +183,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Pass an int for reproducible results. Trained products use it for the first
         products, the samples set apart and the order of samples. The quadratic form
-        uses it if there are more than 800 samples. Ridge regression does not use it.
+        uses it if there are more than 800 samples. With derivatives, it draws folds and
+        samples. Ridge regression does not use it otherwise.
     verbose : int, default=0
         Whether to show a progress bar. Used by the quadratic form and trained products.
 
