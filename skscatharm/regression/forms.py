@@ -100,7 +100,17 @@ def fit_form(
     errors : ndarray of shape (n_references,)
         Errors of the targets of the references, each in a fit without the sample and
         its derivatives.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is 0, or there are too many rows for a quadratic form.
     """
+    if alpha == 0:
+        raise ValueError(
+            "alpha=0 is too small to learn from derivatives. Choose a larger alpha, "
+            "such as 1e-9, or None."
+        )
     start, grids = _START, dict(_GRIDS)
     if degree == 1:
         start = start._replace(curvature=0.0)

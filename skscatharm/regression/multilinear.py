@@ -159,7 +159,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         Strength of the penalty :math:`\alpha`. None chooses it for each target. Trained
         products use it for the ridge regression from which they start. With
         derivatives, it is the variance of the noise of a target with weight 1, relative
-        to the variance of the function.
+        to the variance of the function, and not 0.
     gradient_weight : float or None, default=None
         Weight :math:`\gamma` of squared errors of derivatives, relative to those of the
         targets. The unit is the variance of the targets divided by the mean squared
@@ -378,8 +378,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             is negative, or 0 for all samples; if `warm_start` finds other numbers of
             products, starts, features or targets; if one of `jacobian` and `gradients`
             is missing, or their shapes do not fit; or if they are given for several
-            targets, for trained products, or for the quadratic form and more than
-            42,000 targets and derivatives.
+            targets, for trained products, with `alpha` 0, or for the quadratic form and
+            more than 42,000 targets and derivatives.
 
         Warns
         -----

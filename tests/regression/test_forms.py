@@ -97,6 +97,12 @@ def test_given_parameters(problem, degree) -> None:
     assert (prior.alpha, prior.gradient_weight) == (0.3, 0.7)
 
 
+@pytest.mark.parametrize("degree", [1, 2])
+def test_no_penalty(problem, degree) -> None:
+    with pytest.raises(ValueError, match="alpha=0 is too small"):
+        fit_form(problem, degree, 0, None, np.random.RandomState(0), np.arange(2))
+
+
 def test_quadratic_forms_are_found(rng) -> None:
     problem = smooth_problem(rng, 30)
     z = problem.points.positions
