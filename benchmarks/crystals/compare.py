@@ -28,9 +28,11 @@ method sees stresses. Each uses one thread. Into ``doc/measured``, or the folder
 ``crystals.svg``
     energy by uniaxial strain.
 
-``--only gap`` chooses the methods to run; the tables have all that were ever run on the
-same files. Finished runs are kept in ``benchmarks/.results/crystals``, so that the same
-command continues after an interruption; ``--fresh`` repeats those that it is asked for.
+``--only gap`` chooses the methods to run; the tables keep the rows of the others.
+Finished runs are kept in ``benchmarks/.results/crystals``, so that the same command
+continues after an interruption; ``--fresh`` repeats those that it is asked for. The
+picture needs the results of all methods there. The script prints the standard errors of
+the mean errors of energies too: there are few test frames.
 
 A worker, such as ``gap_worker.py``, reads two files of frames, with ``dft_energy`` in
 ``info`` and an array ``dft_forces``. It writes a file with ``energies`` (n,),
@@ -312,6 +314,14 @@ class Comparison:
             )
         return [[self.name, label, *row] for row in rows]
 
+    def uncertainty(self, method: str) -> str:
+        """The mean absolute error of energies in words, with its standard error."""
+        errors = 1e3 * abs(
+            self.results[method]["per_atom"][: len(self.test)] - self.test.energies
+        )
+        deviation = errors.std(ddof=1) / np.sqrt(len(errors))
+        return f"{errors.mean():.2f} +- {deviation:.2f} meV/atom"
+
     def elastic(self) -> list[list[str]]:
         """Rows of the table: the data, then the methods that predict stresses."""
         rows, data = self.strained.indices, self.predicted
@@ -380,8 +390,20 @@ def digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}" if value > 1e-9 else "0"
 
 
+def row_order(row: list[str]) -> tuple[str, int]:
+    """The crystal of a row and the place of its method, without the version."""
+    names = ["data", *METHODS.values()]
+    return row[0], next(i for i, name in enumerate(names) if row[1].startswith(name))
+
+
 def write(path: Path, head: list[str], rows: list[list[str]]) -> None:
-    """Write a table, and print it."""
+    """Write a table, with the rows of methods that ran elsewhere, and print it."""
+    found = {row_order(row) for row in rows}
+    if path.exists():
+        with path.open(newline="") as file:
+            _, *earlier = csv.reader(file)
+        rows = rows + [row for row in earlier if row_order(row) not in found]
+    rows = sorted(rows, key=row_order)
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([head, *rows])
     for row in [head, *rows]:
@@ -432,8 +454,20 @@ def main() -> None:
     )
     for crystal in crystals:
         for method, result in crystal.results.items():
-            print(f"{crystal.name}, {METHODS[method]}: {result['setting']}")
+            print(
+                f"{crystal.name}, {METHODS[method]}: {crystal.uncertainty(method)}, "
+                f"{result['setting']}"
+            )
 
+    missing = {
+        METHODS[method]
+        for crystal in crystals
+        for method in METHODS
+        if method not in crystal.results
+    }
+    if missing:
+        print(f"No picture, as there are no results of {', '.join(sorted(missing))}.")
+        return
     plt.rcParams["svg.hashsalt"] = "skscatharm"
     figure, panels = plt.subplots(
         1,

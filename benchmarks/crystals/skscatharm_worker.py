@@ -13,10 +13,12 @@ Fifteen transforms were tried: widths from 0.35 to 0.75 Å, one to three scales,
 up to 10, exponents from 0.5 to 8, and softenings of 0.2 and 1; of each, subsets of the
 coefficients too. Degrees from 5 on and the second order matter most.
 
-For mixed moments, the exponents, the order and the weight of forces were chosen by
-cross-validation on the training frames of molybdenum. About forty sets of columns of
-this width were tried there: pairs of exponents from 1/2 to 2, with and without orders 0
-and 2, and pairs of one scale, of one degree or of neighbouring degrees.
+For mixed moments, the order was chosen by cross-validation on the training frames of
+molybdenum, with about forty sets of columns of this width: pairs of exponents from 1/2
+to 2, with and without orders 0 and 2, and pairs of one scale, of one degree or of
+neighbouring degrees. The exponents were chosen by cross-validation on the training
+frames of silicon, among twelve sets of columns: other exponents, degrees up to 7 or 8,
+and products of three fields.
 """
 
 import sys
@@ -50,13 +52,12 @@ BATCH = 4  # frames whose derivatives are saved at a time
 REGRESSIONS = {
     "linear": {"degree": 1},
     "quadratic": {"degree": 2},
-    "mixed": {"degree": 1, "gradient_weight": 0.1},
+    "mixed": {"degree": 1},
 }
 SETTINGS = {
     "linear": SETTING,
     "quadratic": SETTING,
-    "mixed": SETTING
-    | {"max_order": 1, "Q": (1, 2, 4), "mixed_moments": True, "mixed_Q": (1, 2, 4)},
+    "mixed": SETTING | {"max_order": 1, "mixed_moments": True, "mixed_Q": SETTING["Q"]},
 }
 
 

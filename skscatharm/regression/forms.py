@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
 
 from skscatharm._threads import one_blas_thread
 from skscatharm.regression.gaussian_process import (
+    Errors,
     Problem,
     check_size,
+    leave_one_out,
     left_out_errors,
+    prior_variance,
     solve_dual,
 )
 from skscatharm.regression.kernel_selection import search, select_some
@@ -57,6 +60,7 @@ _GRIDS: dict[str, Sequence[float]] = {
     "alpha": tuple(float(f"1e{k}") for k in range(-9, 4)),
     "gradient_weight": tuple(float(f"1e{k}") for k in range(-3, 4)),
 }
+_FOLDS = 5  # in which linear forms are cross-validated
 
 
 def fit_form(
@@ -82,7 +86,7 @@ def fit_form(
     alpha, gradient_weight : float or None
         As in `Prior`. None chooses them.
     random_state : RandomState
-        Draws the samples that choose the prior.
+        Draws the samples that choose the prior, or divides them into folds.
     references : ndarray of shape (n_references,)
         Samples whose leave-one-out errors are computed.
     progress : callable
@@ -96,7 +100,17 @@ def fit_form(
     errors : ndarray of shape (n_references,)
         Errors of the targets of the references, each in a fit without the sample and
         its derivatives.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is 0, or there are too many rows for a quadratic form.
     """
+    if alpha == 0:
+        raise ValueError(
+            "alpha=0 is too small to learn from derivatives. Choose a larger alpha, "
+            "such as 1e-9, or None."
+        )
     start, grids = _START, dict(_GRIDS)
     if degree == 1:
         start = start._replace(curvature=0.0)
@@ -107,15 +121,90 @@ def fit_form(
         if value is not None:
             start = start._replace(**{name: value})
             del grids[name]
-    some = select_some(problem, random_state)
     # The matrices are small: more threads would wait for each other.
     with one_blas_thread():
-        prior: Prior = search(
-            lambda prior: (prior.kernels(some), prior), some, start, grids, progress
-        )
+        if degree == 1:
+            some = problem
+            unseen = _cross_validation(problem, random_state, progress)
+        else:
+            some = select_some(problem, random_state)
+            unseen = _leave_one_out(some, progress)
+        prior: Prior = search(unseen, some, start, grids)
     fit = _fit_linear if degree == 1 else _fit_quadratic
     polynomial, errors = fit(problem, prior, references, progress)
     return polynomial, prior, errors
+
+
+def _leave_one_out(
+    problem: Problem, progress: Callable[[], object]
+) -> Callable[[Prior], Errors | None]:
+    """Return a function that computes the leave-one-out errors of a prior."""
+
+    def unseen(prior: Prior) -> Errors | None:
+        kernels = prior.kernels(problem)
+        errors = leave_one_out(kernels, problem, prior.alpha, prior.gradient_weight)
+        progress()
+        return errors
+
+    return unseen
+
+
+def _cross_validation(
+    problem: Problem,
+    random_state: np.random.RandomState,
+    progress: Callable[[], object],
+) -> Callable[[Prior], Errors | None]:
+    """Return a function that computes the errors of linear forms on folds.
+
+    All samples take part, as products of columns are computed once. Of a few crystals
+    with many atoms, derivatives say more than targets: a choice on these would give too
+    little weight to targets.
+    """
+    n_samples, n_axes = problem.points.positions.shape
+    n_folds = min(_FOLDS, n_samples)
+    places = random_state.permutation(n_samples) % n_folds
+    folds = [np.flatnonzero(places == k) for k in range(n_folds)]
+    parts = [problem.part(fold) for fold in folds]
+    # The intercept, the axes, and the sides.
+    by_value, by_slope = np.zeros((2, n_folds, n_axes + 2, n_axes + 2))
+    for k, part in enumerate(parts):
+        points = part.points
+        rows = np.c_[np.ones(len(part.y)), points.positions, part.y]
+        by_value[k] = (rows.T * part.weight) @ rows
+        rows = np.c_[np.zeros(len(part.slopes)), points.directions, part.slopes]
+        by_slope[k] = (rows.T * part.weight[points.owners]) @ rows
+    by_slope /= problem.slope_unit**2
+    # Of the samples that are not in a fold.
+    by_value, by_slope = (
+        by_value.sum(axis=0) - by_value,
+        by_slope.sum(axis=0) - by_slope,
+    )
+    penalty = np.diag(np.r_[0.0, np.ones(n_axes)])
+
+    def unseen(prior: Prior) -> Errors | None:
+        kernels = prior.kernels(problem)
+        noise = prior.alpha * prior_variance(kernels, problem.points)
+        factors = np.r_[1.0, kernels[0].factors]
+        errors = Errors(*np.empty((2, n_samples)))
+        for k, part in enumerate(parts):
+            products = by_value[k] + prior.gradient_weight * by_slope[k]
+            products = products[:-1] * (factors[:, None] / noise)
+            try:
+                factor = cho_factor(products[:, :-1] * factors + penalty)
+            except LinAlgError:
+                return None
+            solution = factors * cho_solve(factor, products[:, -1])
+            residuals = part.slopes - part.points.directions @ solution[1:]
+            errors.values[folds[k]] = (
+                part.y - solution[0] - part.points.positions @ solution[1:]
+            )
+            errors.slopes[folds[k]] = np.sqrt(
+                np.bincount(part.points.owners, residuals**2, len(part.y))
+            )
+        progress()
+        return errors
+
+    return unseen
 
 
 def _fit_linear(

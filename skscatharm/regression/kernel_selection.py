@@ -1,4 +1,4 @@
-"""Choose scales and penalties by leave-one-out errors."""
+"""Choose scales and penalties by errors of samples that a fit does not see."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skscatharm.regression.gaussian_process import Problem, leave_one_out
+from skscatharm.regression.gaussian_process import Errors, Problem, leave_one_out
 from skscatharm.regression.kernels import Kernel, Profile
 from skscatharm.regression.whitening import decayed
 
@@ -80,23 +80,28 @@ def select_setting(
     -------
     setting : Setting
     """
-    return search(
-        lambda setting: ([setting.kernel(profile, problem)], setting),
-        problem,
-        START._replace(**fixed),
-        {name: grid for name, grid in _GRIDS.items() if name not in fixed},
-        progress,
-    )
+
+    def unseen(setting: Setting) -> Errors | None:
+        errors = leave_one_out(
+            [setting.kernel(profile, problem)],
+            problem,
+            setting.alpha,
+            setting.gradient_weight,
+        )
+        progress()
+        return errors
+
+    grids = {name: grid for name, grid in _GRIDS.items() if name not in fixed}
+    return search(unseen, problem, START._replace(**fixed), grids)
 
 
 def search(
-    describe: Callable[[Any], tuple[Sequence[Kernel], Any]],
+    unseen: Callable[[Any], Errors | None],
     problem: Problem,
     start: Any,
     grids: Mapping[str, Sequence[float]],
-    progress: Callable[[], object] = lambda: None,
 ) -> Any:
-    """Minimise leave-one-out errors over parameters on grids.
+    """Minimise errors of samples that fits do not see, over parameters on grids.
 
     Minimises the product of the mean absolute error of the targets and the mean norm
     of the errors of their derivatives. Each parameter in turn goes to the best place
@@ -104,17 +109,14 @@ def search(
 
     Parameters
     ----------
-    describe : callable
-        Maps a setting to its kernels, and to an object with the attributes `alpha` and
-        `gradient_weight`.
+    unseen : callable
+        Maps a setting to the errors of all samples of the problem, each in a fit
+        without the sample; to None if there is no such fit.
     problem : Problem
-        Few samples.
     start : NamedTuple
         First setting, on the grids.
     grids : mapping
         Ascending values of each parameter that is free.
-    progress : callable
-        Called after each fit.
 
     Returns
     -------
@@ -125,9 +127,7 @@ def search(
 
     @cache
     def score(setting: Any) -> float:
-        kernels, noise = describe(setting)
-        errors = leave_one_out(kernels, problem, noise.alpha, noise.gradient_weight)
-        progress()
+        errors = unseen(setting)
         if errors is None:
             return np.inf
         result = np.log(problem.weight @ abs(errors.values))

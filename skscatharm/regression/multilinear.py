@@ -135,8 +135,10 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     for Jacobians :math:`J_i` of the features and derivatives :math:`g_i` of the
     targets. In molecules, :math:`g_i` is minus the forces. The problem stays convex.
     Both scale the coordinates by a power of their standard deviations. The powers, the
-    expected size, :math:`\gamma` and :math:`\lambda` minimise leave-one-out errors of
-    targets and derivatives on some of the samples.
+    expected size, :math:`\gamma` and :math:`\lambda` minimise the product of the mean
+    absolute error of the targets and the mean norm of the errors of their derivatives:
+    for ridge regression, in cross-validation with five folds; for the quadratic form,
+    leave-one-out errors on some of the samples.
 
     **Trained products** minimise the mean absolute error, smoothed near zero, by
     stochastic gradient descent. Training starts from ridge regression and random
@@ -157,7 +159,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
         Strength of the penalty :math:`\alpha`. None chooses it for each target. Trained
         products use it for the ridge regression from which they start. With
         derivatives, it is the variance of the noise of a target with weight 1, relative
-        to the variance of the function.
+        to the variance of the function, and not 0.
     gradient_weight : float or None, default=None
         Weight :math:`\gamma` of squared errors of derivatives, relative to those of the
         targets. The unit is the variance of the targets divided by the mean squared
@@ -181,7 +183,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Pass an int for reproducible results. Trained products use it for the first
         products, the samples set apart and the order of samples. The quadratic form
-        uses it if there are more than 800 samples. Ridge regression does not use it.
+        uses it if there are more than 800 samples. With derivatives, it draws folds and
+        samples. Ridge regression does not use it otherwise.
     verbose : int, default=0
         Whether to show a progress bar. Used by the quadratic form and trained products.
 
@@ -375,8 +378,8 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             is negative, or 0 for all samples; if `warm_start` finds other numbers of
             products, starts, features or targets; if one of `jacobian` and `gradients`
             is missing, or their shapes do not fit; or if they are given for several
-            targets, for trained products, or for the quadratic form and more than
-            42,000 targets and derivatives.
+            targets, for trained products, with `alpha` 0, or for the quadratic form and
+            more than 42,000 targets and derivatives.
 
         Warns
         -----

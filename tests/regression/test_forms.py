@@ -30,7 +30,7 @@ def design(z, factors, product_factors, curvature):
 def test_dense_solution(problem, degree, monkeypatch) -> None:
     monkeypatch.setattr(forms, "_START", PRIOR)
     monkeypatch.setattr(forms, "_GRIDS", dict.fromkeys(forms._GRIDS, ()))
-    monkeypatch.setattr(forms, "search", lambda describe, some, start, *_: start)
+    monkeypatch.setattr(forms, "search", lambda unseen, some, start, _: start)
     some = np.array([0, 3, 4])
     polynomial, prior, errors = fit_form(
         problem, degree, None, None, np.random.RandomState(0), some
@@ -97,6 +97,12 @@ def test_given_parameters(problem, degree) -> None:
     assert (prior.alpha, prior.gradient_weight) == (0.3, 0.7)
 
 
+@pytest.mark.parametrize("degree", [1, 2])
+def test_no_penalty(problem, degree) -> None:
+    with pytest.raises(ValueError, match="alpha=0 is too small"):
+        fit_form(problem, degree, 0, None, np.random.RandomState(0), np.arange(2))
+
+
 def test_quadratic_forms_are_found(rng) -> None:
     problem = smooth_problem(rng, 30)
     z = problem.points.positions
@@ -108,3 +114,52 @@ def test_quadratic_forms_are_found(rng) -> None:
     )
     found = evaluate(np.array([[1.0, 2.0], [0.0, 0.0]]), polynomial)[:, 0]
     assert found[0] - found[1] == pytest.approx(2 / y.std(), rel=1e-3)
+
+
+def test_cross_validation(problem) -> None:
+    unseen = forms._cross_validation(problem, np.random.RandomState(0), lambda: None)
+    prior = PRIOR._replace(curvature=0.0)
+    found = unseen(prior)
+    folds = np.random.RandomState(0).permutation(12) % 5
+    z = problem.points.positions * np.array([1, 0.3**0.5]) / np.hypot(1, 0.3**0.5)
+    slopes = problem.points.directions.reshape(12, 2, 2)
+    slopes = slopes * np.array([1, 0.3**0.5]) / np.hypot(1, 0.3**0.5)
+    aims = problem.slopes.reshape(12, 2)
+    variance = 0.01 * z.var(axis=0).sum() / problem.weight
+    for i in range(12):
+        seen = folds != folds[i]
+        # Rows of the penalty follow: least squares for both.
+        rows = [np.c_[np.ones(seen.sum()), z[seen]] / np.sqrt(variance[seen, None])]
+        sides = [problem.y[seen] / np.sqrt(variance[seen])]
+        for k in np.flatnonzero(seen):
+            size = np.sqrt(variance[k] * 9 / 2)
+            rows.append(np.c_[np.zeros(2), slopes[k]] / size)
+            sides.append(aims[k] / size)
+        rows.append(np.eye(3)[1:])
+        sides.append(np.zeros(2))
+        fit = np.linalg.lstsq(np.concatenate(rows), np.concatenate(sides))[0]
+        assert found.values[i] == pytest.approx(problem.y[i] - fit[0] - z[i] @ fit[1:])
+        error = np.linalg.norm(aims[i] - slopes[i] @ fit[1:])
+        assert found.slopes[i] == pytest.approx(error)
+
+
+def test_noisy_derivatives_weigh_less(rng) -> None:
+    problem = smooth_problem(rng, 40)
+    z = problem.points.positions
+    weights = {}
+    for noisy in ("values", "slopes"):
+        y, slopes = z @ [1.0, 2.0], np.tile([1.0, 2.0], 40)
+        if noisy == "values":
+            y = y + rng.normal(size=40)
+        else:
+            slopes = slopes + rng.normal(size=80)
+        _, prior, _ = fit_form(
+            problem._replace(y=y - y.mean(), slopes=slopes, slope_unit=2.2),
+            1,
+            None,
+            None,
+            np.random.RandomState(0),
+            np.arange(2),
+        )
+        weights[noisy] = prior.gradient_weight
+    assert weights["slopes"] < 0.1 * weights["values"]
