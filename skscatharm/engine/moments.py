@@ -6,8 +6,9 @@ For fields U and U' they are those of
 
 with the softened powers h of moduli. A product vanishes where the narrower field does,
 and is about as smooth. So pairs share the grid of the narrower width: on it, the
-integrals of all pairs are a matrix product. The fields are sums over the atoms at each
-point, in double precision: many pairs share the Gaussians and harmonics of a point.
+integrals of all pairs are a matrix product. Coefficients come from
+:mod:`skscatharm.engine.products`, and derivatives from
+:mod:`skscatharm.engine.point_sums`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +19,16 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.engine._numba import compile_loops
+from skscatharm.engine import point_sums
 from skscatharm.engine.accuracy import DOUBLE, Accuracy
 from skscatharm.engine.frame import Frame
+from skscatharm.engine.point_sums import AtomWavelets, monomials_of_harmonics
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR
 from skscatharm.engine.products import integrate_products
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
 from skscatharm.engine.tiles import cut, cut_into_tiles
-from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.transform.harmonics import wavelet_constant
 from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
@@ -39,7 +41,6 @@ _Array = NDArray[np.float64]
 _POINTS = 1024
 _BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
-_LOWEST = -300.0  # exponent of Gaussians, above subnormal numbers
 
 
 class MixedMoments:
@@ -191,7 +192,14 @@ class _Fields:
         self._cut = self._margin + 0.5
         epsilon = [_softening(path, transform) for path in self.paths]
         self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
-        self._tables = (*_monomials(self._degrees), norms)
+        self._wavelets = AtomWavelets(
+            moments._frame.positions,
+            moments.weights,
+            self._widths,
+            self._cut,
+            *monomials_of_harmonics(self._degrees),
+            norms,
+        )
 
     def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
         """Yield the index of each moment (pair, channel), and of both of its fields."""
@@ -208,14 +216,7 @@ class _Fields:
         points, weights = self._points()
         for part in cut(len(points), _POINTS):
             these = np.ascontiguousarray(points[part].T)
-            components = _components(
-                these,
-                self._moments._frame.positions,
-                self._moments.weights,
-                self._widths,
-                self._cut,
-                *self._tables,
-            )
+            components = point_sums.components(these, self._wavelets)
             squared = np.concatenate([self._squares(components, p) for p in self.paths])
             squared += self._squared_epsilon + _LEAST
             root = np.sqrt(squared)
@@ -235,16 +236,10 @@ class _Fields:
         fields = np.array(
             [(self._scales.index(p.scales[0]), p.degree) for p in self.paths]
         )
-        return _gradients(
-            chunk.points,
-            self._moments._frame.positions,
-            self._moments.weights,
-            self._widths,
-            self._cut,
-            *self._tables,
-            chunk.components,
-            fields,
+        found: _Array = point_sums.gradients(
+            chunk.points, self._wavelets, chunk.components, fields
         )
+        return found
 
     def add_gradient(self, chunk: _Chunk, factors: _Array, total: _Array) -> None:
         """Add the derivatives of a sum over points of half of the squared moduli.
@@ -257,15 +252,8 @@ class _Fields:
             where = self._where(path)
             of_path = factors[k * n_channels : (k + 1) * n_channels]
             onto[where] = chunk.components[where] * of_path
-        _add_gradient(
-            chunk.points,
-            self._moments._frame.positions,
-            self._widths,
-            self._cut,
-            *self._tables,
-            np.matmul(self._moments.weights.T, onto),
-            total,
-        )
+        of_atoms = np.matmul(self._moments.weights.T, onto)
+        point_sums.add_gradient(chunk.points, self._wavelets, of_atoms, total)
 
     def _where(self, path: Path) -> tuple[int, slice]:
         """Return where the components of a path are."""
@@ -293,7 +281,7 @@ class _Fields:
             x, y, z = (axis.weights for axis in axes)
             weights = (x[:, None, None] * y[:, None] * z).ravel()
             points = points.reshape(-1, 3)
-            near = _near(points, self._moments._frame.positions, reach)
+            near = point_sums.near(points, self._moments._frame.positions, reach)
             parts.append((points[near], weights[near]))
         all_points, all_weights = zip(*parts, strict=True)
         return np.concatenate(all_points), np.concatenate(all_weights)
@@ -369,251 +357,6 @@ def _softening(path: Path, transform: Transform) -> float:
     if path.degree == 0:
         return 0.0
     return transform.softening * path_peak(path, transform.sigma)
-
-
-def _monomials(degree: int) -> tuple[Any, _Array, Any]:
-    """List the monomials of the solid harmonics up to a degree.
-
-    Returns
-    -------
-    powers : ndarray of int of shape (n_monomials, 3)
-        Powers of x, y and z.
-    coefficients : ndarray of shape (n_monomials,)
-    starts : ndarray of int of shape (n_harmonics + 1,)
-        Where the monomials of each harmonic begin.
-    """
-    powers, coefficients, starts = [], [], [0]
-    for d in range(degree + 1):
-        for harmonic in solid_harmonics(d):
-            for c, polynomial in harmonic.items():
-                for (a, b), coefficient in polynomial.items():
-                    powers.append((a, b, c))
-                    coefficients.append(coefficient)
-            starts.append(len(powers))
-    return np.array(powers), np.array(coefficients), np.array(starts)
-
-
-@compile_loops
-def _near(points: Any, positions: Any, reach: float) -> Any:
-    """Return whether points are within reach of an atom."""
-    found = np.zeros(len(points), np.bool_)
-    for p in range(len(points)):
-        for n in range(len(positions)):
-            square = 0.0
-            for k in range(3):
-                square += (points[p, k] - positions[n, k]) ** 2
-            if square < reach**2:
-                found[p] = True
-                break
-    return found
-
-
-@compile_loops
-def _fill_offsets(points: Any, position: Any, power: Any, square: Any) -> float:
-    """Fill in powers of the offsets from an atom, (3, n_powers, n_points), and squared
-    distances; return the least.
-    """
-    n_points = points.shape[1]
-    square[:] = 0.0
-    for k in range(3):
-        for p in range(n_points):
-            power[k, 0, p] = 1.0
-            offset = points[k, p] - position[k]
-            square[p] += offset * offset
-            power[k, 1, p] = offset
-        for e in range(2, power.shape[1]):
-            for p in range(n_points):
-                power[k, e, p] = power[k, e - 1, p] * power[k, 1, p]
-    nearest = np.inf
-    for p in range(n_points):
-        nearest = min(nearest, square[p])
-    return nearest
-
-
-@compile_loops
-def _fill_envelope(square: Any, width: float, envelope: Any) -> None:
-    """Fill in a Gaussian."""
-    unit = -1 / (2 * width**2)
-    for p in range(len(square)):
-        envelope[p] = np.exp(max(unit * square[p], _LOWEST))
-
-
-@compile_loops
-def _fill_harmonics(
-    power: Any, powers: Any, coefficients: Any, starts: Any, values: Any
-) -> None:
-    """Fill in the solid harmonics at some offsets."""
-    values[:] = 0.0
-    for m in range(len(values)):
-        for t in range(starts[m], starts[m + 1]):
-            a, b, c = powers[t]
-            x, y, z, to = power[0, a], power[1, b], power[2, c], values[m]
-            for p in range(len(to)):
-                to[p] += coefficients[t] * x[p] * y[p] * z[p]
-
-
-@compile_loops
-def _fill_slopes(
-    power: Any, powers: Any, coefficients: Any, starts: Any, slopes: Any
-) -> None:
-    """Fill in the gradients of the solid harmonics: (harmonic, axis, point)."""
-    slopes[:] = 0.0
-    for m in range(len(slopes)):
-        for t in range(starts[m], starts[m + 1]):
-            for k in range(3):
-                n = powers[t, k]
-                if n == 0:
-                    continue
-                i, j = (k + 1) % 3, (k + 2) % 3
-                x, to = power[k, n - 1], slopes[m, k]
-                y, z = power[i, powers[t, i]], power[j, powers[t, j]]
-                factor = coefficients[t] * n
-                for p in range(len(to)):
-                    to[p] += factor * x[p] * y[p] * z[p]
-
-
-@compile_loops
-def _components(
-    points: Any,
-    positions: Any,
-    weights: Any,
-    widths: Any,
-    cut: float,
-    powers: Any,
-    coefficients: Any,
-    starts: Any,
-    norms: Any,
-) -> Any:
-    """Compute the components of the fields: (scale, harmonic, channel, point)."""
-    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
-    found = np.zeros((len(widths), n_harmonics, n_channels, n_points))
-    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
-    values = np.empty((n_harmonics, n_points))
-    square, envelope = np.empty(n_points), np.empty(n_points)
-    for n in range(len(positions)):
-        nearest = _fill_offsets(points, positions[n], power, square)
-        if nearest > (cut * widths[-1]) ** 2:
-            continue
-        _fill_harmonics(power, powers, coefficients, starts, values)
-        for j in range(len(widths)):
-            if nearest > (cut * widths[j]) ** 2:
-                continue
-            _fill_envelope(square, widths[j], envelope)
-            for m in range(n_harmonics):
-                value = values[m]
-                for c in range(n_channels):
-                    factor, to = norms[j, m] * weights[c, n], found[j, m, c]
-                    for p in range(n_points):
-                        to[p] += factor * envelope[p] * value[p]
-    return found
-
-
-@compile_loops
-def _gradients(
-    points: Any,
-    positions: Any,
-    weights: Any,
-    widths: Any,
-    cut: float,
-    powers: Any,
-    coefficients: Any,
-    starts: Any,
-    norms: Any,
-    components: Any,
-    fields: Any,
-) -> Any:
-    """Differentiate half of the squared moduli of fields (scale, degree)."""
-    n_points, n_channels, n_harmonics = points.shape[1], len(weights), len(starts) - 1
-    found = np.zeros((len(fields) * n_channels, 3 * len(positions), n_points))
-    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
-    values, slopes = (
-        np.empty((n_harmonics, n_points)),
-        np.empty((n_harmonics, 3, n_points)),
-    )
-    square, radial = np.empty(n_points), np.empty(n_points)
-    envelopes = np.empty((len(widths), n_points))
-    for n in range(len(positions)):
-        nearest = _fill_offsets(points, positions[n], power, square)
-        if nearest > (cut * widths[-1]) ** 2:
-            continue
-        _fill_harmonics(power, powers, coefficients, starts, values)
-        _fill_slopes(power, powers, coefficients, starts, slopes)
-        for j in range(len(widths)):
-            _fill_envelope(square, widths[j], envelopes[j])
-        for i in range(len(fields)):
-            j, degree = fields[i]
-            if nearest > (cut * widths[j]) ** 2:
-                continue
-            for c in range(n_channels):
-                radial[:] = 0.0
-                to = found[i * n_channels + c, 3 * n : 3 * n + 3]
-                for m in range(degree**2, (degree + 1) ** 2):
-                    component, value, slope = components[j, m, c], values[m], slopes[m]
-                    norm = norms[j, m]
-                    for p in range(n_points):
-                        factor = norm * component[p]
-                        radial[p] += factor * value[p]
-                        to[0, p] += factor * slope[0, p]
-                        to[1, p] += factor * slope[1, p]
-                        to[2, p] += factor * slope[2, p]
-                for k in range(3):
-                    offset, unit = power[k, 1], widths[j] ** -2
-                    for p in range(n_points):
-                        to[k, p] -= unit * radial[p] * offset[p]
-                        to[k, p] *= -weights[c, n] * envelopes[j, p]
-    return found
-
-
-@compile_loops
-def _add_gradient(
-    points: Any,
-    positions: Any,
-    widths: Any,
-    cut: float,
-    powers: Any,
-    coefficients: Any,
-    starts: Any,
-    norms: Any,
-    onto: Any,
-    total: Any,
-) -> None:
-    """Take derivatives with respect to the components of single atoms, of shape
-    (width, harmonic, atom, point), back to the positions.
-    """
-    n_points, n_harmonics = points.shape[1], len(starts) - 1
-    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
-    values, slopes = (
-        np.empty((n_harmonics, n_points)),
-        np.empty((n_harmonics, 3, n_points)),
-    )
-    square, envelope = np.empty(n_points), np.empty(n_points)
-    sums = np.empty((4, n_points))
-    for n in range(len(positions)):
-        nearest = _fill_offsets(points, positions[n], power, square)
-        if nearest > (cut * widths[-1]) ** 2:
-            continue
-        _fill_harmonics(power, powers, coefficients, starts, values)
-        _fill_slopes(power, powers, coefficients, starts, slopes)
-        for j in range(len(widths)):
-            if nearest > (cut * widths[j]) ** 2:
-                continue
-            _fill_envelope(square, widths[j], envelope)
-            sums[:] = 0.0
-            for m in range(n_harmonics):
-                norm, of_atom = norms[j, m], onto[j, m, n]
-                value, slope = values[m], slopes[m]
-                for p in range(n_points):
-                    weighed = norm * of_atom[p]
-                    sums[0, p] += weighed * value[p]
-                    sums[1, p] += weighed * slope[0, p]
-                    sums[2, p] += weighed * slope[1, p]
-                    sums[3, p] += weighed * slope[2, p]
-            unit = widths[j] ** -2
-            for k in range(3):
-                along, offset, of_axis = 0.0, power[k, 1], sums[k + 1]
-                for p in range(n_points):
-                    along += envelope[p] * (of_axis[p] - unit * sums[0, p] * offset[p])
-                total[n, k] -= along
 
 
 class MomentsEngine:

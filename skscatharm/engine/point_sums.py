@@ -1,0 +1,279 @@
+"""Fields of atoms as sums at each point, with derivatives, in double precision.
+
+Many products of fields share the Gaussians and harmonics of a point. Where fields
+themselves are enough, matrix products are faster: :mod:`skscatharm.engine.products`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skscatharm.engine._numba import compile_loops
+from skscatharm.transform.harmonics import solid_harmonics
+
+__all__ = [
+    "AtomWavelets",
+    "add_gradient",
+    "components",
+    "gradients",
+    "monomials_of_harmonics",
+    "near",
+]
+
+_Array = NDArray[np.float64]
+
+_LOWEST = -300.0  # exponent of Gaussians, above subnormal numbers
+
+
+class AtomWavelets(NamedTuple):
+    """Atoms, and the wavelets that make their fields.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n_atoms, 3)
+    weights : ndarray of shape (n_channels, n_atoms)
+    widths : ndarray of shape (n_widths,)
+        Of the fields of an atom, in ascending order.
+    cut : float
+        Beyond it, in widths, atoms have no effect.
+    powers, coefficients, starts : ndarray
+        The harmonics, from :func:`monomials_of_harmonics`.
+    norms : ndarray of shape (n_widths, n_harmonics)
+        Factors of harmonics times Gaussians.
+    """
+
+    positions: _Array
+    weights: _Array
+    widths: _Array
+    cut: float
+    powers: Any
+    coefficients: _Array
+    starts: Any
+    norms: _Array
+
+
+def monomials_of_harmonics(degree: int) -> tuple[Any, _Array, Any]:
+    """List the monomials of the solid harmonics up to a degree.
+
+    Returns
+    -------
+    powers : ndarray of int of shape (n_monomials, 3)
+        Powers of x, y and z.
+    coefficients : ndarray of shape (n_monomials,)
+    starts : ndarray of int of shape (n_harmonics + 1,)
+        Where the monomials of each harmonic begin.
+    """
+    powers, coefficients, starts = [], [], [0]
+    for d in range(degree + 1):
+        for harmonic in solid_harmonics(d):
+            for c, polynomial in harmonic.items():
+                for (a, b), coefficient in polynomial.items():
+                    powers.append((a, b, c))
+                    coefficients.append(coefficient)
+            starts.append(len(powers))
+    return np.array(powers), np.array(coefficients), np.array(starts)
+
+
+@compile_loops
+def near(points: Any, positions: Any, reach: float) -> Any:
+    """Return whether points are within reach of an atom."""
+    found = np.zeros(len(points), np.bool_)
+    for p in range(len(points)):
+        for n in range(len(positions)):
+            square = 0.0
+            for k in range(3):
+                square += (points[p, k] - positions[n, k]) ** 2
+            if square < reach**2:
+                found[p] = True
+                break
+    return found
+
+
+@compile_loops
+def _fill_offsets(points: Any, position: Any, power: Any, square: Any) -> float:
+    """Fill in powers of the offsets from an atom, (3, n_powers, n_points), and squared
+    distances; return the least.
+    """
+    n_points = points.shape[1]
+    square[:] = 0.0
+    for k in range(3):
+        for p in range(n_points):
+            power[k, 0, p] = 1.0
+            offset = points[k, p] - position[k]
+            square[p] += offset * offset
+            power[k, 1, p] = offset
+        for e in range(2, power.shape[1]):
+            for p in range(n_points):
+                power[k, e, p] = power[k, e - 1, p] * power[k, 1, p]
+    nearest = np.inf
+    for p in range(n_points):
+        nearest = min(nearest, square[p])
+    return nearest
+
+
+@compile_loops
+def _fill_envelope(square: Any, width: float, envelope: Any) -> None:
+    """Fill in a Gaussian."""
+    unit = -1 / (2 * width**2)
+    for p in range(len(square)):
+        envelope[p] = np.exp(max(unit * square[p], _LOWEST))
+
+
+@compile_loops
+def _fill_harmonics(power: Any, atoms: Any, values: Any) -> None:
+    """Fill in the solid harmonics at some offsets."""
+    values[:] = 0.0
+    for m in range(len(values)):
+        for t in range(atoms.starts[m], atoms.starts[m + 1]):
+            a, b, c = atoms.powers[t]
+            x, y, z, to = power[0, a], power[1, b], power[2, c], values[m]
+            for p in range(len(to)):
+                to[p] += atoms.coefficients[t] * x[p] * y[p] * z[p]
+
+
+@compile_loops
+def _fill_slopes(power: Any, atoms: Any, slopes: Any) -> None:
+    """Fill in the gradients of the solid harmonics: (harmonic, axis, point)."""
+    slopes[:] = 0.0
+    for m in range(len(slopes)):
+        for t in range(atoms.starts[m], atoms.starts[m + 1]):
+            for k in range(3):
+                n = atoms.powers[t, k]
+                if n == 0:
+                    continue
+                i, j = (k + 1) % 3, (k + 2) % 3
+                x, to = power[k, n - 1], slopes[m, k]
+                y, z = power[i, atoms.powers[t, i]], power[j, atoms.powers[t, j]]
+                factor = atoms.coefficients[t] * n
+                for p in range(len(to)):
+                    to[p] += factor * x[p] * y[p] * z[p]
+
+
+@compile_loops
+def components(
+    points: Any,
+    atoms: Any,
+) -> Any:
+    """Compute the components of the fields: (scale, harmonic, channel, point)."""
+    n_points, n_channels = points.shape[1], len(atoms.weights)
+    n_harmonics = len(atoms.starts) - 1
+    found = np.zeros((len(atoms.widths), n_harmonics, n_channels, n_points))
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values = np.empty((n_harmonics, n_points))
+    square, envelope = np.empty(n_points), np.empty(n_points)
+    for n in range(len(atoms.positions)):
+        nearest = _fill_offsets(points, atoms.positions[n], power, square)
+        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, atoms, values)
+        for j in range(len(atoms.widths)):
+            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
+                continue
+            _fill_envelope(square, atoms.widths[j], envelope)
+            for m in range(n_harmonics):
+                value = values[m]
+                for c in range(n_channels):
+                    factor, to = (
+                        atoms.norms[j, m] * atoms.weights[c, n],
+                        found[j, m, c],
+                    )
+                    for p in range(n_points):
+                        to[p] += factor * envelope[p] * value[p]
+    return found
+
+
+@compile_loops
+def gradients(
+    points: Any,
+    atoms: Any,
+    components: Any,
+    fields: Any,
+) -> Any:
+    """Differentiate half of the squared moduli of fields (scale, degree)."""
+    n_points, n_channels = points.shape[1], len(atoms.weights)
+    n_harmonics = len(atoms.starts) - 1
+    found = np.zeros((len(fields) * n_channels, 3 * len(atoms.positions), n_points))
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values, slopes = (
+        np.empty((n_harmonics, n_points)),
+        np.empty((n_harmonics, 3, n_points)),
+    )
+    square, radial = np.empty(n_points), np.empty(n_points)
+    envelopes = np.empty((len(atoms.widths), n_points))
+    for n in range(len(atoms.positions)):
+        nearest = _fill_offsets(points, atoms.positions[n], power, square)
+        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, atoms, values)
+        _fill_slopes(power, atoms, slopes)
+        for j in range(len(atoms.widths)):
+            _fill_envelope(square, atoms.widths[j], envelopes[j])
+        for i in range(len(fields)):
+            j, degree = fields[i]
+            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
+                continue
+            for c in range(n_channels):
+                radial[:] = 0.0
+                to = found[i * n_channels + c, 3 * n : 3 * n + 3]
+                for m in range(degree**2, (degree + 1) ** 2):
+                    component, value, slope = components[j, m, c], values[m], slopes[m]
+                    norm = atoms.norms[j, m]
+                    for p in range(n_points):
+                        factor = norm * component[p]
+                        radial[p] += factor * value[p]
+                        to[0, p] += factor * slope[0, p]
+                        to[1, p] += factor * slope[1, p]
+                        to[2, p] += factor * slope[2, p]
+                for k in range(3):
+                    offset, unit = power[k, 1], atoms.widths[j] ** -2
+                    for p in range(n_points):
+                        to[k, p] -= unit * radial[p] * offset[p]
+                        to[k, p] *= -atoms.weights[c, n] * envelopes[j, p]
+    return found
+
+
+@compile_loops
+def add_gradient(
+    points: Any,
+    atoms: Any,
+    onto: Any,
+    total: Any,
+) -> None:
+    """Take derivatives with respect to the components of single atoms, of shape
+    (width, harmonic, atom, point), back to the positions.
+    """
+    n_points, n_harmonics = points.shape[1], len(atoms.starts) - 1
+    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
+    values, slopes = (
+        np.empty((n_harmonics, n_points)),
+        np.empty((n_harmonics, 3, n_points)),
+    )
+    square, envelope = np.empty(n_points), np.empty(n_points)
+    sums = np.empty((4, n_points))
+    for n in range(len(atoms.positions)):
+        nearest = _fill_offsets(points, atoms.positions[n], power, square)
+        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
+            continue
+        _fill_harmonics(power, atoms, values)
+        _fill_slopes(power, atoms, slopes)
+        for j in range(len(atoms.widths)):
+            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
+                continue
+            _fill_envelope(square, atoms.widths[j], envelope)
+            sums[:] = 0.0
+            for m in range(n_harmonics):
+                norm, of_atom = atoms.norms[j, m], onto[j, m, n]
+                value, slope = values[m], slopes[m]
+                for p in range(n_points):
+                    weighed = norm * of_atom[p]
+                    sums[0, p] += weighed * value[p]
+                    sums[1, p] += weighed * slope[0, p]
+                    sums[2, p] += weighed * slope[1, p]
+                    sums[3, p] += weighed * slope[2, p]
+            unit = atoms.widths[j] ** -2
+            for k in range(3):
+                along, offset, of_axis = 0.0, power[k, 1], sums[k + 1]
+                for p in range(n_points):
+                    along += envelope[p] * (of_axis[p] - unit * sums[0, p] * offset[p])
+                total[n, k] -= along
