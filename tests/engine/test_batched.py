@@ -5,7 +5,7 @@ import pytest
 from engines import engine_of, scatter, scatter_batch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skscatharm.engine import batched
+from skscatharm.engine import batch_fields, batched
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
@@ -133,7 +133,7 @@ def test_mixed_moments_of_groups_and_layers(n_channels, batch, monkeypatch) -> N
     options["on_device"] = True
     together = scatter_batch(*batch, (), **options)
     monkeypatch.setattr(batched, "_GROUP", 3)
-    monkeypatch.setattr(batched, "_LAYERS", 30)
+    monkeypatch.setattr(batch_fields, "LAYERS", 30)
     assert_allclose(scatter_batch(*batch, (), **options), together, rtol=1e-9)
     monkeypatch.setattr(batched, "_LARGE", 0)
     assert_array_equal(scatter_batch(*batch, (), **options), expected)
