@@ -34,6 +34,9 @@ __all__ = [
     "Powers",
     "as_matrix",
     "axial_powers",
+    "end_of_block",
+    "fill_near",
+    "fill_weights",
     "integrate_atoms",
     "integrate_convolutions",
 ]
@@ -203,6 +206,40 @@ def as_matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
 
 
 @compile_loops
+def end_of_block(rows: Any, start: int, n_columns: int) -> int:
+    """Find the end of a row, at least some columns on: long products are faster."""
+    stop = start
+    while stop < len(rows) and stop - start < n_columns:
+        stop = end_of_row(rows, stop)
+    return stop
+
+
+@compile_loops
+def fill_weights(
+    rows: Any, columns: Any, along_x: Any, along_y: Any, along_z: Any, weights: Any
+) -> None:
+    """Fill in the weights of points: those of one z after the other."""
+    n = len(rows)
+    planar = np.empty(n, weights.dtype)
+    for k in range(n):
+        planar[k] = along_x[rows[k]] * along_y[columns[k]]
+    for j in range(len(along_z)):
+        for k in range(n):
+            weights[j * n + k] = along_z[j] * planar[k]
+
+
+@compile_loops
+def fill_near(axial: Any, powers_of_z: Any, low: int, near: Any) -> None:
+    """Choose the factors along z of the terms, for the atoms from `low` on."""
+    n_near = len(near) // len(powers_of_z)
+    for p in range(len(powers_of_z)):
+        for i in range(n_near):
+            to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
+            for k in range(len(to)):
+                to[k] = found[k]
+
+
+@compile_loops
 def _keep_powers(
     squares: Any,
     exponents: Any,
@@ -331,14 +368,10 @@ def _integrate_atoms(
     squares = np.empty(n_rows * size, dtype)
     components = np.empty(n_rows * size, dtype)
     layers = np.empty(len(along_z) * size, dtype)
-    weights_xy = np.empty(size, dtype)
     weights = np.empty(n_z * size, dtype)
     start, low, high = 0, 0, 0
     while start < len(rows):
-        # Some rows of columns, as long matrix products are faster.
-        stop = start
-        while stop < len(rows) and stop - start < _COLUMNS:
-            stop = end_of_row(rows, stop)
+        stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
         # The atoms from low to high are within reach.
         first, last = points_x[rows[start]], points_x[rows[stop - 1]]
@@ -348,11 +381,7 @@ def _integrate_atoms(
             high += 1
         n_near = high - low
         near = as_matrix(all_axial, n_polynomials * n_near, n_rows)
-        for p in range(n_polynomials):
-            for i in range(n_near):
-                to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
-                for k in range(n_rows):
-                    to[k] = found[k]
+        fill_near(axial, powers_of_z, low, near)
         terms = as_matrix(all_terms, n_polynomials * n_near, n)
         fill_atom_terms(
             x[:, low:high].copy(),
@@ -371,12 +400,14 @@ def _integrate_atoms(
                 square(components, floor, squares, n_rows * n)
             else:
                 add_squares(components, squares, n_rows * n)
-        for k in range(n):
-            i = start + k
-            weights_xy[k] = weights_x[rows[i]] * weights_y[columns[i]]
-        for j in range(n_z):
-            for k in range(n):
-                weights[j * n + k] = weights_z[j] * weights_xy[k]
+        fill_weights(
+            rows[start:stop],
+            columns[start:stop],
+            weights_x,
+            weights_y,
+            weights_z,
+            weights,
+        )
         block = n_z * n
         for c in range(n_channels):
             part = slice(c * block, (c + 1) * block)

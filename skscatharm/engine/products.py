@@ -16,14 +16,19 @@ from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.compiled import (
     CHUNK,
     add_squares,
-    end_of_row,
     fill_atom_terms,
     fill_powers,
     gaussian_factors,
     monomials,
     square,
 )
-from skscatharm.engine.integrals import as_matrix, axial_powers
+from skscatharm.engine.integrals import (
+    as_matrix,
+    axial_powers,
+    end_of_block,
+    fill_near,
+    fill_weights,
+)
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
 
@@ -211,23 +216,21 @@ def _integrate_products(
     powers = np.empty((n_exponents + 2, CHUNK), dtype)
     all_powers = np.empty((n_exponents, n_fields * n_rows * size), dtype)
     all_weighed = np.empty(n_narrow * n_z * size, dtype)
-    weights_xy = np.empty(size, dtype)
     weights = np.empty(n_z * size, dtype)
     units = np.ones(n_exponents, dtype)
     start = 0
     while start < len(rows):
-        # Some rows of columns, as long matrix products are faster.
-        stop = start
-        while stop < len(rows) and stop - start < _COLUMNS:
-            stop = end_of_row(rows, stop)
+        stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
         block = n_z * n
-        for k in range(n):
-            i = start + k
-            weights_xy[k] = weights_x[rows[i]] * weights_y[columns[i]]
-        for i in range(n_z):
-            for k in range(n):
-                weights[i * n + k] = weights_z[i] * weights_xy[k]
+        fill_weights(
+            rows[start:stop],
+            columns[start:stop],
+            weights_x,
+            weights_y,
+            weights_z,
+            weights,
+        )
         first, last = points_x[rows[start]], points_x[rows[stop - 1]]
         for j in range(n_widths):
             # The atoms from low to high are within reach.
@@ -239,11 +242,7 @@ def _integrate_products(
                 high += 1
             n_near = high - low
             near = as_matrix(all_axial, n_terms * n_near, n_rows)
-            for t in range(n_terms):
-                for i in range(n_near):
-                    to, found = near[t * n_near + i], axial[j, of_z[t], low + i]
-                    for k in range(n_rows):
-                        to[k] = found[k]
+            fill_near(axial[j], of_z, low, near)
             terms = as_matrix(all_terms, n_terms * n_near, n)
             fill_atom_terms(
                 x[j, :, low:high].copy(),
