@@ -21,7 +21,7 @@ from skscatharm.engine import batch_cuda, batch_portable
 from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.fields import _concat
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.pooling import AMPLITUDE, FLOOR
+from skscatharm.engine.pooling import AMPLITUDE, FLOOR, power_scales
 from skscatharm.engine.quadrature import (
     Axes,
     body_centred_axes,
@@ -222,7 +222,7 @@ class MoleculeBatch:
         self.dtype = getattr(xp, dtype)
         self.kernels = choose_kernels(xp)
         self.Q = Q
-        self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
+        self.scales = power_scales(Q)
         self.field_unit = unit * (2 * pi) ** -1.5 / AMPLITUDE
         self._positions = xp.asarray(positions)
         self._weights = self.array(filled / unit * AMPLITUDE)
@@ -277,14 +277,12 @@ class MoleculeBatch:
         fields = ProductFields.of(paths, transform.sigma)
         degree, width, Q = fields.degree, fields.width, self.Q.tolist()
         extents, crowding = self.sizes.extents, self.sizes.crowding(width)
-        x, y, z = self.grid(
-            product_axes(extents, crowding, width, degree, Q, self.accuracy)
-        )
-        x = _Axis(x.points, x.weights / 2)
+        axes = product_axes(extents, crowding, width, degree, Q, self.accuracy)
         reach = product_margin(degree, Q, self.accuracy) + 0.5
-        integrals = self._products_on([x, y, z], fields, reach)
-        mirrored = [axis.mirrored() for axis in (x, y, z)]
-        integrals = integrals + self._products_on(mirrored, fields, reach)
+        one, mirrored = (
+            self._products_on(grid, fields, reach) for grid in self._body_centred(axes)
+        )
+        integrals = one + mirrored
         # A product stands where the row is that of any field, and the column that of
         # a narrow one. Fields come in order of their widths.
         n_joined = self.field_unit.shape[1] if transform.joins_channels else 1
@@ -371,17 +369,15 @@ class MoleculeBatch:
         """
         degree, width = first.path.degree, first.width
         extents, crowding = self.sizes.extents, self.sizes.crowding(width)
-        x, y, z = self.grid(
-            body_centred_axes(extents, crowding, width, 1, degree, self.accuracy)
-        )
-        grid = [_Axis(x.points, x.weights / 2), y, z]
+        axes = body_centred_axes(extents, crowding, width, 1, degree, self.accuracy)
         smooth = None
         if first.seconds:
             scale = self.transform.sigma * 2 ** (first.path.scales[0] + 1)
             smooth = _Smooth(self, width, scale, degree)
-        moments = self._atoms_on(grid, first, smooth)
-        mirrored = [axis.mirrored() for axis in grid]
-        return moments + self._atoms_on(mirrored, first, smooth), smooth
+        one, mirrored = (
+            self._atoms_on(grid, first, smooth) for grid in self._body_centred(axes)
+        )
+        return one + mirrored, smooth
 
     def _atoms_on(self, grid: _Grid, first: _First, smooth: "_Smooth | None") -> Array:
         """Integrate on one grid, and add the modulus to smooth fields."""
@@ -552,6 +548,12 @@ class MoleculeBatch:
         """Compute the points of grids, where the fields are computed."""
         points = self.kernels.grid_axes(axes, self.dtype, self._positions)
         return [_Axis(*axis) for axis in points]
+
+    def _body_centred(self, axes: Axes) -> tuple[_Grid, _Grid]:
+        """Compute the points of two grids, mirror images with half of the weight."""
+        x, y, z = self.grid(axes)
+        grid = [_Axis(x.points, x.weights / 2), y, z]
+        return grid, [axis.mirrored() for axis in grid]
 
     def factors(
         self, points: Array, centres: Array, width: float, degree: int, cut: float

@@ -49,6 +49,9 @@ __all__ = ["BatchedEngine"]
 Array = Any  # of the array library that computes
 _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
+# The softness of channels that share a grid, and the channels.
+_Class = tuple[float, tuple[int, ...]]
+_Classes = list[_Class]
 
 _GROUP = 256  # molecules; more have less in common
 _BUSY = 16 * 2**30  # bytes of a group
@@ -138,29 +141,37 @@ class BatchedEngine:
         alone : set of int
             Molecules that are computed one by one.
         """
-        transform, softening = self.transform, self.transform.softening
-        kept = transform.kept
-        signed = [
-            any(signed for _, signed, _ in weight_classes(atoms.weights, softening))
-            for atoms in batch
-        ]
+        transform, kept = self.transform, self.transform.kept
+        classes: dict[int, _Classes] = {}
+        alone = set()
+        for i, atoms in enumerate(batch):
+            found = weight_classes(atoms.weights, transform.softening)
+            if any(signed for _, signed, _ in found):
+                alone.add(i)
+            else:
+                # Without atoms in a channel, rounding would be all there is.
+                has_atom = np.asarray(atoms.weights.any(axis=1))
+                classes[i] = [
+                    (softness, tuple(channels[has_atom[channels]].tolist()))
+                    for softness, _, channels in found
+                    if has_atom[channels].any()
+                ]
+        # The molecules of each class, and of the channels that are joined.
+        apart = _members(classes)
+        joined = _members({i: _join(c) for i, c in classes.items() if c})
         jobs: list[tuple[_Job, _Indices]] = []
         # What is integrated: the powers of paths, or of the pairs of a group.
         kinds: list[PairGroup | None] = [None] if transform.paths else []
         for pairs in [*kinds, *group_pairs(transform.pairs)]:
             exponents = np.array(kept.of_pairs if pairs else kept.of_paths)
             Q = np.array(transform.exponents)[exponents]
-            joined = pairs is not None and transform.joins_channels
-            members: dict[tuple[float, tuple[int, ...]], list[int]] = {}
-            for i in np.flatnonzero(np.logical_not(signed)).tolist():
-                for key in _channel_classes(batch[i].weights, softening, joined):
-                    members.setdefault(key, []).append(i)
+            members = joined if pairs and transform.joins_channels else apart
             for (softness, channels), molecules in members.items():
                 for largest, of_class in exponent_classes(Q):
                     accuracy = Accuracy(transform.tol, softness, largest)
                     chosen = np.array(channels), exponents[of_class]
                     jobs.append((_Job(accuracy, *chosen, pairs), np.array(molecules)))
-        return jobs, set(np.flatnonzero(signed).tolist())
+        return jobs, alone
 
     def _compute(
         self,
@@ -284,28 +295,19 @@ class _Job(NamedTuple):
     pairs: PairGroup | None
 
 
-def _channel_classes(
-    weights: _Array, softening: float, joined: bool
-) -> list[tuple[float, tuple[int, ...]]]:
-    """Group channels that share a grid; see :func:`weight_classes`.
+def _join(classes: _Classes) -> _Classes:
+    """Let all channels share the grid of the least softness."""
+    channels = sorted(channel for _, of_class in classes for channel in of_class)
+    return [(min(classes)[0], tuple(channels))]
 
-    Without atoms in a channel, rounding would be all there is: it is left out. If
-    `joined`, all others share the grid.
 
-    Returns
-    -------
-    list of (float, tuple of int)
-        The softness, and the channels.
-    """
-    has_atom = np.asarray(weights.any(axis=1))
-    found = [
-        (softness, tuple(channels[has_atom[channels]].tolist()))
-        for softness, _, channels in weight_classes(weights, softening)
-        if has_atom[channels].any()
-    ]
-    if joined and found:
-        found = [(min(found)[0], tuple(np.flatnonzero(has_atom).tolist()))]
-    return found
+def _members(classes: dict[int, _Classes]) -> dict[_Class, list[int]]:
+    """List the molecules that have a class."""
+    members: dict[_Class, list[int]] = {}
+    for i, of_molecule in classes.items():
+        for key in of_molecule:
+            members.setdefault(key, []).append(i)
+    return members
 
 
 def _products(

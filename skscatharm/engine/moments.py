@@ -23,7 +23,7 @@ from skscatharm.engine import point_sums
 from skscatharm.engine.accuracy import DOUBLE, Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.point_sums import AtomWavelets, monomials_of_harmonics
-from skscatharm.engine.pooling import AMPLITUDE, FLOOR
+from skscatharm.engine.pooling import AMPLITUDE, FLOOR, power_scales
 from skscatharm.engine.products import integrate_products
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
@@ -304,7 +304,7 @@ class _Fields:
         is_empty = unit[:, 0] == 0
         unit[is_empty] = 1.0
         field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
-        scales = np.minimum(AMPLITUDE ** (3 / exponents - 1), 1.0) ** halves
+        scales = power_scales(exponents) ** halves
         softening = (self._softening / self._constants)[..., np.newaxis]
         reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
         total: Any = 0.0

@@ -29,7 +29,12 @@ from skscatharm.engine.accuracy import (
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.compiled import gaussian_factors
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.pooling import AMPLITUDE, FLOOR, PowerIntegrals
+from skscatharm.engine.pooling import (
+    AMPLITUDE,
+    FLOOR,
+    PowerIntegrals,
+    power_scales,
+)
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
     KNEE,
@@ -204,7 +209,7 @@ class _Batch:
         self.accuracy = accuracy
         self.transform = transform
         self.Q = Q
-        self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
+        self.scales = power_scales(Q)
         # Of fields as they are computed, and of those that are raised to powers.
         self.field_unit = unit.reshape(-1, 1) / (2 * pi * AMPLITUDE)
         self.power_unit = self.field_unit / self.scales

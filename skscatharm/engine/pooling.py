@@ -26,6 +26,7 @@ __all__ = [
     "WindowIntegrals",
     "Windows",
     "WindowsOnTile",
+    "power_scales",
 ]
 
 _Array = NDArray[np.float64]
@@ -33,14 +34,19 @@ Array = Any  # of the array library that computes
 
 # Fields are computed times this, from weights that add up to at most 1: their cubes
 # just fit into float32, and where they decay to nothing they end before the subnormal
-# numbers begin, which processors handle a hundred times slower than others. For larger
-# exponents, the amplitude is lowered.
+# numbers begin, which processors handle a hundred times slower than others.
 AMPLITUDE = 2.0**36
 # Added to fields, for the same reason; far below any error.
 FLOOR = 1e-9
 # Windows further than this from others, in their widths, and their exponents below the
 # least, are nothing.
 _FAR, _LEAST = 7.0, -30.0
+
+
+def power_scales(Q: _Array) -> _Array:
+    """Return factors that lower the amplitude of fields for exponents above 3."""
+    scales: _Array = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
+    return scales
 
 
 class Block(NamedTuple):

@@ -160,9 +160,9 @@ def body_centred_grid(
     tuple of two Grids
         The integral is the sum of those over both.
     """
-    x, y, z = _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED)
-    x = Axis(x.points, x.weights / 2)
-    return (x, y, z), (x.mirrored(), y.mirrored(), z.mirrored())
+    return _with_mirror(
+        _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED)
+    )
 
 
 def product_grid(
@@ -193,7 +193,12 @@ def product_grid(
     """
     crowding = frame.crowding(width)
     step, margin, outer, *knee = _product(crowding, degree, exponents, accuracy)
-    x, y, z = tensor_grid(frame.positions, width, step, margin, outer, *knee)
+    return _with_mirror(tensor_grid(frame.positions, width, step, margin, outer, *knee))
+
+
+def _with_mirror(grid: Grid) -> tuple[Grid, Grid]:
+    """Give a grid half of its weight, and the other half to its mirror image."""
+    x, y, z = grid
     x = Axis(x.points, x.weights / 2)
     return (x, y, z), (x.mirrored(), y.mirrored(), z.mirrored())
 

@@ -53,6 +53,7 @@ from skscatharm.engine.pooling import (
     WindowIntegrals,
     Windows,
     WindowsOnTile,
+    power_scales,
 )
 from skscatharm.engine.protocol import Atoms
 from skscatharm.engine.quadrature import (
@@ -392,7 +393,7 @@ class _Molecule:
         self.softening = transform.softening
         self.plan = _plan(self.paths, self.sigma, accuracy.signed)
         self.Q = Q
-        self.scales = np.minimum(AMPLITUDE ** (3 / Q - 1), 1.0)
+        self.scales = power_scales(Q)
         # Of fields whose largest value is about 1, of fields as they are computed, and
         # of those that are raised to powers.
         self.peak_unit = unit * (2 * pi) ** -1.5

@@ -19,7 +19,7 @@ from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.fourier_transform import to_points, to_waves
 from skscatharm.engine.lattice import Lattice, Resolution
-from skscatharm.engine.pooling import AMPLITUDE
+from skscatharm.engine.pooling import AMPLITUDE, power_scales
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import AtomSource, Source, phases, sum_over_points
 from skscatharm.transform.harmonics import (
@@ -161,7 +161,7 @@ class SpectralFields:
         self.rounding = KinkRounding(self.Q, self.accuracy.kink_kernel[0])
         self.xp = xp
         self.dtype = getattr(xp, dtype)
-        self.scales = np.minimum(AMPLITUDE ** (3 / self.Q - 1), 1.0)
+        self.scales = power_scales(self.Q)
         self.kernels: Any = compiled if is_numpy_namespace(xp) else portable
         self.noise = _NOISE[dtype]
         self.derivatives = derivatives
