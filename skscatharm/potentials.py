@@ -287,6 +287,8 @@ default=None
             atomic_energies = _given_energies(self.atomic_energies, elements)
             compositions = np.eye(len(elements))
 
+        reference = _common_reference(structures)
+        structures = _with_reference(structures, reference)
         scattering.fit(structures)
         more: dict[str, Any] = {}
         if sample_weight is not None:
@@ -302,6 +304,7 @@ default=None
         self.elements_ = elements
         self.atomic_energies_ = atomic_energies
         self._compositions = compositions
+        self._reference = reference
         return self
 
     def predict(self, X: Any) -> _Array:
@@ -405,7 +408,7 @@ default=None
         """
         check_is_fitted(self)
         X = to_host(X)
-        structures = check_structures(X)
+        structures = _with_reference(check_structures(X), self._reference)
         check_elements(structures, self.elements_, "potential")
         sizes = sizes_of(self.scattering_, structures)
         volumes = volumes_of(structures) if stresses else None
@@ -585,6 +588,29 @@ def _choose_channels(
     known = np.isin(charges, list(STANDARD_CHANNELS["valence"])).all()
     if are_molecules and known and len(np.unique(charges)) > 2:
         scattering.set_params(channels=element_channels(charges))
+
+
+def _common_reference(structures: Sequence[Structure]) -> Structure | None:
+    """Return the first of many configurations of a molecule; None of several ones."""
+    first = structures[0]
+    same = all(np.array_equal(s.charges, first.charges) for s in structures)
+    are_molecules = all(structure.cell is None for structure in structures)
+    return first if same and are_molecules else None
+
+
+def _with_reference(
+    structures: Sequence[Structure], reference: Structure | None
+) -> list[Structure]:
+    """Give configurations of the molecule of a reference its positions."""
+    if reference is None:
+        return list(structures)
+    return [
+        structure._replace(reference=reference.positions)
+        if structure.cell is None
+        and np.array_equal(structure.charges, reference.charges)
+        else structure
+        for structure in structures
+    ]
 
 
 def _use_coefficients_per_atom(

@@ -14,6 +14,7 @@ from skscatharm import (
     engine,
     pad_structures,
 )
+from skscatharm.structures import Structure
 
 MOLECULES = [molecule(name) for name in ("H2O", "H2", "CH4", "H", "C2H2")]
 
@@ -38,6 +39,26 @@ def test_differences(fast, jacobian, rng) -> None:
     scale = np.abs(expected).max(axis=0)
     assert_allclose(change, expected, atol=1e-3 * scale.max())
     assert_array_equal(fast.jacobian(X), jacobian)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_derivatives_with_a_reference_are_exact(tol, fast, rng) -> None:
+    scattering = fast.set_params(tol=tol, mixed_moments="channels")
+    charges, positions = MOLECULES[2].numbers, MOLECULES[2].positions
+    reference = positions + 0.1 * rng.normal(size=positions.shape)
+    step = 0.01 * rng.normal(size=positions.shape)
+
+    def moved(k: int) -> Structure:
+        return Structure(charges, positions + k * step, reference=reference)
+
+    coefficients = scattering.transform([moved(0)._replace(reference=None), moved(0)])
+    assert_allclose(coefficients[1], coefficients[0], rtol=2 * tol)
+    (jacobian,) = scattering.jacobian([moved(0)])
+    a, b, c, d = scattering.transform([moved(k) for k in (-2, -1, 1, 2)])
+    found = np.einsum("cnx,nx->c", jacobian, step)
+    scale = np.abs(jacobian).max(axis=(1, 2)) * np.linalg.norm(step)
+    error = np.abs((8 * (c - b) - (d - a)) / 12 - found)
+    assert (error < 1e-5 * scale + 1e-8 * coefficients[0]).all()
 
 
 def test_padding(fast, jacobian) -> None:

@@ -331,6 +331,6 @@ def _computing(library: Library) -> Iterator[None]:
 
 def _atoms(structures: Sequence[Structure], weights: Sequence[_Array]) -> list[Atoms]:
     return [
-        Atoms(s.positions, s.charges, rows, s.cell, s.pbc)
+        Atoms(s.positions, s.charges, rows, s.cell, s.pbc, s.reference)
         for s, rows in zip(structures, weights, strict=True)
     ]

@@ -51,6 +51,7 @@ _Indices = NDArray[np.intp]
 #: The least exponent of coefficients.
 LEAST_EXPONENT = 0.5
 _SHARE = 0.05  # of the tolerance, that each cut may cost
+_TAILS = 1.1  # how much farther grids reach whose sums are smooth
 _ALIAS_SHARE = 0.5
 _SQUARES = 0.06  # of the share, for squares
 _DECAY = 0.65  # of order 2 with the degree
@@ -128,6 +129,9 @@ class Accuracy:
         Dimension of the space.
     window : float
         Width of windows around atoms, in Å; infinite if there are none.
+    smooth : bool
+        Whether coefficients are to be smooth functions of positions. While atoms move,
+        sums change by what grids cut off: these grids reach farther than `tol` needs.
     """
 
     tol: float
@@ -136,6 +140,7 @@ class Accuracy:
     signed: bool = False
     dimension: int = 3
     window: float = inf
+    smooth: bool = False
 
     def step(self, order: int, degree: int, crowding: _Array | float) -> Any:
         """Return the step among the atoms, in widths of the field.
@@ -224,7 +229,9 @@ class Accuracy:
         whole, for the least exponent. All powers of a softened modulus decay like its
         square.
         """
-        return _margin(degree, _SHARE * self.tol, self.softness if degree else 0.0)
+        softness = self.softness if degree else 0.0
+        margin = _margin(degree, _SHARE * self.tol, softness)
+        return _TAILS * margin if self.smooth else margin
 
     def cut(self, degree: int) -> float:
         """Return the distance, in widths, beyond which a factor of an atom is zero."""

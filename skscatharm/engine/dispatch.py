@@ -208,7 +208,7 @@ def _join(
     found = dict(zip(kinds.periodic.tolist(), of_crystals, strict=True))
     for i, derivatives in zip(kinds.free.tolist(), of_free, strict=True):
         positions = batch[i].positions
-        remove_rigid_motions(derivatives, positions)
+        remove_rigid_motions(derivatives, positions, batch[i].reference)
         # A strain moves the atoms in proportion to their positions.
         strain = np.swapaxes(derivatives, -1, -2) @ positions
         found[i] = Derivatives(derivatives, (strain + strain.swapaxes(-1, -2)) / 2)
@@ -219,7 +219,9 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     """Find the coefficients that do not change with the positions of the atoms.
 
     They are integrals of densities, and all of a single atom. Without this, rounding
-    errors would be all there is of their derivatives.
+    errors would be all there is of their derivatives. With a reference, those
+    of an atom among others change by errors of the quadrature, and derivatives are
+    those of the sums.
 
     Returns
     -------
@@ -235,6 +237,7 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     has_atom = atoms.weights != 0
     shifts = [getattr(integrand, "shift", 0) for integrand in transform.integrands]
     of_both = np.array([has_atom | np.roll(has_atom, -s, axis=0) for s in shifts])
-    single = (np.count_nonzero(of_both, axis=2) < 2) & (not any(atoms.pbc))
+    single = np.count_nonzero(of_both, axis=2) < 2
+    single &= not any(atoms.pbc) and atoms.reference is None
     found: NDArray[np.bool_] = densities[..., np.newaxis] & linear
     return found | single[..., np.newaxis]

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from skscatharm.engine.rigid import superpose
+
 __all__ = ["Frame"]
 
 _Array = NDArray[np.float64]
@@ -30,6 +32,10 @@ class Frame:
     their atoms suggest gets a score, and the highest wins; choices of the same score
     are equivalent by symmetry.
 
+    Principal axes of a molecule that moves may turn fast, and the box changes. Where
+    grids must not, a reference is given: the axes are its principal axes, turned with
+    the molecule, and the origin is the mean of the positions.
+
     Parameters
     ----------
     positions : ndarray of shape (n_atoms, 3)
@@ -38,11 +44,16 @@ class Frame:
         Nuclear charges, or other numbers that tell the atoms apart.
     turn : bool, default=True
         Whether the axes are its own, or those of the positions as they are.
+    reference : ndarray of shape (n_atoms, 3) or None, default=None
+        Positions of the atoms in another configuration.
 
     Attributes
     ----------
     positions : ndarray of shape (n_atoms, 3)
-        The positions in these axes. The box around them is centred on the origin.
+        The positions in these axes. Without a reference, the box around them is centred
+        on the origin.
+    is_lattice : bool
+        Whether points of grids keep their places in these axes.
     rotation : ndarray of shape (3, 3)
         The axes, one a column: orthonormal, of either handedness.
     centre : ndarray of shape (3,)
@@ -51,15 +62,28 @@ class Frame:
     """
 
     def __init__(
-        self, positions: _Array, charges: NDArray[Any], turn: bool = True
+        self,
+        positions: _Array,
+        charges: NDArray[Any],
+        turn: bool = True,
+        reference: _Array | None = None,
     ) -> None:
         self._charges = np.abs(charges)
+        self.is_lattice = reference is not None
         mean = positions.mean(axis=0)
+        if reference is not None:
+            axes = _best_axes(reference - reference.mean(axis=0), charges)
+            self.rotation = superpose(reference, positions) @ axes
+            self.centre = mean
+            self.positions = (positions - mean) @ self.rotation
+            self._neighbours = reference
+            return
         self.rotation = _best_axes(positions - mean, charges) if turn else np.eye(3)
         turned = (positions - mean) @ self.rotation
         middle = (turned.max(axis=0) + turned.min(axis=0)) / 2
         self.positions = turned - middle
         self.centre = mean + self.rotation @ middle
+        self._neighbours = positions
 
     @property
     def half_lengths(self) -> _Array:
@@ -69,10 +93,10 @@ class Frame:
     @cached_property
     def spacing(self) -> float:
         """Median distance of neighbouring atoms; infinity for one atom."""
-        if len(self.positions) == 1:
+        if len(self._neighbours) == 1:
             return inf
-        tree = KDTree(self.positions, compact_nodes=False, balanced_tree=False)
-        distances, _ = tree.query(self.positions, k=2)
+        tree = KDTree(self._neighbours, compact_nodes=False, balanced_tree=False)
+        distances, _ = tree.query(self._neighbours, k=2)
         return float(np.median(np.asarray(distances)[:, 1]))
 
     def crowding(self, width: float) -> float:

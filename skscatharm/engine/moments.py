@@ -57,10 +57,15 @@ class MixedMoments:
     def __init__(self, atoms: Atoms, transform: Transform) -> None:
         self.weights = np.ascontiguousarray(atoms.weights, dtype=np.float64)
         self.transform = transform
-        self._frame = Frame(atoms.positions, atoms.charges)
+        self._frame = Frame(atoms.positions, atoms.charges, reference=atoms.reference)
         self._halves = np.asarray(transform.exponents) / 2
         softness = transform.softening / max(self.weights.max(), 1.0)
-        self._accuracy = Accuracy(transform.tol, softness, max(transform.exponents))
+        self._accuracy = Accuracy(
+            transform.tol,
+            softness,
+            max(transform.exponents),
+            smooth=self._frame.is_lattice,
+        )
         self._groups = group_pairs(transform.pairs)
 
     @property

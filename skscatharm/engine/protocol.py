@@ -24,6 +24,8 @@ class Atoms(NamedTuple):
         The vectors of a cell, one a row; None for a free molecule.
     pbc : tuple of bool
         Along which of them the structure repeats.
+    reference : ndarray of shape (n_atoms, 3) or None
+        Positions of the atoms in another configuration, which give the molecule axes.
     """
 
     positions: NDArray[np.float64]
@@ -31,6 +33,7 @@ class Atoms(NamedTuple):
     weights: NDArray[np.float64]
     cell: NDArray[np.float64] | None = None
     pbc: tuple[bool, bool, bool] = (False, False, False)
+    reference: NDArray[np.float64] | None = None
 
 
 class Derivatives(NamedTuple):

@@ -60,9 +60,6 @@ _BODY_CENTRED = 0.95 * sqrt(2)
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
-# Grids move as atoms do, and sums jump by what they cut off: they reach farther than
-# the accuracy needs, so that energies of potentials are smooth.
-_TAILS = 1.1
 FAR = 1e6  # where points are that fill up
 
 
@@ -193,7 +190,7 @@ def product_grid(
     """
     crowding = frame.crowding(width)
     step, margin, outer, *knee = _product(crowding, degree, exponents, accuracy)
-    return _with_mirror(tensor_grid(frame.positions, width, step, margin, outer, *knee))
+    return _with_mirror(tensor_grid(frame, width, step, margin, outer, *knee))
 
 
 def _with_mirror(grid: Grid) -> tuple[Grid, Grid]:
@@ -236,8 +233,7 @@ def product_margin(
     """Return how far grids of products reach beyond the atoms, in widths."""
     # Densities are not softened: the least exponent decides how far they reach.
     reach = sqrt(LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
-    margin = max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
-    return _TAILS * margin
+    return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
 
 
 def _product(
@@ -272,7 +268,7 @@ def _fine_grid(
     step, margin, outer, *knee = _fine(frame.crowding(width), order, degree, accuracy)
     largest = accuracy.window_step / width
     step, outer = (factor * min(h, largest) for h in (step, outer))
-    return tensor_grid(frame.positions, width, step, margin, outer, *knee)
+    return tensor_grid(frame, width, step, margin, outer, *knee)
 
 
 def fine_axes(
@@ -385,7 +381,7 @@ def kink_grid(
     """
     step = kink_step(frame.positions, weights, width, rounding, accuracy)
     step = min(step, accuracy.window_step / width)
-    return tensor_grid(frame.positions, width, step, accuracy.margin(0), step, KNEE)
+    return tensor_grid(frame, width, step, accuracy.margin(0), step, KNEE)
 
 
 def kink_step(
@@ -407,7 +403,7 @@ def coarse_grid(
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return tensor_grid(frame.positions, width, step, margin, outer, KNEE)
+    return tensor_grid(frame, width, step, margin, outer, KNEE)
 
 
 def coarse_axes(
@@ -445,7 +441,7 @@ def coarse_rule(
 
 
 def tensor_grid(
-    positions: _Array,
+    frame: Frame,
     width: float,
     step: float,
     margin: float,
@@ -465,12 +461,13 @@ def tensor_grid(
     with s the softplus function: the step is h in the middle and turns to H at
     :math:`|\xi| = \kappa`. The weights are the derivatives. The map has poles at
     :math:`\pm i \pi \delta` from there, which add about :math:`e^{-2 \pi^2 \delta}`
-    to the error.
+    to the error. In a lattice, the step is the same everywhere: points stay where
+    they are while atoms move.
 
     Parameters
     ----------
-    positions : ndarray of shape (n_atoms, 3)
-        Positions of the atoms.
+    frame : Frame
+        The molecule.
     width : float
         Width of the field, in the unit of the positions.
     step, margin, outer, knee : float
@@ -483,9 +480,11 @@ def tensor_grid(
     -------
     Grid
     """
+    if frame.is_lattice:
+        outer = step
     x, y, z = (
         Axis(*stretched_axis(extent, width, step, margin, outer, knee, sharpness))
-        for extent in np.abs(positions).max(axis=0) / width
+        for extent in frame.half_lengths / width
     )
     return x, y, z
 

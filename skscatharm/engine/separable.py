@@ -14,7 +14,7 @@ this, order 2 goes from the fine grid that the modulus of order 1 needs to a coa
 which is enough for the convolution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
 from math import hypot, inf, pi, sqrt
@@ -103,7 +103,7 @@ class SeparableEngine:
         degrees = [p.degree for p in transform.paths if len(p.scales) == 2]
         if not degrees:
             return 0.0
-        frame = Frame(atoms.positions, atoms.charges)
+        frame = Frame(atoms.positions, atoms.charges, reference=atoms.reference)
         sigma, accuracy = transform.sigma, Accuracy(transform.tol)
         points = coarse_points(
             frame.half_lengths, sqrt(2) * sigma, 2 * sigma, max(degrees), accuracy
@@ -118,10 +118,22 @@ class SeparableEngine:
         -------
         ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
         """
+        return self._coefficients(batch, [self._parts(atoms) for atoms in batch])
+
+    def _coefficients(
+        self,
+        batch: Sequence[Atoms],
+        parts: "Sequence[Iterable[tuple[Any, _Molecule]]]",
+        keep: bool = False,
+    ) -> _Array:
         found = np.zeros(self._shape(batch))
-        for i, atoms in enumerate(batch):
-            for where, molecule in self._parts(atoms):
-                found[i][where] = molecule.coefficients()
+        for i, (atoms, of_molecule) in enumerate(zip(batch, parts, strict=True)):
+            for where, molecule in of_molecule:
+                found[i][where] = molecule.coefficients(keep)
+            if atoms.reference is not None:
+                # On the grids of their derivatives, so that these are exact.
+                for where, molecule in self._parts(atoms, densities=True):
+                    found[i][where] = molecule.coefficients()
         return found
 
     def windowed(
@@ -202,11 +214,8 @@ class SeparableEngine:
         The arguments and results are those of
         :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
         """
-        coefficients = np.zeros(self._shape(batch))
         parts = [list(self._parts(atoms)) for atoms in batch]
-        for i, of_molecule in enumerate(parts):
-            for where, molecule in of_molecule:
-                coefficients[i][where] = molecule.coefficients(keep=True)
+        coefficients = self._coefficients(batch, parts, keep=True)
         gradients = [
             self._gradient(atoms, of_molecule, weights)
             for atoms, of_molecule, weights in zip(
@@ -283,7 +292,7 @@ class SeparableEngine:
             transform, paths=tuple(compress(transform.paths, chosen))
         )
         Q = np.asarray(transform.exponents)
-        frame = Frame(atoms.positions, atoms.charges, turn)
+        frame = Frame(atoms.positions, atoms.charges, turn, atoms.reference)
         for softness, signed, channels in weight_classes(
             atoms.weights, transform.softening
         ):
@@ -300,7 +309,14 @@ class SeparableEngine:
                     frame,
                     atoms.weights[channels],
                     Q[exponents],
-                    Accuracy(tol, softness, largest, signed, window=window),
+                    Accuracy(
+                        tol,
+                        softness,
+                        largest,
+                        signed,
+                        window=window,
+                        smooth=frame.is_lattice,
+                    ),
                     chosen_transform,
                     self.library.namespace(),
                     "float64" if double else transform.dtype,

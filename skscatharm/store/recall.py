@@ -255,6 +255,8 @@ def density_keys(
         molecule = common.copy()
         molecule.update(structure.charges.tobytes())
         molecule.update(structure.positions.tobytes())
+        if structure.reference is not None:
+            molecule.update(structure.reference.tobytes())
         if structure.cell is not None:
             pbc = np.array(structure.pbc)
             molecule.update(pbc.tobytes() + structure.cell[pbc].tobytes())

@@ -97,6 +97,8 @@ def check_structures(X: Any) -> list[Structure]:
     for i in np.flatnonzero(atoms.pbc.any(axis=1)).tolist():
         a, b, c = atoms.pbc[i].tolist()
         structures[i] = structures[i]._replace(cell=atoms.cells[i], pbc=(a, b, c))
+    for i, reference in atoms.references.items():
+        structures[i] = structures[i]._replace(reference=reference)
     return structures
 
 

@@ -4,6 +4,7 @@ Readers check types and shapes. :mod:`~skscatharm.structures.checks` checks the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ class AtomTable(NamedTuple):
     is_explicit : bool
         Whether each molecule is a :class:`~skscatharm.structures.Structure`. These are
         not read from files, so unusual distances are intended.
+    references : dict of int to ndarray of shape (n_atoms, 3)
+        References of the molecules that have one, by the number of the molecule.
     """
 
     charges: NDArray[np.float64]
@@ -61,6 +64,7 @@ class AtomTable(NamedTuple):
     cells: dict[int, NDArray[np.float64]]
     pbc: NDArray[np.bool_]
     is_explicit: bool
+    references: Mapping[int, NDArray[np.float64]] = MappingProxyType({})
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -304,7 +308,7 @@ def _whole_atoms(array: NDArray[Any]) -> list[Any]:
 
 
 def _read_structures(molecules: Sequence[Any]) -> AtomTable:
-    charges, positions, cells, pbc = [], [], {}, []
+    charges, positions, cells, pbc, references = [], [], {}, [], {}
     for i, molecule in enumerate(molecules):
         if not isinstance(molecule, Structure):
             raise TypeError(
@@ -324,6 +328,8 @@ def _read_structures(molecules: Sequence[Any]) -> AtomTable:
         pbc.append(_read_pbc(molecule.pbc, i))
         if pbc[-1].any():
             cells[i] = _read_cell(molecule.cell, i)
+        if molecule.reference is not None:
+            references[i] = _read_reference(molecule.reference, len(charges[-1]), i)
     return AtomTable(
         np.concatenate(charges),
         np.concatenate(positions),
@@ -331,7 +337,18 @@ def _read_structures(molecules: Sequence[Any]) -> AtomTable:
         cells,
         np.array(pbc),
         is_explicit=True,
+        references=references,
     )
+
+
+def _read_reference(given: Any, n_atoms: int, i: int) -> NDArray[np.float64]:
+    reference = as_numbers(given, f"Molecule {i}: reference", POSITIONS)
+    if reference.shape != (n_atoms, 3) or not np.isfinite(reference).all():
+        raise ValueError(
+            f"Molecule {i} has a reference of shape {reference.shape}; pass finite "
+            f"positions of shape ({n_atoms}, 3)."
+        )
+    return reference
 
 
 def _read_pbc(pbc: Any, i: int) -> NDArray[np.bool_]:

@@ -110,3 +110,23 @@ def test_spacing() -> None:
     line = np.array([[0.0, 0, 0], [1, 0, 0], [3, 0, 0], [6, 0, 0]])
     assert Frame(line, np.ones(4)).spacing == pytest.approx(1.5)  # of 1, 1, 2 and 3
     assert Frame(line[:1], np.ones(1)).spacing == np.inf
+
+
+def test_axes_turn_with_a_molecule_as_its_reference(rng) -> None:
+    charges, reference = MOLECULES["benzene"]
+    positions = reference + 0.05 * rng.normal(size=reference.shape)
+    turn = Rotation.random(None, 3).as_matrix()
+    frame = Frame(positions, charges, reference=reference)
+    turned = Frame(positions @ turn.T + [1, 2, 3], charges, reference=reference)
+    assert_allclose(turned.positions, frame.positions, atol=1e-9)
+    assert_allclose(turned.centre, turn @ frame.centre + [1, 2, 3], atol=1e-9)
+    assert_allclose(positions - frame.centre, frame.positions @ frame.rotation.T)
+    # No other rotation brings it closer to the reference.
+    aligned, _ = Rotation.align_vectors(
+        reference - reference.mean(axis=0), frame.positions
+    )
+    expected = Frame(reference, charges, reference=reference)
+    assert_allclose(
+        aligned.apply(frame.positions) @ expected.rotation, frame.positions, atol=1e-9
+    )
+    assert frame.spacing == expected.spacing

@@ -40,7 +40,7 @@ def gaussian(grid, centre, q: float, width: float = WIDTH) -> np.ndarray:
 @pytest.mark.parametrize("q", [0.5, 1, 2, 3])
 def test_gaussians_anywhere_are_integrated_exactly(q, step, frame) -> None:
     margin = Accuracy(2e-4).margin(0)
-    grid = tensor_grid(frame.positions, WIDTH, step, margin, 0.85, 1.5)
+    grid = tensor_grid(frame, WIDTH, step, margin, 0.85, 1.5)
     for centre in frame.positions:
         integral = integrate(gaussian(grid, centre, q), grid)
         assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=1e-5)
@@ -75,7 +75,7 @@ def test_a_body_centred_grid_has_fewer_points(softness, frame) -> None:
 
 def test_step_among_the_atoms_and_beyond(frame) -> None:
     for axis, extent in zip(
-        tensor_grid(frame.positions, WIDTH, 0.4, 7, 0.85, 1.5),
+        tensor_grid(frame, WIDTH, 0.4, 7, 0.85, 1.5),
         frame.half_lengths,
         strict=True,
     ):
@@ -88,7 +88,7 @@ def test_step_among_the_atoms_and_beyond(frame) -> None:
 
 def test_a_sharper_turn_of_the_step(frame) -> None:
     slow, sharp = (
-        tensor_grid(frame.positions, WIDTH, 0.4, 7, 0.85, 1.5, sharpness)
+        tensor_grid(frame, WIDTH, 0.4, 7, 0.85, 1.5, sharpness)
         for sharpness in (2.0, 0.5)
     )
     for a, b in zip(slow, sharp, strict=True):

@@ -149,6 +149,14 @@ def test_structures(molecules: NDArray[np.float64]) -> None:
         (Structure([1, 1], [[0, 0, 0]]), r"Molecule 1 has charges of shape \(2,\)"),
         (Structure([[1]], [[0, 0, 0]]), r"Molecule 1 has charges of shape \(1, 1\)"),
         (Structure(["H"], [[0, 0, 0]]), "Molecule 1: charges is not .*strings"),
+        (
+            Structure([1], np.zeros((1, 3)), reference=np.zeros((2, 3))),
+            r"Molecule 1 has a reference of shape \(2, 3\)",
+        ),
+        (
+            Structure([1], np.zeros((1, 3)), reference=[[0, 0, np.nan]]),
+            "Molecule 1 has a reference .* finite",
+        ),
         (Structure([1], [[0, 0, np.nan]]), "Molecule 1, atom 0 has NaN"),
         (Structure([119], [[0, 0, 0]]), "Molecule 1, atom 0 has the charge 119"),
         (Structure([1, 1], np.zeros((2, 3))), "Molecule 1, atom 0 and atom 1"),
