@@ -10,6 +10,7 @@ separable.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
@@ -231,8 +232,10 @@ def product_margin(
     degree: int, exponents: Sequence[float], accuracy: Accuracy
 ) -> float:
     """Return how far grids of products reach beyond the atoms, in widths."""
-    # Densities are not softened: the least exponent decides how far they reach.
-    reach = sqrt(LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
+    # Densities are not softened: the least exponent decides how far they reach. A wider
+    # partner hardly decays there.
+    far = replace(accuracy, smooth=True).margin(0)
+    reach = sqrt(LEAST_EXPONENT / min(exponents)) * far
     return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
 
 
