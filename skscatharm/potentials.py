@@ -45,6 +45,8 @@ from skscatharm.structures.labels import (
 __all__ = ["Evaluation", "ScatteringPotential", "force_scorer"]
 
 _Array = NDArray[np.float64]
+# Charges and positions of a configuration that gives others their axes.
+_Reference = tuple[NDArray[np.int64], _Array]
 
 
 class Evaluation(NamedTuple):
@@ -590,24 +592,24 @@ def _choose_channels(
         scattering.set_params(channels=element_channels(charges))
 
 
-def _common_reference(structures: Sequence[Structure]) -> Structure | None:
+def _common_reference(structures: Sequence[Structure]) -> _Reference | None:
     """Return the first of many configurations of a molecule; None of several ones."""
     first = structures[0]
     same = all(np.array_equal(s.charges, first.charges) for s in structures)
     are_molecules = all(structure.cell is None for structure in structures)
-    return first if same and are_molecules else None
+    return (first.charges, first.positions) if same and are_molecules else None
 
 
 def _with_reference(
-    structures: Sequence[Structure], reference: Structure | None
+    structures: Sequence[Structure], reference: _Reference | None
 ) -> list[Structure]:
     """Give configurations of the molecule of a reference its positions."""
     if reference is None:
         return list(structures)
+    charges, positions = reference
     return [
-        structure._replace(reference=reference.positions)
-        if structure.cell is None
-        and np.array_equal(structure.charges, reference.charges)
+        structure._replace(reference=positions)
+        if structure.cell is None and np.array_equal(structure.charges, charges)
         else structure
         for structure in structures
     ]
