@@ -38,7 +38,7 @@ __all__ = ["MixedMoments", "MomentsEngine"]
 _Array = NDArray[np.float64]
 
 # Points that are worked on at a time, so that arrays stay in cache.
-_POINTS = 1024
+_POINTS = 512
 _BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 
@@ -197,9 +197,11 @@ class _Fields:
         self._cut = self._margin + 0.5
         epsilon = [_softening(path, transform) for path in self.paths]
         self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
+        of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
-            moments.weights,
+            np.ascontiguousarray(of_kinds),
+            kinds.ravel(),
             self._widths,
             self._cut,
             *monomials_of_harmonics(self._degrees),
@@ -221,7 +223,8 @@ class _Fields:
         points, weights = self._points()
         for part in cut(len(points), _POINTS):
             these = np.ascontiguousarray(points[part].T)
-            components = point_sums.components(these, self._wavelets)
+            of_kinds = point_sums.components(these, self._wavelets)
+            components = np.matmul(self._wavelets.weights, of_kinds)
             squared = np.concatenate([self._squares(components, p) for p in self.paths])
             squared += self._squared_epsilon + _LEAST
             root = np.sqrt(squared)
@@ -257,8 +260,8 @@ class _Fields:
             where = self._where(path)
             of_path = factors[k * n_channels : (k + 1) * n_channels]
             onto[where] = chunk.components[where] * of_path
-        of_atoms = np.matmul(self._moments.weights.T, onto)
-        point_sums.add_gradient(chunk.points, self._wavelets, of_atoms, total)
+        of_kinds = np.matmul(self._wavelets.weights.T, onto)
+        point_sums.add_gradient(chunk.points, self._wavelets, of_kinds, total)
 
     def _where(self, path: Path) -> tuple[int, slice]:
         """Return where the components of a path are."""

@@ -32,7 +32,10 @@ class AtomWavelets(NamedTuple):
     Attributes
     ----------
     positions : ndarray of shape (n_atoms, 3)
-    weights : ndarray of shape (n_channels, n_atoms)
+    weights : ndarray of shape (n_channels, n_kinds)
+        Of each kind of atom.
+    kinds : ndarray of int of shape (n_atoms,)
+        Atoms of a kind have the same weights.
     widths : ndarray of shape (n_widths,)
         Of the fields of an atom, in ascending order.
     cut : float
@@ -45,6 +48,7 @@ class AtomWavelets(NamedTuple):
 
     positions: _Array
     weights: _Array
+    kinds: Any
     widths: _Array
     cut: float
     powers: Any
@@ -155,14 +159,15 @@ def components(
     points: Any,
     atoms: Any,
 ) -> Any:
-    """Compute the components of the fields: (scale, harmonic, channel, point)."""
-    n_points, n_channels = points.shape[1], len(atoms.weights)
+    """Compute components of atoms of weight 1: (scale, harmonic, kind, point)."""
+    n_points, n_kinds = points.shape[1], atoms.weights.shape[1]
     n_harmonics = len(atoms.starts) - 1
-    found = np.zeros((len(atoms.widths), n_harmonics, n_channels, n_points))
+    found = np.zeros((len(atoms.widths), n_harmonics, n_kinds, n_points))
     power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
     values = np.empty((n_harmonics, n_points))
     square, envelope = np.empty(n_points), np.empty(n_points)
     for n in range(len(atoms.positions)):
+        kind = atoms.kinds[n]
         nearest = _fill_offsets(points, atoms.positions[n], power, square)
         if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
             continue
@@ -172,14 +177,9 @@ def components(
                 continue
             _fill_envelope(square, atoms.widths[j], envelope)
             for m in range(n_harmonics):
-                value = values[m]
-                for c in range(n_channels):
-                    factor, to = (
-                        atoms.norms[j, m] * atoms.weights[c, n],
-                        found[j, m, c],
-                    )
-                    for p in range(n_points):
-                        to[p] += factor * envelope[p] * value[p]
+                norm, value, to = atoms.norms[j, m], values[m], found[j, m, kind]
+                for p in range(n_points):
+                    to[p] += norm * envelope[p] * value[p]
     return found
 
 
@@ -202,6 +202,7 @@ def gradients(
     square, radial = np.empty(n_points), np.empty(n_points)
     envelopes = np.empty((len(atoms.widths), n_points))
     for n in range(len(atoms.positions)):
+        kind = atoms.kinds[n]
         nearest = _fill_offsets(points, atoms.positions[n], power, square)
         if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
             continue
@@ -229,7 +230,7 @@ def gradients(
                     offset, unit = power[k, 1], atoms.widths[j] ** -2
                     for p in range(n_points):
                         to[k, p] -= unit * radial[p] * offset[p]
-                        to[k, p] *= -atoms.weights[c, n] * envelopes[j, p]
+                        to[k, p] *= -atoms.weights[c, kind] * envelopes[j, p]
     return found
 
 
@@ -240,8 +241,8 @@ def add_gradient(
     onto: Any,
     total: Any,
 ) -> None:
-    """Take derivatives with respect to the components of single atoms, of shape
-    (width, harmonic, atom, point), back to the positions.
+    """Take derivatives with respect to the components of kinds of atoms, of shape
+    (width, harmonic, kind, point), back to the positions.
     """
     n_points, n_harmonics = points.shape[1], len(atoms.starts) - 1
     power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
@@ -252,6 +253,7 @@ def add_gradient(
     square, envelope = np.empty(n_points), np.empty(n_points)
     sums = np.empty((4, n_points))
     for n in range(len(atoms.positions)):
+        kind = atoms.kinds[n]
         nearest = _fill_offsets(points, atoms.positions[n], power, square)
         if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
             continue
@@ -263,7 +265,7 @@ def add_gradient(
             _fill_envelope(square, atoms.widths[j], envelope)
             sums[:] = 0.0
             for m in range(n_harmonics):
-                norm, of_atom = atoms.norms[j, m], onto[j, m, n]
+                norm, of_atom = atoms.norms[j, m], onto[j, m, kind]
                 value, slope = values[m], slopes[m]
                 for p in range(n_points):
                     weighed = norm * of_atom[p]
