@@ -167,6 +167,18 @@ def test_sums_of_a_fine_grid_are_coefficients(scattering) -> None:
     assert_array_equal(names, [n + "_q1" for n in scattering.get_path_names_out()])
 
 
+def test_a_reference_turns_no_field(scattering, rng) -> None:
+    water = Structure(WATER.numbers, WATER.positions)
+    turned = Rotation.random(None, 5).apply(WATER.positions)
+    axes = tuple(rng.normal(scale=1.5, size=n) for n in (3, 4, 5))
+    assert_allclose(
+        scattering.fields(water._replace(reference=turned), axes),
+        scattering.fields(water, axes),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
 def test_forms_of_molecules_and_paths(scattering, rng) -> None:
     scattering.set_params(max_order=1)
     points = rng.normal(size=(5, 3))

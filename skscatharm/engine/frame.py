@@ -45,7 +45,8 @@ class Frame:
     turn : bool, default=True
         Whether the axes are its own, or those of the positions as they are.
     reference : ndarray of shape (n_atoms, 3) or None, default=None
-        Positions of the atoms in another configuration.
+        Positions of the atoms in another configuration; without `turn`, they have no
+        effect.
 
     Attributes
     ----------
@@ -69,9 +70,9 @@ class Frame:
         reference: _Array | None = None,
     ) -> None:
         self._charges = np.abs(charges)
-        self.is_lattice = reference is not None
+        self.is_lattice = turn and reference is not None
         mean = positions.mean(axis=0)
-        if reference is not None:
+        if turn and reference is not None:
             axes = _best_axes(reference - reference.mean(axis=0), charges)
             self.rotation = superpose(reference, positions) @ axes
             self.centre = mean
