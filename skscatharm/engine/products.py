@@ -155,8 +155,12 @@ def integrate_products(
 def _along(points: Any, centres: Any, widths: Any, n_powers: int, cut: float) -> Any:
     """Evaluate the factors of atoms: (width, power, atom, point)."""
     found = np.empty((len(widths), n_powers, len(centres), len(points)))
+    flat = found.reshape(len(widths), -1)
     for j in range(len(widths)):
-        found[j] = gaussian_factors(centres, points, widths[j], n_powers - 1, cut)
+        factors = gaussian_factors(centres, points, widths[j], n_powers - 1, cut)
+        # An assignment of arrays would compile messages on shapes, for seconds.
+        for k, value in enumerate(factors.flat):
+            flat[j, k] = value
     return found
 
 
