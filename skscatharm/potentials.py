@@ -150,6 +150,12 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     scattering that such a parameter makes has the three channels of
     ``SETTINGS["potential"]``, unless ``scattering__channels`` is one of them.
 
+    If all molecules of the training set are configurations of one, with its atoms in
+    one order, the first is a reference: each molecule of these atoms is superposed on
+    it, and integrated on a lattice that turns with it. Forces are then the exact
+    derivatives of the energy. Otherwise energies have steps of the size that `tol`
+    allows.
+
     A fit that is refused or interrupted leaves the previous fit unchanged.
 
     Examples

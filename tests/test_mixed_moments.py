@@ -118,6 +118,17 @@ def test_a_potential_of_crystals_pairs_fields_of_a_channel() -> None:
     assert potential.scattering.mixed_moments == "channels"
 
 
+def test_tails_of_densities_in_single_precision() -> None:
+    sodium = bulk("Na", cubic=True) * (3, 2, 2)
+    sodium.rattle(0.05, seed=2)
+    scattering = SolidHarmonicScattering(
+        Q=(2,), channels=["valence"], max_order=1, mixed_moments=True
+    )
+    single = scattering.fit_transform([sodium])
+    double = scattering.set_params(dtype="float64").transform([sodium])
+    assert_allclose(single, double, rtol=1e-5)
+
+
 def test_forces_are_derivatives_of_energies() -> None:
     *train, atoms = shaken(WATER, 8, 0.08, seed=0)
     regressor = KernelRegressor(

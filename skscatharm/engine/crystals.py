@@ -153,7 +153,10 @@ class CrystalEngine:
                 source = AtomSource([crystal], [weights[channels]], xp, dtype)
                 fields: SpectralFields | PairFields
                 if job.pairs:
-                    fields = PairFields(source, job.settings, job.pairs, xp, job.dtype)
+                    double = AtomSource([crystal], [weights[channels]], xp, xp.float64)
+                    fields = PairFields(
+                        source, job.settings, job.pairs, xp, job.dtype, double
+                    )
                 else:
                     fields = SpectralFields(
                         source, job.settings, xp, job.dtype, derivatives
@@ -238,11 +241,10 @@ class _Job(NamedTuple):
         """Estimate the bytes that a channel needs."""
         n_arrays = _ARRAYS
         fields = {path for pair in self.pairs for path in pair.fields}
-        if fields:  # all powers of each, and components of one
-            n_arrays += len(fields) * len(self.exponents)
-            n_arrays += 2 * max(path.degree for path in fields) + 4
-        elif derivatives:  # all components are kept
-            n_arrays += 2 * max(path.degree for path in self.settings.paths) + 4
+        n_arrays += len(fields) * len(self.exponents)  # all powers of each
+        if derivatives:  # all components of one are kept
+            degrees = [path.degree for path in fields or self.settings.paths]
+            n_arrays += 2 * max(degrees) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
 
 

@@ -74,8 +74,8 @@ class _Products(NamedTuple):
     ----------
     spectral : SpectralFields
     group : _Group
-    powers : list of list of array
-        By exponent and field, half of the exponents of products.
+    powers : list of array of shape (n_molecules, n_channels, n_fields, n_x, n_y, n_z)
+        By exponent: half of those of products.
     factors : ndarray of shape (n_fields, n_fields, n_molecules, n_channels, \
 n_exponents)
         Volume of a point times the units of a product.
@@ -83,7 +83,7 @@ n_exponents)
 
     spectral: SpectralFields
     group: _Group
-    powers: list[list[Array]]
+    powers: list[Array]
     factors: _Array
 
 
@@ -95,6 +95,10 @@ class PairFields:
     source, settings, xp, dtype
         As for :class:`~skscatharm.engine.spectral.SpectralFields`.
     pairs : sequence of Pair
+    double : Source
+        The same in double precision, for densities. They are not softened, and beside a
+        field that vanishes at the atoms their tails count, where single precision has
+        but noise.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class PairFields:
         pairs: Sequence[Pair],
         xp: Any,
         dtype: str,
+        double: Source,
     ) -> None:
         self.source = source
         self.xp = xp
@@ -111,7 +116,11 @@ class PairFields:
         n_molecules, n_channels, _ = source.unit.shape
         self._shape = n_molecules, len(pairs), n_channels, len(self._halves)
         self._groups = [
-            (SpectralFields(source, group.settings, xp, dtype, True), group)
+            (
+                SpectralFields(source, group.settings, xp, dtype, True),
+                SpectralFields(double, group.settings, xp, "float64", True),
+                group,
+            )
             for group in share_grids(settings, pairs)
         ]
 
@@ -144,7 +153,7 @@ class PairFields:
                 for i, b in _partners(products.group, a):
                     for e, slope in enumerate(slopes):
                         factors = self._array(products.factors[a, b, ..., e])
-                        onto = factors * slope * products.powers[e][b]
+                        onto = factors * slope * products.powers[e][:, :, b, ...]
                         of_one = self._back(products.spectral, path, field, onto)
                         if found is None:
                             found = Derivatives(
@@ -178,7 +187,10 @@ class PairFields:
                     others: Any = 0.0
                     for i, b in _partners(products.group, a):
                         scaled = products.factors[a, b, ..., e] * factors[:, i, :, e]
-                        others = others + self._array(scaled) * products.powers[e][b]
+                        others = (
+                            others
+                            + self._array(scaled) * products.powers[e][:, :, b, ...]
+                        )
                     onto = onto + slope * others
                 of_field = self._back(products.spectral, path, field, onto)
                 positions = positions + of_field.positions.sum(axis=1)
@@ -187,29 +199,37 @@ class PairFields:
         return Derivatives(positions, strain + _of_volume(sums))
 
     def _products(self) -> Iterator[_Products]:
-        for spectral, group in self._groups:
-            powers: list[list[Array]] = [[] for _ in self._halves]
-            for path in group.settings.paths:
-                field = spectral.atoms(path)
-                epsilon = self._epsilon(field)
-                root, modulus = soften(field.squared, epsilon)
+        for spectral, densities, group in self._groups:
+            paths, powers = group.settings.paths, []
+            for f, path in enumerate(paths):
+                fields = spectral if path.degree else densities
+                squared, softening, lattice = fields.squares(path)
+                epsilon = self._epsilon(softening, squared)
+                root, modulus = soften(squared, epsilon)
+                if f == 0:
+                    shape = *squared.shape[:2], len(paths), *squared.shape[2:]
+                    powers = [
+                        self.xp.empty(shape, dtype=spectral.dtype) for _ in self._halves
+                    ]
                 for p, of_exponent in zip(self._halves.tolist(), powers, strict=True):
-                    of_exponent.append(power(field.squared, root, modulus, epsilon, p))
+                    found = power(squared, root, modulus, epsilon, p)
+                    of_exponent[:, :, f, ...] = self.xp.asarray(
+                        found, dtype=spectral.dtype
+                    )
             units = np.stack(
                 [
                     (self.source.unit * spectral.constant(path)) ** self._halves
-                    for path in group.settings.paths
+                    for path in paths
                 ]
             )
-            factors = field.lattice.volume * units[:, np.newaxis] * units
+            factors = lattice.volume * units[:, np.newaxis] * units
             yield _Products(spectral, group, powers, factors)
 
     def _integrate(self, products: _Products, found: _Array) -> None:
         """Integrate products, into an array for all pairs."""
         xp = self.xp
         for e, powers in enumerate(products.powers):
-            rows = xp.stack(powers, axis=2)
-            rows = xp.reshape(rows, (*rows.shape[:3], -1))
+            rows = xp.reshape(powers, (*powers.shape[:3], -1))
             sums = to_numpy(rows @ xp.matrix_transpose(rows))
             for i, a, b in products.group.pairs:
                 found[:, i, :, e] = sums[..., a, b] * products.factors[a, b, ..., e]
@@ -221,10 +241,9 @@ class PairFields:
 
         Only the components of one field are held at a time.
         """
-        spectral = products.spectral
-        for a, path in enumerate(spectral.settings.paths):
-            field = spectral.atoms(path)
-            root, _ = soften(field.squared, self._epsilon(field))
+        for a, path in enumerate(products.group.settings.paths):
+            field = products.spectral.atoms(path)
+            root, _ = soften(field.squared, self._epsilon(field.epsilon, field.squared))
             none = self.xp.zeros_like(root)
             slopes = [
                 self.xp.where(field.squared > 0, p * root ** (p - 1), none)
@@ -238,10 +257,10 @@ class PairFields:
         none = np.zeros((*field.squared.shape[:2], 1))
         return spectral.atoms_back(path, field, none, onto)
 
-    def _epsilon(self, field: Field) -> Array | float:
-        if not field.epsilon.any():
+    def _epsilon(self, softening: _Array, squared: Array) -> Array | float:
+        if not softening.any():
             return 0.0
-        return self.xp.asarray(field.epsilon, dtype=field.squared.dtype)
+        return self.xp.asarray(softening, dtype=squared.dtype)
 
     def _array(self, factors: _Array) -> Array:
         """Shape factors of molecules and channels like fields."""

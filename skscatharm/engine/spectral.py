@@ -6,7 +6,7 @@ each edge of the box; it is taken only at the wavevectors that the next wavelet 
 over, which are few, and those of another box.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod, sqrt
 from typing import Any, NamedTuple
 
@@ -318,6 +318,14 @@ class SpectralFields:
             kinks,
         )
 
+    def squares(self, path: Path) -> tuple[Array, _Array, Lattice]:
+        """Compute squares of the fields of the atoms; return their softening too."""
+        lattice = self._lattice(path)
+        spectrum = self.source.spectrum(lattice, self._atom_factor(path))
+        width = _path_width(path, self.settings.sigma)
+        components = self._components(spectrum, path, width, lattice)
+        return self._square(components, path, lattice), self._epsilon(path), lattice
+
     def atoms_back(
         self, path: Path, field: Field, factors: _Array, onto: Array | None
     ) -> Derivatives:
@@ -432,20 +440,27 @@ class SpectralFields:
         """Add up the values of fields, or of their spectra."""
         return to_numpy(self.xp.sum(values, axis=(-3, -2, -1)))
 
+    def _square(
+        self, components: Iterable[Array], path: Path, lattice: Lattice
+    ) -> Array:
+        """Add up the squares of components, which are overwritten."""
+        squared: Array = 0.0
+        for values in components:
+            values *= values
+            squared += values
+        squared *= self._near(path, lattice, squared)
+        return squared
+
     def _modulus(
         self, spectrum: Array, path: Path, scale: float, lattice: Lattice
     ) -> Field:
         """Convolve with the wavelets of a scale, and take the modulus."""
-        squared: Array = 0.0
+        components: Iterable[Array] = self._components(spectrum, path, scale, lattice)
         kept = []
-        for values in self._components(spectrum, path, scale, lattice):
-            if self.derivatives:
-                kept.append(values)
-                values = values * values
-            else:
-                values *= values
-            squared += values
-        squared *= self._near(path, lattice, squared)
+        if self.derivatives:
+            kept = list(components)
+            components = (values + 0 for values in kept)
+        squared = self._square(components, path, lattice)
         epsilon = self._epsilon(path)
         scaled = squared
         if self.derivatives:
