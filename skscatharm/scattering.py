@@ -52,6 +52,8 @@ from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
 
+_Tables = Mapping[str, Mapping[int, float]]
+
 _CHANNELS = ("nuclear", "valence", "core", "bonding")
 _DEFAULT: dict[str, Any] = {
     "J": 2,
@@ -195,10 +197,10 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
         """
         self._validate_params()
-        channels = list(resolve_channels(self.channels))
-        transform = self._transform(len(channels))
+        tables = resolve_channels(self.channels)
+        transform = self._transform(tables)
         names = column_names(
-            channels,
+            list(tables),
             transform.integrands,
             transform.exponents,
             self.names,
@@ -260,8 +262,8 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         columns = arrange(coefficients, transform.integrands, transform.kept)
         return self._normalized(columns, task)
 
-    def _transform(self, n_channels: int, engine: str = "") -> Transform:
-        """Describe the coefficients; `engine` computes them."""
+    def _transform(self, tables: _Tables, engine: str = "") -> Transform:
+        """Describe the coefficients of some channels; `engine` computes them."""
         return Transform(
             paths=tuple(scattering_paths(self.J, self.L, self.max_order)),
             exponents=check_exponents(self.Q),
@@ -315,6 +317,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     With `mixed_moments`, products of two different fields of order 1 are integrated
     too, for the q of `mixed_Q`: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a
     positive `softening`, they are products of the softened powers q/2 of both fields.
+    There, degree 0 is softened too in channels whose table has weights of both signs.
 
     In a crystal, the sum over the atoms has all their images, and integrals are taken
     over one cell. A supercell of n cells has n times the coefficients, and another
@@ -347,8 +350,8 @@ class SolidHarmonicScattering(MoleculeScattering):
         at the same places, and make potentials more accurate. True pairs fields of the
         same channel: each has n (n - 1) / 2 pairs of its n = (J + 1) (L + 1) fields.
         "channels" pairs fields of different channels too, in free molecules. Weights
-        must not be negative. In molecules, these coefficients depend on which others
-        are asked for, within `tol`.
+        of both signs in a channel need a positive `softening`. In molecules, these
+        coefficients depend on which others are asked for, within `tol`.
     mixed_Q : sequence of float, default=(2.0,)
         Exponents q of mixed moments, from 0.5 to 32.
     normalize : {"atom", "volume"} or None, default=None
@@ -826,19 +829,25 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
-    def _transform(self, n_channels: int, engine: str = "") -> Transform:
-        transform = super()._transform(n_channels, engine)
+    def _transform(self, tables: _Tables, engine: str = "") -> Transform:
+        transform = super()._transform(tables, engine)
         of_pairs = check_exponents(self.mixed_Q, "mixed_Q")
-        if not self.mixed_moments:
+        joined = len(tables) if self.mixed_moments == "channels" else 1
+        pairs = tuple(field_pairs(transform.paths, joined))
+        if not (self.mixed_moments and pairs):
             return transform
-        joined = n_channels if self.mixed_moments == "channels" else 1
         of_paths = transform.exponents
         return replace(
             transform,
             exponents=tuple(dict.fromkeys((*of_paths, *of_pairs))),
-            pairs=tuple(field_pairs(transform.paths, joined)),
+            pairs=pairs,
             path_exponents=of_paths,
             pair_exponents=of_pairs,
+            signed=tuple(
+                channel
+                for channel, table in enumerate(tables.values())
+                if min(table.values()) < 0 < max(table.values())
+            ),
         )
 
     def _check(self, structures: Sequence[Structure]) -> None:
@@ -910,7 +919,7 @@ class _Task:
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
         self.transform = parameters._transform(
-            len(self.tables), parameters._engine(self.library)
+            self.tables, parameters._engine(self.library)
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform

@@ -4,8 +4,9 @@ For fields U and U' they are those of
 
 .. math:: h_{q/2}(U) \, h_{q/2}(U')
 
-with the softened powers h of moduli. A product vanishes where the narrower field does,
-and is about as smooth. So pairs share the grid of the narrower width: on it, the
+with the softened powers h of moduli. The densities of channels with weights of both
+signs, which have kinks, are softened too. A product vanishes where the narrower field
+does, and is about as smooth. So pairs share the grid of the narrower width: on it, the
 integrals of all pairs are a matrix product. Coefficients come from
 :mod:`skscatharm.engine.products`, and derivatives from
 :mod:`skscatharm.engine.point_sums`.
@@ -49,7 +50,6 @@ class MixedMoments:
     Parameters
     ----------
     atoms : Atoms
-        No weight is negative.
     transform : Transform
         With the pairs.
     """
@@ -59,7 +59,7 @@ class MixedMoments:
         self.transform = transform
         self._frame = Frame(atoms.positions, atoms.charges, reference=atoms.reference)
         self._halves = np.asarray(transform.exponents) / 2
-        softness = transform.softening / max(self.weights.max(), 1.0)
+        softness = transform.softening / max(np.abs(self.weights).max(), 1.0)
         self._accuracy = Accuracy(
             transform.tol,
             softness,
@@ -183,20 +183,26 @@ class _Fields:
         widths = self._widths[:, np.newaxis]
         # Factors of solid harmonics times Gaussians, both in widths.
         self._constants = (scales / widths) ** degrees / widths**3
+        n_channels = len(moments.weights)
         self._softening = np.array(
             [
-                [_softening(Path((j,), d), transform) for d in range(len(degrees))]
+                [
+                    _softening(Path((j,), d), transform, n_channels)
+                    for d in range(len(degrees))
+                ]
                 for j in self._scales
             ]
         )
         norms = self._constants / widths**degrees
         norms *= [wavelet_constant(d) for d in range(len(degrees))]
         norms = np.repeat(norms, 2 * degrees + 1, axis=1)
+        # Softened densities need the grid of other softened fields.
+        self._smoothness = max(self._degrees, 1 if transform.signed else 0)
         exponents, accuracy = transform.exponents, moments._accuracy
-        self._margin = product_margin(self._degrees, exponents, accuracy)
+        self._margin = product_margin(self._smoothness, exponents, accuracy)
         self._cut = self._margin + 0.5
-        epsilon = [_softening(path, transform) for path in self.paths]
-        self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
+        epsilon = [_softening(path, transform, n_channels) for path in self.paths]
+        self._squared_epsilon = np.concatenate(epsilon)[:, None] ** 2
         of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
@@ -278,7 +284,7 @@ class _Fields:
         moments, width = self._moments, self._widths[0]
         exponents = moments.transform.exponents
         return product_grid(
-            moments._frame, width, self._degrees, exponents, moments._accuracy
+            moments._frame, width, self._smoothness, exponents, moments._accuracy
         )
 
     def _points(self) -> tuple[_Array, _Array]:
@@ -308,12 +314,12 @@ class _Fields:
         exponents, halves = np.asarray(transform.exponents), moments._halves
         dtype = "float64" if exponents.max() > DOUBLE else transform.dtype
         # As in `separable`, weights are such that fields fit into single precision.
-        unit = weights.max(axis=1, keepdims=True) * weights.shape[1]
+        unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         is_empty = unit[:, 0] == 0
         unit[is_empty] = 1.0
         field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
         scales = power_scales(exponents) ** halves
-        softening = (self._softening / self._constants)[..., np.newaxis]
+        softening = self._softening / self._constants[..., np.newaxis]
         reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
         total: Any = 0.0
         for grid in self.grids():
@@ -360,11 +366,15 @@ class _Fields:
         return found.reshape(n_exponents, *2 * (len(columns) * n_channels,))
 
 
-def _softening(path: Path, transform: Transform) -> float:
-    """Return the softening of a modulus. Densities need none."""
+def _softening(path: Path, transform: Transform, n_channels: int) -> _Array:
+    """Return the softening of a modulus in each channel.
+
+    Densities need none, unless they change sign.
+    """
+    softening = np.full(n_channels, transform.softening)
     if path.degree == 0:
-        return 0.0
-    return transform.softening * path_peak(path, transform.sigma)
+        softening[~np.isin(np.arange(n_channels), transform.signed)] = 0.0
+    return softening * path_peak(path, transform.sigma)
 
 
 class MomentsEngine:

@@ -250,6 +250,7 @@ def density_keys(
     """
     common = blake2b(canonical(settings).encode(), digest_size=DIGEST_SIZE)
     joined = settings.get("joins_channels", False)
+    signed = settings.get("signed", ())
     digests = []
     for structure, rows in zip(structures, weights, strict=True):
         molecule = common.copy()
@@ -260,6 +261,9 @@ def density_keys(
         if structure.cell is not None:
             pbc = np.array(structure.pbc)
             molecule.update(pbc.tobytes() + structure.cell[pbc].tobytes())
+        if signed:
+            # The weights of these atoms may all be of one sign.
+            rows = np.column_stack([rows, np.isin(range(len(rows)), signed)])
         for c, row in enumerate(rows):
             density = molecule.copy()
             # A shift leads from a channel to those after it.
@@ -352,6 +356,9 @@ def fill_gaps(
                 exponents=tuple(new_exponents),
                 pairs=tuple(path for path in new_paths if isinstance(path, Pair)),
                 path_exponents=None,
+                signed=tuple(
+                    np.flatnonzero(np.isin(channels, transform.signed)).tolist()
+                ),
             ),
             library,
         ).swapaxes(1, 2)

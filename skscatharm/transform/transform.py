@@ -39,6 +39,9 @@ class Transform:
         Pairs of fields whose products are integrated.
     path_exponents, pair_exponents : tuple of float or None
         Those of `exponents` that paths and pairs need. None means all.
+    signed : tuple of int
+        Indices of channels whose tables have weights of both signs. In products, their
+        densities are softened.
     """
 
     paths: tuple[Path, ...]
@@ -52,6 +55,7 @@ class Transform:
     pairs: tuple[Pair, ...] = ()
     path_exponents: tuple[float, ...] | None = None
     pair_exponents: tuple[float, ...] | None = None
+    signed: tuple[int, ...] = ()
 
     @property
     def integrands(self) -> tuple[Path | Pair, ...]:
@@ -97,6 +101,8 @@ class Transform:
             settings["window"] = self.window
         if self.joins_channels:
             settings["joins_channels"] = True
+        if self.signed:
+            settings["signed"] = list(self.signed)
         return settings
 
 
