@@ -30,7 +30,6 @@ from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
 from skscatharm.engine.tiles import cut, cut_into_tiles
 from skscatharm.transform.harmonics import wavelet_constant
-from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
 
@@ -183,13 +182,9 @@ class _Fields:
         widths = self._widths[:, np.newaxis]
         # Factors of solid harmonics times Gaussians, both in widths.
         self._constants = (scales / widths) ** degrees / widths**3
-        n_channels = len(moments.weights)
         self._softening = np.array(
             [
-                [
-                    _softening(Path((j,), d), transform, n_channels)
-                    for d in range(len(degrees))
-                ]
+                [self._softening_of(Path((j,), d)) for d in range(len(degrees))]
                 for j in self._scales
             ]
         )
@@ -201,8 +196,8 @@ class _Fields:
         exponents, accuracy = transform.exponents, moments._accuracy
         self._margin = product_margin(self._smoothness, exponents, accuracy)
         self._cut = self._margin + 0.5
-        epsilon = [_softening(path, transform, n_channels) for path in self.paths]
-        self._squared_epsilon = np.concatenate(epsilon)[:, None] ** 2
+        epsilon = np.array([self._softening_of(path) for path in self.paths])
+        self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
@@ -213,6 +208,11 @@ class _Fields:
             *monomials_of_harmonics(self._degrees),
             norms,
         )
+
+    def _softening_of(self, path: Path) -> list[float]:
+        """Return the softening of a modulus in each channel."""
+        soften = self._moments.transform.product_softening
+        return [soften(path, c) for c in range(len(self._moments.weights))]
 
     def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
         """Yield the index of each moment (pair, channel), and of both of its fields."""
@@ -364,17 +364,6 @@ class _Fields:
         found[:, narrow] = chosen.transpose(0, 2, 1, 4, 3)
         found[:, :, :, narrow] = chosen.transpose(0, 4, 3, 2, 1)
         return found.reshape(n_exponents, *2 * (len(columns) * n_channels,))
-
-
-def _softening(path: Path, transform: Transform, n_channels: int) -> _Array:
-    """Return the softening of a modulus in each channel.
-
-    Densities need none, unless they change sign.
-    """
-    softening = np.full(n_channels, transform.softening)
-    if path.degree == 0:
-        softening[~np.isin(np.arange(n_channels), transform.signed)] = 0.0
-    return softening * path_peak(path, transform.sigma)
 
 
 class MomentsEngine:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from skscatharm.transform.columns import Kept
+from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
@@ -86,6 +87,15 @@ class Transform:
     def joins_channels(self) -> bool:
         """Whether fields of different channels are multiplied with each other."""
         return any(pair.shift > 0 for pair in self.pairs)
+
+    def product_softening(self, path: Path, channel: int) -> float:
+        """Return the softening of a modulus of order 1 in products.
+
+        Densities need none, unless they change sign.
+        """
+        if path.degree == 0 and channel not in self.signed:
+            return 0.0
+        return self.softening * path_peak(path, self.sigma)
 
     @property
     def settings(self) -> dict[str, Any]:
