@@ -19,7 +19,7 @@ from skscatharm import (
 def scattering() -> SolidHarmonicScattering:
     return SolidHarmonicScattering(
         J=1, L=1, Q=(0.5, 1, 2), sigma=0.6, channels=["nuclear", "core"]
-    ).set_params(mixed_moments=True, mixed_Q=(6,))
+    ).set_params(mixed_moments=True, mixed_Q=(3,))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_coefficients_of_a_molecule(scattering, molecules) -> None:
     assert display.axes_.shape == (2, 4)
     assert display.axes_[0, 0].figure is display.figure_
     titles = [ax.get_title() for ax in display.axes_[0]]
-    assert titles == ["q = 0.5", "q = 1", "q = 2", "mixed, q = 6"]
+    assert titles == ["q = 0.5", "q = 1", "q = 2", "mixed, q = 3"]
     cells = display.axes_[1, 2].images[0].get_array()
     rows = [t.get_text() for t in display.axes_[1, 0].get_yticklabels()]
     assert rows == ["none", "0", "1", "0, 1"]
@@ -49,7 +49,7 @@ def test_coefficients_of_a_molecule(scattering, molecules) -> None:
     assert cells[3, 0] == coefficients["S2_core_j0_j1_l0_q2"]
     assert cells.mask.sum() == 1  # order 0 has no degree 1
     mixed = display.axes_[1, 3].images[0].get_array()
-    assert mixed[3, 1] == coefficients["S1xS1_core_j0_l1_j1_l1_q6"]
+    assert mixed[3, 1] == coefficients["S1xS1_core_j0_l1_j1_l1_q3"]
     assert (~mixed.mask).sum() == 6
     (first, at_0), (second, at_1) = zip(
         display.axes_[1, 3].get_yticks(),
@@ -59,7 +59,7 @@ def test_coefficients_of_a_molecule(scattering, molecules) -> None:
     assert (first, at_0, second, at_1) == (0, "0", 2, "1")
     labels = [ax.get_xlabel() for ax in display.figure_.axes[8:]]
     units = ["charge$^{0.5}$ Å$^{1.5}$", "charge", "charge$^{2}$ Å$^{-3}$"]
-    assert labels == [*units, "charge$^{6}$ Å$^{-15}$"]
+    assert labels == [*units, "charge$^{3}$ Å$^{-6}$"]
 
 
 def test_units() -> None:
@@ -105,7 +105,7 @@ def test_contributions_to_predictions(scattering, model, molecules) -> None:
     for group in (order, scales, degree):
         assert_allclose(group["mixed"], expected("S1xS1_"))
     assert_allclose(exponent["0.5"], expected("_q0p5"))
-    assert_allclose(exponent["6"], expected("S1xS1_"))
+    assert_allclose(exponent["3"], expected("S1xS1_"))
     assert_allclose(channel["core"], expected("_core_"))
     assert display.axes_[0].get_ylabel() == "RMS contribution\n(kcal/mol)"
     (line,) = display.axes_[0].lines
@@ -115,7 +115,7 @@ def test_contributions_to_predictions(scattering, model, molecules) -> None:
     cells = display.axes_[0, 1].images[0].get_array()
     assert_allclose(cells[1, 1], expected(" S1_nuclear_j0_l1_q1"))
     cells = display.axes_[1, 3].images[0].get_array()
-    assert_allclose(cells[2, 1], expected("S1xS1_core_j0_l1_j1_l0_q6"))
+    assert_allclose(cells[2, 1], expected("S1xS1_core_j0_l1_j1_l0_q3"))
     assert display.figure_.axes[-1].get_ylabel() == "RMS contribution (kcal/mol)"
 
 
