@@ -402,9 +402,9 @@ class SolidHarmonicScattering(MoleculeScattering):
     >>> water = [[8, 0, 0, 0.12], [1, 0, 0.76, -0.48], [1, 0, -0.76, -0.48]]
     >>> scattering = SolidHarmonicScattering(J=1, L=1, Q=(1, 2), channels=["nuclear"])
     >>> scattering.fit_transform([hydrogen, water]).shape
-    (2, 14)
-    >>> scattering.get_feature_names_out()[-1]
-    'S2_nuclear_j0_j1_l1_q2'
+    (2, 20)
+    >>> scattering.get_feature_names_out()[[13, 19]].tolist()
+    ['S2_nuclear_j0_j1_l1_q2', 'S1xS1_nuclear_j1_l0_j1_l1_q2']
 
     Crystals are `ase.Atoms` with `pbc`. A supercell has the coefficients per atom of
     its primitive cell:
@@ -601,7 +601,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
         >>> jacobian = scattering.jacobian([molecule("H2"), molecule("H2O")])
         >>> jacobian.shape
-        (2, 35, 3, 3)
+        (2, 41, 3, 3)
         >>> bool(abs(jacobian.sum(axis=2)).max() < 1e-9 * abs(jacobian).max())
         True
         """
@@ -687,7 +687,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         >>> from skscatharm import SolidHarmonicScattering
         >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
         >>> water = [molecule("H2O")]
-        >>> weights = np.random.default_rng(0).normal(size=(1, 35))
+        >>> weights = np.random.default_rng(0).normal(size=(1, 41))
         >>> gradient = scattering.gradient(water, weights)
         >>> expected = np.einsum("mc,mcnx->mnx", weights, scattering.jacobian(water))
         >>> bool(abs(gradient - expected).max() < 1e-4 * abs(expected).max())

@@ -180,7 +180,11 @@ def test_forces_are_derivatives_of_energies() -> None:
     assert before - after == pytest.approx(2 * np.sum(forces * step), rel=0.01)
 
 
-def test_large_molecules_are_refused() -> None:
-    far = Atoms("H4", 400.0 * np.eye(4, 3))
-    with pytest.raises(ValueError, match="Molecule 1 extends over 400 Å"):
-        make_scattering().transform([WATER, far])
+def test_atoms_far_apart() -> None:
+    """Where there is no atom, nothing is computed."""
+    scattering = make_scattering(tol=1e-3)
+    far = Atoms("H2", [[0, 0, 0], [150, 200, 250]])
+    atom, both = scattering.transform([Atoms("H"), far])
+    assert_allclose(both, 2 * atom, rtol=1e-3)
+    (gradient,) = scattering.gradient([far], 1 / both[np.newaxis])
+    assert abs(gradient).max() < 1e-3

@@ -109,13 +109,15 @@ def test_plain_names_are_the_readable_ones_without_signs() -> None:
     ]
 
 
-def test_default_has_500_coefficients() -> None:
-    assert len(SolidHarmonicScattering().get_feature_names_out()) == 500
-
-
 def test_settings() -> None:
+    default = SolidHarmonicScattering()
+    assert len(default.get_feature_names_out()) == 764
+    mixed = SolidHarmonicScattering(**SETTINGS["mixed"])
+    assert mixed.get_params() == default.get_params()
     soft = SolidHarmonicScattering(**SETTINGS["soft"])
-    assert soft.get_params() == SolidHarmonicScattering().get_params()
+    assert soft.get_params() == default.get_params() | {"mixed_moments": False}
+    names = soft.get_feature_names_out().tolist()
+    assert names == default.get_feature_names_out()[:500].tolist()
     published = SolidHarmonicScattering(**SETTINGS["published"])
     assert len(published.get_feature_names_out()) == 384 + 16
     assert {*published.get_feature_names_out()} < {*soft.get_feature_names_out()}

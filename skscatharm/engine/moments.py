@@ -38,8 +38,7 @@ __all__ = ["MixedMoments", "MomentsEngine"]
 _Array = NDArray[np.float64]
 
 # Points that are worked on at a time, so that arrays stay in cache.
-_POINTS = 512
-_BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
+_POINTS = 1024
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 
 
@@ -71,14 +70,6 @@ class MixedMoments:
     def _shape(self) -> tuple[int, int, int]:
         n_pairs = len(self.transform.pairs)
         return n_pairs, len(self.weights), len(self._halves)
-
-    def memory(self) -> float:
-        """Estimate the bytes of the points of the largest grid."""
-        sizes = [
-            sum(np.prod([float(len(axis.points)) for axis in grid]) for grid in grids)
-            for grids in (_Fields(self, group).grids() for group in self._groups)
-        ]
-        return float(_BYTES * max(sizes))
 
     def coefficients(self) -> _Array:
         """Compute all mixed moments.
@@ -226,9 +217,9 @@ class _Fields:
     def chunks(self) -> Iterator[_Chunk]:
         """Compute the fields, some points at a time."""
         halves = self._moments._halves[:, np.newaxis, np.newaxis]
-        points, weights = self._points()
-        for part in cut(len(points), _POINTS):
-            these = np.ascontiguousarray(points[part].T)
+        for points, weights in self._points():
+            these = np.ascontiguousarray(points.T)
+            components = point_sums.components(these, self._wavelets)
             of_kinds = point_sums.components(these, self._wavelets)
             components = np.matmul(self._wavelets.weights, of_kinds)
             squared = np.concatenate([self._squares(components, p) for p in self.paths])
@@ -238,7 +229,7 @@ class _Fields:
             powers = np.stack([root**half for half in halves.ravel().tolist()])
             slopes = powers * (halves / squared)
             powers -= self._squared_epsilon ** (halves / 2)
-            yield _Chunk(these, weights[part], components, powers, slopes)
+            yield _Chunk(these, weights, components, powers, slopes)
 
     def gradients(self, chunk: _Chunk) -> _Array:
         """Differentiate half of the squared moduli with respect to positions.
@@ -287,18 +278,28 @@ class _Fields:
             moments._frame, width, self._smoothness, exponents, moments._accuracy
         )
 
-    def _points(self) -> tuple[_Array, _Array]:
-        """Make the grid, without the points far from atoms."""
-        reach, parts = self._margin * self._widths[0], []
-        for axes in self.grids():
-            points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
-            x, y, z = (axis.weights for axis in axes)
-            weights = (x[:, None, None] * y[:, None] * z).ravel()
-            points = points.reshape(-1, 3)
-            near = point_sums.near(points, self._moments._frame.positions, reach)
-            parts.append((points[near], weights[near]))
-        all_points, all_weights = zip(*parts, strict=True)
-        return np.concatenate(all_points), np.concatenate(all_weights)
+    def _points(self) -> Iterator[tuple[_Array, _Array]]:
+        """Yield points of the grid, without those far from atoms, and their weights."""
+        reach = self._margin * self._widths[0]
+        positions = self._moments._frame.positions
+        for grid in self.grids():
+            for tile in cut_into_tiles(grid, positions, reach):
+                x, y, z = tile.axes
+                along_z = np.ones(len(z.points))
+                points = np.stack(
+                    [
+                        np.outer(x.points[tile.rows], along_z),
+                        np.outer(y.points[tile.columns], along_z),
+                        np.broadcast_to(z.points, (len(tile.rows), len(z.points))),
+                    ],
+                    axis=-1,
+                ).reshape(-1, 3)
+                of_columns = x.weights[tile.rows] * y.weights[tile.columns]
+                weights = np.outer(of_columns, z.weights).ravel()
+                near = point_sums.near(points, positions[tile.atoms], reach)
+                points, weights = points[near], weights[near]
+                for part in cut(len(points), _POINTS):
+                    yield points[part], weights[part]
 
     def products(self) -> _Array:
         """Integrate the products of two fields, one of them of the least width.
@@ -387,7 +388,7 @@ class MomentsEngine:
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
-        return max(self._engine.memory(atoms), self._moments(atoms).memory())
+        return self._engine.memory(atoms)
 
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.
