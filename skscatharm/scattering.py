@@ -930,10 +930,18 @@ class _Task:
         self.wider = self.transform
         if parameters.memory is not None:
             J = parameters.J + open_store(parameters.memory).ahead
+            exponents, of_paths = (
+                tuple(sorted({*given, *_DEFAULT["Q"]}))
+                for given in (
+                    self.transform.exponents,
+                    self.transform.path_exponents or self.transform.exponents,
+                )
+            )
             self.wider = replace(
                 self.transform,
                 paths=tuple(scattering_paths(J, parameters.L, parameters.max_order)),
-                exponents=tuple(sorted({*self.transform.exponents, *_DEFAULT["Q"]})),
+                exponents=exponents,
+                path_exponents=of_paths,
             )
 
     def n_atoms(self, structures: Sequence[Structure]) -> int:

