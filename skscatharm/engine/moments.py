@@ -38,7 +38,7 @@ __all__ = ["MixedMoments", "MomentsEngine"]
 _Array = NDArray[np.float64]
 
 # Points that are worked on at a time, so that arrays stay in cache.
-_POINTS = 1024
+_POINTS = 512
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 
 
@@ -219,7 +219,6 @@ class _Fields:
         halves = self._moments._halves[:, np.newaxis, np.newaxis]
         for points, weights in self._points():
             these = np.ascontiguousarray(points.T)
-            components = point_sums.components(these, self._wavelets)
             of_kinds = point_sums.components(these, self._wavelets)
             components = np.matmul(self._wavelets.weights, of_kinds)
             squared = np.concatenate([self._squares(components, p) for p in self.paths])
