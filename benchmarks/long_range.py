@@ -76,7 +76,7 @@ KINDS = ("ion and ion", "ion and molecule", "molecule and molecule")
 TRAININGS = {"up to 6 Å": LIMIT, "all": FARTHEST}
 NOTHING = "no interaction"
 
-SCATTERING = {"sigma": 0.4, "L": 2}
+SCATTERING = {"sigma": 0.4, "L": 2, "mixed_moments": False}
 DESCRIPTORS: dict[str, dict[str, Any]] = {
     "scattering, J=5": SCATTERING | {"J": 5},
     "scattering, J=2": SCATTERING | {"J": 2},

@@ -9,7 +9,7 @@ random orientations. Values are medians over molecules. The script writes into
 ``doc/measured``:
 
 ``noise.csv``, ``noise.svg``
-    errors of the default setting, of the worst channel, as a table and a picture;
+    errors of ``SETTINGS["soft"]``, of the worst channel, as a table and a picture;
 ``tolerances.csv``
     errors and time by softening and tolerance, and the error of atomization energies
     predicted by ridge regression from the coefficients of the sample, in 5 folds.
@@ -54,8 +54,8 @@ CASES = (
     ("soft", 1e-6, "float64", False),
 )
 REPEATS = 3  # of which the fastest is reported
-DEFAULT = SolidHarmonicScattering(names="readable")
-PATHS = scattering_paths(DEFAULT.J, DEFAULT.L, DEFAULT.max_order)
+SOFT = SolidHarmonicScattering(**SETTINGS["soft"], names="readable")
+PATHS = scattering_paths(SOFT.J, SOFT.L, SOFT.max_order)
 
 
 def turned(molecules: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def turned(molecules: np.ndarray) -> np.ndarray:
 
 def by_path(errors: np.ndarray) -> np.ndarray:
     """Bring errors (molecules, columns) to (molecules, paths, channels, exponents)."""
-    shape = len(PATHS), len(DEFAULT.channels), len(DEFAULT.Q)
+    shape = len(PATHS), len(SOFT.channels), len(SOFT.Q)
     path, channel, exponent = np.array(list_columns(PATHS, *shape[1:])).T
     arranged = np.empty((len(errors), *shape))
     arranged[:, path, channel, exponent] = errors
@@ -95,8 +95,8 @@ def write_table(name: str, rows: list[list[Any]]) -> None:
 
 
 def tabulate(noise: np.ndarray) -> None:
-    """Write the table of the errors (paths, exponents) of the default setting."""
-    rows = [["order", "scales", "degree", *(f"q = {q:g}" for q in DEFAULT.Q)]]
+    """Write the table of the errors (paths, exponents) of ``SETTINGS["soft"]``."""
+    rows = [["order", "scales", "degree", *(f"q = {q:g}" for q in SOFT.Q)]]
     for (scales, degree), row in zip(PATHS, noise, strict=True):
         rows.append(
             [
@@ -111,7 +111,7 @@ def tabulate(noise: np.ndarray) -> None:
 
 def draw(noise: np.ndarray) -> None:
     """Draw the errors (paths, exponents): a row for each choice of scales."""
-    degrees, Q = range(DEFAULT.L + 1), DEFAULT.Q
+    degrees, Q = range(SOFT.L + 1), SOFT.Q
     # Order 0 has no degrees.
     rows = [scales for scales, degree in PATHS[1:] if degree == 0]
     table = noise[1:].reshape(len(rows), -1)
@@ -185,7 +185,7 @@ def main() -> None:
         errors = np.abs(found / expected - 1)
         names = scattering.get_feature_names_out()
         low = np.array(["q=0.5" in name for name in names])
-        if scattering.get_params() == DEFAULT.get_params():
+        if scattering.get_params() == SOFT.get_params():
             # The worst channel of each molecule, then the median molecule.
             noise = np.median(by_path(errors).max(axis=2), axis=0)
         worst = (

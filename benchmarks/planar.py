@@ -19,9 +19,11 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.model_selection import KFold, cross_val_predict
 
 from skscatharm import (
+    SETTINGS,
     CoefficientStore,
     MultilinearRegressor,
     PlanarScattering,
@@ -63,13 +65,16 @@ def main() -> None:
     flat = distances_from_plane(qm9.data) < FLATNESS
     X, y = qm9.data[flat], qm9.target[flat]
     print(f"{len(X)} planar molecules, {np.std(y):.0f} kcal/mol of standard deviation")
-    kinds = [PlanarScattering] + [SolidHarmonicScattering] * (not arguments.no_solid)
+    kinds = [PlanarScattering()]
+    kinds += [SolidHarmonicScattering(**SETTINGS["soft"])] * (not arguments.no_solid)
     rows = []
-    for kind in kinds:
+    for scattering in kinds:
+        kind = type(scattering)
         store = CoefficientStore(arguments.folder / "coefficients", ahead=0)
-        F = kind(memory=store, n_jobs=-1, verbose=1).fit_transform(X)
+        filling = clone(scattering).set_params(memory=store, n_jobs=-1, verbose=1)
+        F = filling.fit_transform(X)
         sample = np.random.default_rng(0).permutation(len(X))[: N_TIMED[kind]]
-        time = milliseconds(kind(), X[sample])
+        time = milliseconds(scattering, X[sample])
         for name, degree in REGRESSIONS.items():
             model = MultilinearRegressor(degree, random_state=0)
             errors = np.abs(cross_val_predict(model, F, y, cv=FOLDS) - y)

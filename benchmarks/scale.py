@@ -64,7 +64,7 @@ def transform_chunk(chunk: int, n: int, folder: Path) -> float:
     """Write the coefficients of a chunk, and return the CPU time."""
     start = process_time()
     scattering = SolidHarmonicScattering(
-        1, 1, (1, 2), 0.8, channels=["nuclear"], tol=1e-3
+        1, 1, (1, 2), 0.8, channels=["nuclear"], tol=1e-3, mixed_moments=False
     )
     table = scattering.set_output(transform="pandas").transform(molecules(chunk, n))
     path = folder / f"{chunk:06}.parquet"

@@ -121,9 +121,11 @@ class LocalScattering(MoleculeScattering):
     >>> ids
     array([0, 0, 0, 1, 1, 1, 1, 1])
 
-    The rows of a molecule add up to its coefficients:
+    The rows of a molecule add up to its coefficients, but for mixed moments:
 
-    >>> whole = SolidHarmonicScattering(J=1, L=1, sigma=0.4).fit_transform(molecules)
+    >>> whole = SolidHarmonicScattering(
+    ...     J=1, L=1, sigma=0.4, mixed_moments=False
+    ... ).fit_transform(molecules)
     >>> bool(np.allclose(rows[ids == 1].sum(axis=0), whole[1], rtol=1e-5))
     True
     """

@@ -52,6 +52,8 @@ from skscatharm.transform.transform import Transform, check_exponents
 
 __all__ = ["SETTINGS", "MoleculeScattering", "SolidHarmonicScattering"]
 
+_Tables = Mapping[str, Mapping[int, float]]
+
 _CHANNELS = ("nuclear", "valence", "core", "bonding")
 _DEFAULT: dict[str, Any] = {
     "J": 2,
@@ -62,17 +64,20 @@ _DEFAULT: dict[str, Any] = {
     "max_order": 2,
     "tol": 1e-5,
     "softening": 4.0,
+    "mixed_moments": True,
+    "mixed_Q": (2.0,),
 }
+_SOFT = _DEFAULT | {"mixed_moments": False}
 
 #: Parameters of :class:`SolidHarmonicScattering` that serve well, by name:
 #: ``SolidHarmonicScattering(**SETTINGS["published"])``.
 #:
-#: ``soft``
-#:     The defaults: softened moduli and five exponents, 500 coefficients. They predict
-#:     best.
 #: ``mixed``
-#:     The same with mixed moments, 764 coefficients: models need about half as many
-#:     molecules.
+#:     The defaults: softened moduli, five exponents and mixed moments. They predict
+#:     best. 764 coefficients.
+#: ``soft``
+#:     The same without mixed moments, 500 coefficients: they take about half of the
+#:     time, and models of energies need about twice as many molecules.
 #: ``published``
 #:     The 384 coefficients of orders 1 and 2 of the paper, and 16 of order 0, without
 #:     softening.
@@ -81,9 +86,9 @@ _DEFAULT: dict[str, Any] = {
 #:     atoms, no core electrons, mixed moments in place of order 2, and double
 #:     precision. 909 coefficients.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "soft": _DEFAULT,
-    "mixed": _DEFAULT | {"mixed_moments": True},
-    "published": _DEFAULT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
+    "mixed": _DEFAULT,
+    "soft": _SOFT,
+    "published": _SOFT | {"Q": (0.5, 1.0, 2.0, 3.0), "tol": 2e-4, "softening": 0.0},
     "potential": _DEFAULT
     | {
         "J": 1,
@@ -195,10 +200,10 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
             Such as ``S0_nuclear_q0p5`` and ``S2_valence_j0_j1_l2_q1``.
         """
         self._validate_params()
-        channels = list(resolve_channels(self.channels))
-        transform = self._transform(len(channels))
+        tables = resolve_channels(self.channels)
+        transform = self._transform(tables)
         names = column_names(
-            channels,
+            list(tables),
             transform.integrands,
             transform.exponents,
             self.names,
@@ -260,8 +265,8 @@ class MoleculeScattering(TransformerMixin, BaseEstimator):
         columns = arrange(coefficients, transform.integrands, transform.kept)
         return self._normalized(columns, task)
 
-    def _transform(self, n_channels: int, engine: str = "") -> Transform:
-        """Describe the coefficients; `engine` computes them."""
+    def _transform(self, tables: _Tables, engine: str = "") -> Transform:
+        """Describe the coefficients of some channels; `engine` computes them."""
         return Transform(
             paths=tuple(scattering_paths(self.J, self.L, self.max_order)),
             exponents=check_exponents(self.Q),
@@ -305,7 +310,8 @@ class SolidHarmonicScattering(MoleculeScattering):
     The coefficients are the integrals of :math:`|\rho|^q`, :math:`U_1^q` and
     :math:`U_2^q`, in Å^(3 - 3q) times the unit of the weights to the power q. They are
     invariant to translations, rotations, reflections and the order of the atoms, and
-    do not depend on which others are asked for. The defaults give 500 of them.
+    do not depend on which others are asked for. The defaults give 500 of them, and 264
+    mixed moments.
 
     With a positive `softening`, the powers of moduli of degrees 1 and more become
     :math:`(|U|^2 + \epsilon^2)^{q/2} - \epsilon^q`. Here :math:`\epsilon` is
@@ -315,6 +321,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     With `mixed_moments`, products of two different fields of order 1 are integrated
     too, for the q of `mixed_Q`: :math:`(U_1[j, l] \, U_1[j', l'])^{q/2}`. With a
     positive `softening`, they are products of the softened powers q/2 of both fields.
+    There, degree 0 is softened too in channels whose table has weights of both signs.
 
     In a crystal, the sum over the atoms has all their images, and integrals are taken
     over one cell. A supercell of n cells has n times the coefficients, and another
@@ -342,12 +349,14 @@ class SolidHarmonicScattering(MoleculeScattering):
     softening : float, default=4
         Size of :math:`\epsilon` in units of the weights: 0, as published, or from 1e-6
         to 1e4. Choose a value close to the channel weights, such as 4.
-    mixed_moments : bool or "channels", default=False
+    mixed_moments : bool or "channels", default=True
         Also integrate products of two fields of order 1. They tell which features are
-        at the same places, and make potentials more accurate. True pairs fields of the
-        same channel: each has n (n - 1) / 2 pairs of its n = (J + 1) (L + 1) fields.
-        "channels" pairs fields of different channels too, in free molecules. Weights
-        must not be negative. In molecules, these coefficients depend on which others
+        at the same places: models of energies need about half as many molecules, and
+        coefficients about twice the time. Crystals are computed about four times
+        faster with False. True pairs fields of the same channel: each has n (n - 1) / 2
+        pairs of its n = (J + 1) (L + 1) fields. "channels" pairs fields of different
+        channels too, in free molecules. Weights of both signs in a channel need a
+        positive `softening`. In molecules, these coefficients depend on which others
         are asked for, within `tol`.
     mixed_Q : sequence of float, default=(2.0,)
         Exponents q of mixed moments, from 0.5 to 32.
@@ -394,9 +403,9 @@ class SolidHarmonicScattering(MoleculeScattering):
     >>> water = [[8, 0, 0, 0.12], [1, 0, 0.76, -0.48], [1, 0, -0.76, -0.48]]
     >>> scattering = SolidHarmonicScattering(J=1, L=1, Q=(1, 2), channels=["nuclear"])
     >>> scattering.fit_transform([hydrogen, water]).shape
-    (2, 14)
-    >>> scattering.get_feature_names_out()[-1]
-    'S2_nuclear_j0_j1_l1_q2'
+    (2, 20)
+    >>> scattering.get_feature_names_out()[[13, 19]].tolist()
+    ['S2_nuclear_j0_j1_l1_q2', 'S1xS1_nuclear_j1_l0_j1_l1_q2']
 
     Crystals are `ase.Atoms` with `pbc`. A supercell has the coefficients per atom of
     its primitive cell:
@@ -442,8 +451,8 @@ class SolidHarmonicScattering(MoleculeScattering):
         max_order: int = _DEFAULT["max_order"],
         tol: float = _DEFAULT["tol"],
         softening: float = _DEFAULT["softening"],
-        mixed_moments: bool | str = False,
-        mixed_Q: Sequence[float] = (2.0,),
+        mixed_moments: bool | str = _DEFAULT["mixed_moments"],
+        mixed_Q: Sequence[float] = _DEFAULT["mixed_Q"],
         normalize: str | None = None,
         dtype: str = "float32",
         engine: str = "auto",
@@ -593,7 +602,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
         >>> jacobian = scattering.jacobian([molecule("H2"), molecule("H2O")])
         >>> jacobian.shape
-        (2, 35, 3, 3)
+        (2, 41, 3, 3)
         >>> bool(abs(jacobian.sum(axis=2)).max() < 1e-9 * abs(jacobian).max())
         True
         """
@@ -679,7 +688,7 @@ class SolidHarmonicScattering(MoleculeScattering):
         >>> from skscatharm import SolidHarmonicScattering
         >>> scattering = SolidHarmonicScattering(J=1, L=1, channels=["nuclear"])
         >>> water = [molecule("H2O")]
-        >>> weights = np.random.default_rng(0).normal(size=(1, 35))
+        >>> weights = np.random.default_rng(0).normal(size=(1, 41))
         >>> gradient = scattering.gradient(water, weights)
         >>> expected = np.einsum("mc,mcnx->mnx", weights, scattering.jacobian(water))
         >>> bool(abs(gradient - expected).max() < 1e-4 * abs(expected).max())
@@ -826,19 +835,25 @@ class SolidHarmonicScattering(MoleculeScattering):
     def _engine(self, library: Library) -> str:
         return find_engine(self.engine)
 
-    def _transform(self, n_channels: int, engine: str = "") -> Transform:
-        transform = super()._transform(n_channels, engine)
+    def _transform(self, tables: _Tables, engine: str = "") -> Transform:
+        transform = super()._transform(tables, engine)
         of_pairs = check_exponents(self.mixed_Q, "mixed_Q")
-        if not self.mixed_moments:
+        joined = len(tables) if self.mixed_moments == "channels" else 1
+        pairs = tuple(field_pairs(transform.paths, joined))
+        if not (self.mixed_moments and pairs):
             return transform
-        joined = n_channels if self.mixed_moments == "channels" else 1
         of_paths = transform.exponents
         return replace(
             transform,
             exponents=tuple(dict.fromkeys((*of_paths, *of_pairs))),
-            pairs=tuple(field_pairs(transform.paths, joined)),
+            pairs=pairs,
             path_exponents=of_paths,
             pair_exponents=of_pairs,
+            signed=tuple(
+                channel
+                for channel, table in enumerate(tables.values())
+                if min(table.values()) < 0 < max(table.values())
+            ),
         )
 
     def _check(self, structures: Sequence[Structure]) -> None:
@@ -910,16 +925,24 @@ class _Task:
         self.X = to_host(X)
         self.tables = resolve_channels(parameters.channels)
         self.transform = parameters._transform(
-            len(self.tables), parameters._engine(self.library)
+            self.tables, parameters._engine(self.library)
         )
         # A store saves further coefficients while they cost little.
         self.wider = self.transform
         if parameters.memory is not None:
             J = parameters.J + open_store(parameters.memory).ahead
+            exponents, of_paths = (
+                tuple(sorted({*given, *_DEFAULT["Q"]}))
+                for given in (
+                    self.transform.exponents,
+                    self.transform.path_exponents or self.transform.exponents,
+                )
+            )
             self.wider = replace(
                 self.transform,
                 paths=tuple(scattering_paths(J, parameters.L, parameters.max_order)),
-                exponents=tuple(sorted({*self.transform.exponents, *_DEFAULT["Q"]})),
+                exponents=exponents,
+                path_exponents=of_paths,
             )
 
     def n_atoms(self, structures: Sequence[Structure]) -> int:

@@ -26,6 +26,7 @@ def make_potential() -> ScatteringPotential:
         L=2,
         Q=(1, 2, 3),
         sigma=0.6,
+        mixed_moments=False,
         channels=["nuclear"],
         softening=20,
         tol=1e-5,

@@ -35,6 +35,7 @@ CRYSTALS = {
 
 def make_scattering(**parameters) -> SolidHarmonicScattering:
     settings = {"J": 1, "L": 2, "sigma": 0.5, "channels": ["nuclear"]}
+    settings |= {"mixed_moments": False}
     return SolidHarmonicScattering(**settings | parameters)
 
 
@@ -177,10 +178,13 @@ class TestMixedMoments:
         one, two = make_scattering(mixed_moments=True).transform([TRICLINIC, other])
         assert_allclose(two, 2 * one, rtol=1e-5)
 
-    def test_pictures_of_single_fields_refuse_them(self) -> None:
-        scattering = make_scattering(mixed_moments=True)
-        with pytest.raises(ValueError, match="mixed moments belong to two"):
-            CoefficientDisplay.from_estimator(scattering, [SALT])
+    def test_picture(self) -> None:
+        scattering = make_scattering(mixed_moments=True, max_order=1, tol=1e-3)
+        display = CoefficientDisplay.from_estimator(scattering, [SALT])
+        cells = display.axes_[0, -1].images[0].get_array()
+        place = scattering.get_feature_names_out().tolist()
+        place = place.index("S1xS1_nuclear_j0_l1_j1_l2_q2")
+        assert cells[5, 1] == scattering.transform([SALT])[0, place]
 
     def test_channels_are_not_paired(self) -> None:
         scattering = make_scattering(mixed_moments="channels")

@@ -21,7 +21,9 @@ POLAR = {"polar": {1: 1.0, 8: -1.5}}
 
 @pytest.fixture
 def scattering() -> SolidHarmonicScattering:
-    return SolidHarmonicScattering(J=1, L=3, sigma=SIGMA, channels=CHANNELS)
+    return SolidHarmonicScattering(
+        J=1, L=3, sigma=SIGMA, channels=CHANNELS, mixed_moments=False
+    )
 
 
 @pytest.mark.parametrize("on_lattice", [True, False])

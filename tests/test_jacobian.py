@@ -167,9 +167,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("weights", "message"),
         [
-            (np.ones((4, 56)), "5 molecules, with 56"),
-            (np.ones((5, 55)), "5 molecules, with 56"),
-            (np.full((5, 56), np.nan), "weights contains NaN"),
+            (np.ones((4, 80)), "5 molecules, with 80"),
+            (np.ones((5, 79)), "5 molecules, with 80"),
+            (np.full((5, 80), np.nan), "weights contains NaN"),
         ],
     )
     def test_weights(self, weights, message, fast) -> None:
@@ -224,7 +224,7 @@ class TestPyTorch:
 
     def test_once_only(self, torch, fast) -> None:
         X = torch.tensor(pad_structures(MOLECULES), requires_grad=True)
-        weights = torch.ones((5, 56), dtype=torch.float64, requires_grad=True)
+        weights = torch.ones((5, 80), dtype=torch.float64, requires_grad=True)
         energy = (fast.transform(X) * weights).sum()
         (slope,) = torch.autograd.grad(energy, X, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):

@@ -37,7 +37,7 @@ def whole_of(scattering: LocalScattering) -> SolidHarmonicScattering:
     """The same without windows."""
     params = scattering.get_params()
     del params["window"]
-    return SolidHarmonicScattering(**params)
+    return SolidHarmonicScattering(**params, mixed_moments=False)
 
 
 @pytest.mark.parametrize(

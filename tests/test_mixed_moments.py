@@ -101,11 +101,49 @@ def test_the_store_tells_lists_of_channels_apart(tmp_path) -> None:
             assert_allclose(scattering.jacobian([WATER]), expected[1], rtol=1e-9)
 
 
-def test_negative_weights_are_refused() -> None:
-    scattering = make_scattering(channels={"polar": {1: 1, 8: -1}})
+HYDROGEN = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
+
+
+def test_molecules_far_apart_have_the_sum_of_their_moments() -> None:
+    """Also if a channel has both signs in one of them alone."""
+    both = HYDROGEN + Atoms("OHH", WATER.positions + np.array([7, 0, 0]))
+    for channels in ({"polar": {1: 1, 8: -2}}, {"negative": {1: -1, 8: -2}}):
+        scattering = make_scattering(channels=channels, tol=1e-2)
+        one, other, together = scattering.transform([HYDROGEN, WATER, both])
+        assert_allclose(together, one + other, rtol=0.02)
+
+
+def test_the_store_knows_which_channels_have_both_signs(tmp_path) -> None:
+    a = {1: 1, 8: 6}
+    for b in ({1: 1, 8: 4}, {1: 1, 8: -4}, {1: 1, 8: -6}, {1: 1, 8: 6}):
+        for mixed_moments in (True, "channels"):
+            scattering = make_scattering(
+                channels={"a": a, "b": b}, tol=1e-2, mixed_moments=mixed_moments
+            )
+            expected = scattering.transform([WATER, HYDROGEN])
+            scattering.set_params(memory=tmp_path)
+            assert_allclose(scattering.transform([WATER, HYDROGEN]), expected, rtol=0.1)
+
+
+def test_both_signs_that_are_refused() -> None:
+    scattering = make_scattering(channels={"polar": {1: 1, 8: -1}}, softening=0)
     for call in (scattering.fit, scattering.transform, scattering.jacobian):
-        with pytest.raises(ValueError, match="Molecule 1 has an atom of negative"):
-            call([Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), WATER])
+        with pytest.raises(ValueError, match="Molecule 1 has weights of both signs"):
+            call([HYDROGEN, WATER])
+    scattering.set_params(softening=4, mixed_moments=True)
+    with pytest.raises(ValueError, match="Molecule 0 is periodic, and a channel has"):
+        scattering.fit([bulk("H", "sc", a=2)])
+
+
+@pytest.mark.parametrize("parameters", [{"max_order": 0}, {"J": 0, "L": 0}])
+@pytest.mark.parametrize("mixed_moments", [True, False])
+def test_no_pairs(mixed_moments, parameters) -> None:
+    """A channel with one field has no pairs of different fields."""
+    scattering = make_scattering(
+        mixed_moments=mixed_moments, mixed_Q=(3,), **parameters
+    )
+    n_paths = 1 + (parameters.get("max_order") != 0)
+    assert scattering.transform([WATER, Atoms("H")]).shape == (2, 3 * n_paths * 2)
 
 
 def test_a_potential_of_crystals_pairs_fields_of_a_channel() -> None:
@@ -142,7 +180,11 @@ def test_forces_are_derivatives_of_energies() -> None:
     assert before - after == pytest.approx(2 * np.sum(forces * step), rel=0.01)
 
 
-def test_large_molecules_are_refused() -> None:
-    far = Atoms("H4", 400.0 * np.eye(4, 3))
-    with pytest.raises(ValueError, match="Molecule 1 extends over 400 Å"):
-        make_scattering().transform([WATER, far])
+def test_atoms_far_apart() -> None:
+    """Where there is no atom, nothing is computed."""
+    scattering = make_scattering(tol=1e-3)
+    far = Atoms("H2", [[0, 0, 0], [150, 200, 250]])
+    atom, both = scattering.transform([Atoms("H"), far])
+    assert_allclose(both, 2 * atom, rtol=1e-3)
+    (gradient,) = scattering.gradient([far], 1 / both[np.newaxis])
+    assert abs(gradient).max() < 1e-3

@@ -42,7 +42,7 @@ def test_code_of_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert -names["search"].best_score_ < 0.3 * spread
 
     exec(crystals, names)
-    assert "(2, 500)" in capsys.readouterr().out
+    assert "(2, 764)" in capsys.readouterr().out
 
     exec(potential, names)
     expected = names["frames"][100]

@@ -85,6 +85,13 @@ def test_feature_names(J, max_order, molecules) -> None:
             for degree in range(3)
             for q in Q
         ]
+    if max_order > 0:
+        fields = [f"j={j},l={degree}" for j in range(J + 1) for degree in range(3)]
+        expected += [
+            f"S1xS1[{c},{first},{second},q=2]"
+            for c in channels
+            for first, second in combinations(fields, 2)
+        ]
     assert names.tolist() == expected
     assert transformer.transform(molecules[:1]).shape == (1, len(expected))
 
@@ -97,25 +104,29 @@ def test_plain_names_are_the_readable_ones_without_signs() -> None:
         for names in ("plain", "readable")
     )
     assert len(set(plain)) == len(set(readable)) == len(plain) == len(readable)
-    assert plain[[0, 5, -1]].tolist() == [
+    assert plain[[0, 5, 41, -1]].tolist() == [
         "S0_a_b_q0p5",
         "S0_a_b_2_q1p0000001",
         "S2_a_b_2_j0_j1_l1_q1p0000001",
+        "S1xS1_a_b_2_j1_l0_j1_l1_q2",
     ]
-    assert readable[[0, 5, -1]].tolist() == [
+    assert readable[[0, 5, 41, -1]].tolist() == [
         "S0[a b,q=0.5]",
         "S0[a_b,q=1.0000001]",
         "S2[a_b,j=(0,1),l=1,q=1.0000001]",
+        "S1xS1[a_b,j=1,l=0,j=1,l=1,q=2]",
     ]
 
 
-def test_default_has_500_coefficients() -> None:
-    assert len(SolidHarmonicScattering().get_feature_names_out()) == 500
-
-
 def test_settings() -> None:
+    default = SolidHarmonicScattering()
+    assert len(default.get_feature_names_out()) == 764
+    mixed = SolidHarmonicScattering(**SETTINGS["mixed"])
+    assert mixed.get_params() == default.get_params()
     soft = SolidHarmonicScattering(**SETTINGS["soft"])
-    assert soft.get_params() == SolidHarmonicScattering().get_params()
+    assert soft.get_params() == default.get_params() | {"mixed_moments": False}
+    names = soft.get_feature_names_out().tolist()
+    assert names == default.get_feature_names_out()[:500].tolist()
     published = SolidHarmonicScattering(**SETTINGS["published"])
     assert len(published.get_feature_names_out()) == 384 + 16
     assert {*published.get_feature_names_out()} < {*soft.get_feature_names_out()}
@@ -140,7 +151,11 @@ def test_columns_are_what_they_are_called(molecules) -> None:
     for transformer in (large, small):
         transformer.set_output(transform="pandas")
     whole, part = large.transform(molecules[:3]), small.transform(molecules[:3])
-    assert_allclose(part, whole[part.columns], rtol=1e-12)
+    is_mixed = part.columns.str.contains("xS1")
+    assert is_mixed.sum() == 2 * 6
+    exact = part.columns[~is_mixed]
+    assert_allclose(part[exact], whole[exact], rtol=1e-12)
+    assert_allclose(part, whole[part.columns], rtol=1e-5)
 
 
 def test_set_output(molecules, fast) -> None:
@@ -200,6 +215,7 @@ def test_agrees_with_kymatio(configuration) -> None:
         reference["Q"],
         float(sigma),
         softening=0,
+        mixed_moments=False,
         tol=2e-4,
         n_jobs=2,
     )

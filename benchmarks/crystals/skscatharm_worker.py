@@ -55,9 +55,9 @@ REGRESSIONS = {
     "mixed": {"degree": 1},
 }
 SETTINGS = {
-    "linear": SETTING,
-    "quadratic": SETTING,
-    "mixed": SETTING | {"max_order": 1, "mixed_moments": True, "mixed_Q": SETTING["Q"]},
+    "linear": SETTING | {"mixed_moments": False},
+    "quadratic": SETTING | {"mixed_moments": False},
+    "mixed": SETTING | {"max_order": 1, "mixed_Q": SETTING["Q"]},
 }
 
 

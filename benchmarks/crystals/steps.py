@@ -48,7 +48,11 @@ def crystals():
 def coefficients(atoms, factor):
     """Coefficients of two copies, by (copy, path, channel), with other steps."""
     scattering = SolidHarmonicScattering(
-        Q=(0.5, 1.0), channels=CHANNELS, tol=TOL, dtype="float64"
+        Q=(0.5, 1.0),
+        channels=CHANNELS,
+        tol=TOL,
+        dtype="float64",
+        mixed_moments=False,
     )
     shifted = atoms.copy()
     shifted.positions += [0.123, 0.31, 0.7]
@@ -73,7 +77,9 @@ def rule(atoms):
         return factor
 
     with mock.patch.object(Accuracy, "overlap", record):
-        SolidHarmonicScattering(Q=(0.5,), channels=CHANNELS).transform([atoms])
+        SolidHarmonicScattering(
+            Q=(0.5,), channels=CHANNELS, mixed_moments=False
+        ).transform([atoms])
     return seen
 
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skscatharm import MultilinearRegressor, SolidHarmonicScattering
+from skscatharm import SETTINGS, MultilinearRegressor, SolidHarmonicScattering
 from skscatharm.datasets import load_qm9_sample
 
 SIZES = (500, 1000, 2000)
@@ -21,7 +21,8 @@ SCORING = "neg_mean_absolute_error"
 
 def main() -> None:
     sample = load_qm9_sample(target="all")
-    X = SolidHarmonicScattering(n_jobs=-1, verbose=1).fit_transform(sample.data)
+    scattering = SolidHarmonicScattering(**SETTINGS["soft"], n_jobs=-1, verbose=1)
+    X = scattering.fit_transform(sample.data)
     ridge = GridSearchCV(
         make_pipeline(StandardScaler(), Ridge()),
         {"ridge__alpha": np.logspace(-9, 0, 10)},

@@ -30,6 +30,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import KFold
 
 from skscatharm import (
+    SETTINGS,
     CoefficientStore,
     KernelRegressor,
     MultilinearRegressor,
@@ -137,7 +138,8 @@ def main() -> None:
     options = parser.parse_args()
     store = CoefficientStore(options.folder, ahead=0)
     sample = load_qm9_sample(target="all")
-    X = SolidHarmonicScattering(memory=store, verbose=1).fit_transform(sample.data)
+    scattering = SolidHarmonicScattering(**SETTINGS["soft"], memory=store, verbose=1)
+    X = scattering.fit_transform(sample.data)
     if options.constants:
         columns = [sample.target_names.index(name) for name in ("U0", "mu")]
         vary_constants(X, [sample.target[:, column] for column in columns])

@@ -1,28 +1,43 @@
 """Pictures of coefficients, and of the use that a model makes of them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.display.expansion import (
-    choose_target,
-    expand,
-    refuse_mixed_moments,
-    split_model,
-)
+from skscatharm.display.expansion import choose_target, expand, split_model
 from skscatharm.display.figures import create_axes, take_axes, with_unit
 from skscatharm.planar import PlanarScattering
 from skscatharm.scattering import MoleculeScattering
 from skscatharm.structures.channels import resolve_channels
-from skscatharm.transform.columns import rearrange
-from skscatharm.transform.paths import Path, scattering_paths
-from skscatharm.transform.transform import check_exponents
+from skscatharm.transform.columns import Kept, rearrange
+from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["CoefficientDisplay"]
 
 _Array = NDArray[np.float64]
+
+
+class _Maps(NamedTuple):
+    """A column of panels, one for each channel.
+
+    Attributes
+    ----------
+    title : str
+    exponent : int
+        Index.
+    cells : ndarray of shape (n_channels, n_rows, n_columns)
+    x_ticks, y_ticks : (sequence of int, list of str)
+    x_label : str
+    """
+
+    title: str
+    exponent: int
+    cells: _Array
+    x_ticks: tuple[Sequence[int], list[str]]
+    y_ticks: tuple[Sequence[int], list[str]]
+    x_label: str
 
 
 class CoefficientDisplay:
@@ -49,8 +64,9 @@ class CoefficientDisplay:
     ----------
     values : ndarray of shape (n_molecules, n_paths, n_channels, n_exponents)
         Coefficients of one molecule, or contributions for several.
-    paths : sequence of Path
-        Scales and degrees.
+    paths : sequence of Path or Pair
+        Scales and degrees, and pairs of fields of a channel whose products are
+        integrated.
     channels : sequence of str
         Names of the channels.
     exponents : sequence of float
@@ -58,13 +74,16 @@ class CoefficientDisplay:
     label : str or sequence of str
         Name of root mean squares of the contributions, with their unit; or the units of
         the coefficients, one for each exponent.
+    kept : Kept or None, default=None
+        Indices of the exponents of paths, and of those of pairs. None means all.
 
     Attributes
     ----------
     figure_ : matplotlib.figure.Figure
         The figure.
     axes_ : ndarray of matplotlib.axes.Axes
-        The axes: of shape (n_channels, n_exponents) for maps, and (5,) for bars.
+        The axes: of shape (n_channels, n_exponents) for maps, and (5,) for bars. The
+        exponents of mixed moments follow those of the others.
 
     Examples
     --------
@@ -73,23 +92,26 @@ class CoefficientDisplay:
     >>> scattering = SolidHarmonicScattering(J=1, L=1, sigma=0.5, channels=["nuclear"])
     >>> display = CoefficientDisplay.from_estimator(scattering, [molecule("H2O")])
     >>> [ax.get_title() for ax in display.axes_[0]]
-    ['q = 0.5', 'q = 1', 'q = 2', 'q = 3', 'q = 4']
+    ['q = 0.5', 'q = 1', 'q = 2', 'q = 3', 'q = 4', 'mixed, q = 2']
     """
 
     def __init__(
         self,
         values: _Array,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Pair],
         channels: Sequence[str],
         exponents: Sequence[float],
         *,
         label: str | Sequence[str],
+        kept: Kept | None = None,
     ) -> None:
+        every = tuple(range(len(exponents)))
         self.values = values
         self.paths = paths
         self.channels = channels
         self.exponents = exponents
         self.label = label
+        self.kept = kept or Kept(every, every)
 
     @classmethod
     def from_estimator(
@@ -134,13 +156,20 @@ class CoefficientDisplay:
             If `estimator` is neither a transformer nor such a pipeline.
         ValueError
             If the number of molecules is wrong, a step is not linear, the model
-            predicts several targets and none is chosen, or there are mixed moments.
+            predicts several targets and none is chosen, or mixed moments belong to two
+            channels.
         """
         model = None
         scattering = estimator
         if not isinstance(estimator, MoleculeScattering):
             scattering, model = split_model(estimator)
-        refuse_mixed_moments(scattering)
+        tables = resolve_channels(scattering.channels)
+        transform = scattering._transform(tables)
+        if transform.joins_channels:
+            raise ValueError(
+                "The picture has one panel for each channel, and some mixed moments "
+                "belong to two: choose mixed_moments=True or False."
+            )
         if model is None:
             values = np.asarray(scattering.transform(X), dtype=np.float64)
             if len(values) != 1:
@@ -158,16 +187,19 @@ class CoefficientDisplay:
             slopes = choose_target(expand(model, features).slopes, target)
             array = np.asarray(features, dtype=np.float64)
             values = slopes * (array - array.mean(axis=0))
-        paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
-        channels = [*resolve_channels(scattering.channels)]
-        exponents = check_exponents(scattering.Q)
         label: str | list[str]
         if scattering is estimator:
-            label = [_name_unit(scattering, q) for q in exponents]
+            label = [_name_unit(scattering, q) for q in transform.exponents]
         else:
             label = with_unit("RMS contribution", unit)
-        arranged = rearrange(values, paths, len(channels), len(exponents))
-        display = cls(arranged, paths, channels, exponents, label=label)
+        display = cls(
+            rearrange(values, *transform.layout(len(tables))),
+            transform.integrands,
+            [*tables],
+            transform.exponents,
+            label=label,
+            kept=transform.kept,
+        )
         return display.plot(kind=kind, axes=axes)
 
     def plot(self, *, kind: str | None = None, axes: Any = None) -> Self:
@@ -177,8 +209,10 @@ class CoefficientDisplay:
         ----------
         kind : {"map", "bars"}, default=None
             "map" shows each coefficient: a panel for each channel and exponent, a row
-            for each scale or pair of scales, a column for each degree. "bars" shows
-            contributions by order, scales, degree, exponent and channel; a dashed line
+            for each scale or pair of scales, a column for each degree. Panels of mixed
+            moments have a row and a column for each scale and degree. "bars" shows
+            contributions by order, scales, degree, exponent and channel, with one bar
+            for mixed moments where they have two scales or degrees; a dashed line
             marks that of all coefficients. None means "map" for coefficients and
             "bars" for contributions.
         axes : array-like of matplotlib.axes.Axes, default=None
@@ -204,7 +238,9 @@ class CoefficientDisplay:
                 "added: choose kind='map', or pass a fitted pipeline."
             )
         if kind == "map":
-            shape = len(self.channels), len(self.exponents)
+            has_pairs = any(isinstance(path, Pair) for path in self.paths)
+            n_columns = len(self.kept.of_paths) + has_pairs * len(self.kept.of_pairs)
+            shape = len(self.channels), n_columns
             contents = "one for each channel and exponent"
             if axes is None:
                 axes = create_axes(shape[0] * shape[1], shape[1], (1.7, 1.8))
@@ -223,22 +259,19 @@ class CoefficientDisplay:
     def _plot_maps(self) -> None:
         from matplotlib.colors import LogNorm, Normalize
 
-        rows = list(dict.fromkeys(path.scales for path in self.paths))
-        n_degrees = 1 + max(path.degree for path in self.paths)
-        cells = np.full((*self.axes_.shape, len(rows), n_degrees), np.nan)
-        sizes = np.sqrt((self.values**2).mean(axis=0))
-        for path, size in zip(self.paths, sizes, strict=True):
-            cells[:, :, rows.index(path.scales), path.degree] = size
+        columns = [*self._maps_of_paths(), *self._maps_of_pairs()]
         contributions = isinstance(self.label, str)
         if not contributions:
-            cells[cells <= 0] = np.nan  # no such electrons: nothing to draw
-        for column, axes in enumerate(self.axes_.T):
+            for column in columns:  # no such electrons: nothing to draw
+                column.cells[column.cells <= 0] = np.nan
+        for column, axes in zip(columns, self.axes_.T, strict=True):
             # Coefficients of different exponents have different units.
-            shown = cells if contributions else cells[:, column]
-            finite = shown[np.isfinite(shown)]
+            shown = columns if contributions else [column]
+            cells = np.concatenate([c.cells.ravel() for c in shown])
+            finite = cells[np.isfinite(cells)]
             low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 1.0)
             norm = Normalize(0, high) if contributions else LogNorm(low, high)
-            for ax, panel in zip(axes, cells[:, column], strict=True):
+            for ax, panel in zip(axes, column.cells, strict=True):
                 image = ax.imshow(
                     np.ma.masked_invalid(panel),
                     cmap="viridis",
@@ -246,38 +279,96 @@ class CoefficientDisplay:
                     aspect="auto",
                 )
                 ax.set_facecolor("0.9")
-                ax.set_xticks(range(n_degrees))
-                ax.set_yticks(range(len(rows)), map(_name_scales, rows))
-                ax.label_outer()
-            axes[0].set_title(f"q = {self.exponents[column]:g}")
-            axes[-1].set_xlabel("Degree l")
+                ax.set_xticks(*column.x_ticks)
+                ax.set_yticks(*column.y_ticks)
+                ax.tick_params(labelbottom=ax is axes[-1])
+            axes[0].set_title(column.title)
+            axes[-1].set_xlabel(column.x_label)
             if not contributions:
                 self.figure_.colorbar(
                     image,
                     ax=list(axes),
                     location="bottom",
-                    label=self.label[column],
+                    label=self.label[column.exponent],
                 )
         if contributions:
             self.figure_.colorbar(image, ax=list(self.axes_.flat), label=self.label)
+        for ax in self.axes_[:, 1 : len(self.kept.of_paths)].flat:
+            ax.tick_params(labelleft=False)
         for channel, axes in zip(self.channels, self.axes_, strict=True):
             axes[0].set_ylabel(f"{channel}\nScales j", parse_math=False)
+
+    def _maps_of_paths(self) -> "list[_Maps]":
+        """Place paths by their scales and degrees."""
+        sizes = {
+            path: size
+            for path, size in zip(self.paths, self._sizes(), strict=True)
+            if isinstance(path, Path)
+        }
+        rows = list(dict.fromkeys(path.scales for path in sizes))
+        n_degrees = 1 + max(path.degree for path in sizes)
+        shape = len(self.channels), len(rows), n_degrees
+        cells = np.full((len(self.exponents), *shape), np.nan)
+        for path, size in sizes.items():
+            cells[:, :, rows.index(path.scales), path.degree] = size.T
+        x_ticks = range(n_degrees), list(map(str, range(n_degrees)))
+        y_ticks = range(len(rows)), list(map(_name_scales, rows))
+        return [
+            _Maps(
+                f"q = {self.exponents[e]:g}", e, cells[e], x_ticks, y_ticks, "Degree l"
+            )
+            for e in self.kept.of_paths
+        ]
+
+    def _maps_of_pairs(self) -> "list[_Maps]":
+        """Place mixed moments by both of their fields."""
+        sizes = {
+            pair: size
+            for pair, size in zip(self.paths, self._sizes(), strict=True)
+            if isinstance(pair, Pair)
+        }
+        fields = sorted({path for pair in sizes for path in pair.fields})
+        shape = len(self.channels), len(fields), len(fields)
+        cells = np.full((len(self.exponents), *shape), np.nan)
+        for pair, size in sizes.items():
+            first, second = map(fields.index, pair.fields)
+            cells[:, :, second, first] = size.T
+        # A tick at the first degree of each scale.
+        scales = [path.scales for path in fields]
+        starts = [i for i, s in enumerate(scales) if s not in scales[:i]]
+        ticks = starts, [_name_scales(scales[i]) for i in starts]
+        return [
+            _Maps(
+                f"mixed, q = {self.exponents[e]:g}",
+                e,
+                cells[e],
+                ticks,
+                ticks,
+                "Scale j, degree l",
+            )
+            for e in (self.kept.of_pairs if sizes else ())
+        ]
+
+    def _sizes(self) -> _Array:
+        """Return root mean squares, of shape (n_paths, n_channels, n_exponents)."""
+        sizes: _Array = np.sqrt((self.values**2).mean(axis=0))
+        return sizes
 
     def _plot_bars(self, label: str) -> None:
         total = self.values.sum(axis=(1, 2, 3))
         by_path = self.values.sum(axis=(2, 3))
 
-        def grouped(of: Callable[[Path], Any]) -> dict[Any, _Array]:
-            groups: dict[Any, Any] = {}
+        def grouped(of: Callable[[Path], str]) -> dict[str, _Array]:
+            groups: dict[str, Any] = {}
             for path, column in zip(self.paths, by_path.T, strict=True):
-                groups[of(path)] = groups.get(of(path), 0) + column
+                group = "mixed" if isinstance(path, Pair) else of(path)
+                groups[group] = groups.get(group, 0) + column
             return groups
 
-        scales = grouped(lambda path: path.scales)
         panels: dict[str, dict[str, _Array]] = {
-            "Order": {str(k): v for k, v in grouped(lambda p: len(p.scales)).items()},
-            "Scales j": {_name_scales(k): v for k, v in scales.items()},
-            "Degree l": {str(k): v for k, v in grouped(lambda p: p.degree).items()},
+            "Order": grouped(lambda path: str(len(path.scales))),
+            "Scales j": grouped(lambda path: _name_scales(path.scales)),
+            "Degree l": grouped(lambda path: str(path.degree)),
             "Exponent q": {
                 f"{q:g}": column
                 for q, column in zip(
@@ -299,7 +390,7 @@ class CoefficientDisplay:
         ):
             ax.bar(range(len(groups)), of_panel)
             ax.axhline(overall, color="black", ls="--", lw=1)
-            tilted = sum(map(len, groups)) > 16
+            tilted = sum(map(len, groups)) > 14
             ax.set_xticks(
                 range(len(groups)),
                 groups,

@@ -1,20 +1,16 @@
 """Maps that show where a prediction comes from."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
-from skscatharm.display.expansion import (
-    choose_target,
-    expand,
-    refuse_mixed_moments,
-    split_model,
-)
+from skscatharm.display.expansion import choose_target, expand, split_model
 from skscatharm.display.fields import panel_size, read_molecule, regular_lattice
 from skscatharm.display.figures import create_axes, take_axes, with_unit
 from skscatharm.display.planes import View, best_view, mark_atoms, view_of_atoms
@@ -24,9 +20,9 @@ from skscatharm.scattering import SolidHarmonicScattering
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.structures.elements import SYMBOLS
 from skscatharm.transform.columns import list_columns, rearrange
-from skscatharm.transform.modulus import path_peak, power
-from skscatharm.transform.paths import Path, scattering_paths
-from skscatharm.transform.transform import Transform, check_exponents
+from skscatharm.transform.modulus import path_peak, power, soften
+from skscatharm.transform.paths import Path
+from skscatharm.transform.transform import Transform
 
 __all__ = ["EnergyMapDisplay"]
 
@@ -44,6 +40,24 @@ _N_SURFACE = 48  # and of a lattice for surfaces
 _LEVEL = 0.1  # value on surfaces, as a share of the largest
 
 
+class _Products(NamedTuple):
+    """Products of fields that a model uses.
+
+    Attributes
+    ----------
+    fields : list of (Path, int)
+        Path and channel of each field.
+    halves : list of float
+        The powers of both fields.
+    factors : ndarray of shape (n_exponents, n_fields, n_fields)
+        Zero where there is no product.
+    """
+
+    fields: list[tuple[Path, int]]
+    halves: list[float]
+    factors: _Array
+
+
 class EnergyMapDisplay:
     r"""Map of a prediction: which part of space contributes how much.
 
@@ -57,11 +71,12 @@ class EnergyMapDisplay:
 
         f = f_0 + \int \sum_c b_c \, U_c(u)^{q_c} \, du ,
 
-    where :math:`f_0` is the prediction if all coefficients are 0. The map is the
-    integrand. A model that is not linear, such as :class:`MultilinearRegressor` of
-    degree 2 or 3, is replaced by its linearisation at the molecule: :math:`b_c` is the
-    derivative of the prediction with respect to the coefficient. The prediction is then
-    :math:`f_0` plus the integral plus a rest.
+    where :math:`f_0` is the prediction if all coefficients are 0. For mixed moments,
+    products of two fields replace the powers. The map is the integrand. A model that is
+    not linear, such as :class:`MultilinearRegressor` of degree 2 or 3, is replaced by
+    its linearisation at the molecule: :math:`b_c` is the derivative of the prediction
+    with respect to the coefficient. The prediction is then :math:`f_0` plus the
+    integral plus a rest.
 
     Contributions of atoms are integrals of the map times windows that add up to 1. The
     window of atom a is :math:`g_a(u) / \sum_b g_b(u)`, with Gaussians
@@ -177,8 +192,8 @@ class EnergyMapDisplay:
             If it does not begin with a SolidHarmonicScattering or does not end with a
             regressor.
         ValueError
-            If a step is not linear, there are mixed moments, the molecule cannot be
-            computed or is too large, or a parameter is out of range.
+            If a step is not linear, the molecule cannot be computed or is too large, or
+            a parameter is out of range.
 
         Warns
         -----
@@ -276,7 +291,6 @@ class EnergyMapDisplay:
                 f"{type(scattering).__name__} has no fields in space: use "
                 "SolidHarmonicScattering as the first step of the pipeline."
             )
-        refuse_mixed_moments(scattering)
         structure = read_molecule(self.molecule)
         if any(structure.pbc):
             raise ValueError(
@@ -300,39 +314,47 @@ class EnergyMapDisplay:
             slope = slope / len(structure.charges)
             coefficients = coefficients * len(structure.charges)
 
-        paths = scattering_paths(scattering.J, scattering.L, scattering.max_order)
         tables = resolve_channels(scattering.channels)
-        self._scattering, self._exponents = scattering, check_exponents(scattering.Q)
+        transform = scattering._transform(tables)
+        self._scattering, self._transform = scattering, transform
         factors_of, integrals_of = (
-            rearrange(row, paths, len(tables), len(self._exponents))[0]
+            rearrange(row, *transform.layout(len(tables)))[0]
             for row in (slope[np.newaxis], coefficients)
         )
         # Each field of which the model uses a power.
         self._used: dict[str, tuple[Path, _Array]] = {}
         integrals = {}
-        columns = list_columns(paths, len(tables), 1)
-        names = scattering.get_path_names_out()
-        for name, column in zip(names, columns, strict=True):
+        names = {}
+        for name, column in zip(
+            scattering.get_path_names_out(),
+            list_columns(transform.paths, len(tables), 1),
+            strict=True,
+        ):
+            path = transform.paths[column.path]
+            names[path, column.channel] = name
             factors = factors_of[column.path, column.channel]
             if factors.any():
-                self._used[name] = paths[column.path], factors
+                self._used[name] = path, factors
                 integrals[name] = integrals_of[column.path, column.channel]
-        self._place_points(view, paths, channel_weights(tables, [structure])[0])
-        self.values_ = self._evaluate(self._lattice, integrals)
+        n_paths = len(transform.paths)
+        self._products, of_products = _find_products(
+            transform, factors_of[n_paths:], integrals_of[n_paths:]
+        )
+        self._names = [names[field] for field in self._products.fields]
+        self._place_points(view, channel_weights(tables, [structure])[0])
+        self.values_ = self._evaluate(self._lattice, (integrals, of_products))
         self._split()
 
-    def _place_points(self, view: View, paths: Sequence[Path], weights: _Array) -> None:
+    def _place_points(self, view: View, weights: _Array) -> None:
         """Choose the points of the map."""
-        scattering = self._scattering
+        scattering, paths = self._scattering, self._transform.paths
         positions = view.structure.positions
         middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
-        used = {path for path, _ in self._used.values()}
-        transform = Transform(
+        used = {path for path, _ in (*self._used.values(), *self._products.fields)}
+        transform = replace(
+            self._transform,
             paths=tuple(path for path in paths if path in used) or tuple(paths[:1]),
-            exponents=self._exponents,
-            sigma=float(scattering.sigma),
-            tol=min(float(scattering.tol), _TOL),
-            softening=float(scattering.softening),
+            tol=min(self._transform.tol, _TOL),
             dtype="float64",
             engine="separable",
         )
@@ -355,17 +377,19 @@ class EnergyMapDisplay:
         self._reach = 3 * float(scattering.sigma) * 2.0 ** min(scattering.J, 1)
 
     def _evaluate(
-        self, lattice: _Lattice, integrals: dict[str, _Array] | None = None
+        self,
+        lattice: _Lattice,
+        integrals: tuple[dict[str, _Array], _Array] | None = None,
     ) -> _Array:
         """Evaluate the map on a lattice, in the axes of the view.
 
-        With `integrals`, the lattice is that of the points. Then the factors of powers
-        are scaled such that sums over the points are the coefficients that the model
-        has seen: both have errors, and large terms of a model would cancel but for
-        these.
+        With `integrals` of powers and of products, the lattice is that of the points.
+        Then the factors are scaled such that sums over the points are the coefficients
+        that the model has seen: both have errors, and large terms of a model would
+        cancel but for these.
         """
         total = np.zeros(tuple(map(len, lattice)))
-        sigma, softening = self._scattering.sigma, self._scattering.softening
+        sigma, softening = self._transform.sigma, self._transform.softening
         largest_error = 0.0
         # Fields of order 2 come together with those of order 1 that they start from.
         names = sorted(
@@ -381,16 +405,32 @@ class EnergyMapDisplay:
                 epsilon = softening * path_peak(path, sigma) if path.degree else 0.0
                 root = modulus + epsilon
                 squared = modulus * (root + epsilon)
-                for e, q in enumerate(self._exponents):
+                for e, q in enumerate(self._transform.exponents):
                     if factors[e] == 0:
                         continue
                     values = power(squared, root, modulus, epsilon, q)
-                    if integrals is not None and integrals[name][e] != 0:
+                    if integrals is not None and integrals[0][name][e] != 0:
                         ratio = float(np.vdot(values, self.volumes_))
-                        ratio /= integrals[name][e]
+                        ratio /= integrals[0][name][e]
                         largest_error = max(largest_error, abs(ratio - 1))
                         factors[e] /= ratio
                     total += factors[e] * values
+        if self._names:
+            factors = self._products.factors
+            if integrals is not None:
+                expected = integrals[1]
+                ratios = np.ones_like(expected)
+                np.divide(
+                    self._integrate_products(lattice),
+                    expected,
+                    out=ratios,
+                    where=(factors != 0) & (expected != 0),
+                )
+                largest_error = max(largest_error, np.abs(ratios - 1).max())
+                factors /= ratios
+            for planes, powers in self._powers(lattice):
+                values = np.sum((factors @ powers) * powers, axis=(0, 1))
+                total[planes] += values.reshape(total[planes].shape)
         if largest_error > _LARGEST_ERROR:
             warnings.warn(
                 f"Coefficients differ by up to {largest_error:.1g} from integrals over "
@@ -400,6 +440,42 @@ class EnergyMapDisplay:
                 stacklevel=4,
             )
         return total
+
+    def _integrate_products(self, lattice: _Lattice) -> _Array:
+        """Integrate products, of shape (n_exponents, n_fields, n_fields)."""
+        sums: Any = 0.0
+        for planes, powers in self._powers(lattice):
+            weighed = powers * self.volumes_[planes].ravel()
+            sums = sums + weighed @ powers.swapaxes(1, 2)
+        return np.asarray(sums)
+
+    def _powers(self, lattice: _Lattice) -> Iterator[tuple[slice, _Array]]:
+        """Compute the powers of fields that are multiplied, some planes at a time.
+
+        Yields
+        ------
+        planes : slice
+        powers : ndarray of shape (n_exponents, n_fields, n_points)
+        """
+        x, y, z = lattice
+        transform, products = self._transform, self._products
+        size = 8 * (1 + len(products.halves)) * len(self._names) * len(y) * len(z)
+        n = max(1, _BYTES // size)
+        for start in range(0, len(x), n):
+            planes = slice(start, start + n)
+            moduli = self._scattering.fields(
+                self._view.structure, (x[planes], y, z), self._names
+            )
+            powers = np.empty((len(products.halves), len(moduli), moduli[0].size))
+            for f, (path, channel) in enumerate(products.fields):
+                modulus = moduli[f].ravel()
+                epsilon = transform.product_softening(path, channel)
+                # Fields of degree 0 come without softening.
+                squared = modulus * (modulus + 2 * epsilon * (path.degree > 0))
+                root, modulus = soften(squared, epsilon)
+                for e, half in enumerate(products.halves):
+                    powers[e, f] = power(squared, root, modulus, epsilon, half)
+            yield planes, powers
 
     def _split(self) -> None:
         """Divide the integral of the map among the atoms."""
@@ -480,3 +556,28 @@ class EnergyMapDisplay:
             f"prediction {self.prediction_:.6g}{unit}\n"
             f"map {self.prediction_ - constant:.6g}, constant {constant:.6g}"
         )
+
+
+def _find_products(
+    transform: Transform, factors: _Array, integrals: _Array
+) -> tuple[_Products, _Array]:
+    """Find the products of fields that a model uses, and their integrals.
+
+    Both arrays are of shape (n_pairs, n_channels, n_exponents).
+    """
+    n_channels = factors.shape[1]
+    exponents = list(transform.kept.of_pairs)
+    halves = [transform.exponents[e] / 2 for e in exponents]
+    both = {
+        (i, c): ((pair.first, c), (pair.second, (c + pair.shift) % n_channels))
+        for i, pair in enumerate(transform.pairs)
+        for c in range(n_channels)
+        if factors[i, c].any()
+    }
+    fields = sorted({field for pair in both.values() for field in pair})
+    found = np.zeros((2, len(halves), len(fields), len(fields)))
+    for (i, c), (first, second) in both.items():
+        place = fields.index(first), fields.index(second)
+        found[0, :, *place] = factors[i, c, exponents]
+        found[1, :, *place] = integrals[i, c, exponents]
+    return _Products(fields, halves, found[0]), found[1]

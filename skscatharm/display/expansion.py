@@ -17,7 +17,6 @@ __all__ = [
     "Expansion",
     "choose_target",
     "expand",
-    "refuse_mixed_moments",
     "split_model",
 ]
 
@@ -40,15 +39,6 @@ class Expansion(NamedTuple):
 
     values: _Array
     slopes: _Array
-
-
-def refuse_mixed_moments(scattering: MoleculeScattering) -> None:
-    """Raise if coefficients do not belong to one field each."""
-    if getattr(scattering, "mixed_moments", False):
-        raise ValueError(
-            "The picture has one place for each field, and mixed moments belong to "
-            "two: choose mixed_moments=False."
-        )
 
 
 def split_model(estimator: Any) -> tuple[MoleculeScattering, Any]:

@@ -90,20 +90,13 @@ def check_molecules(
         The message names the molecule, and says what to change.
     """
     for i, (structure, rows) in enumerate(zip(structures, weights, strict=True)):
-        if not np.any(rows < 0):
-            continue
-        if transform.pairs:
-            raise ValueError(
-                f"Molecule {i} has an atom of negative weight in a channel, and mixed "
-                "moments need weights of 0 or more. Choose mixed_moments=False or "
-                "other channels."
-            )
-        if any(structure.pbc):
+        if any(structure.pbc) and (np.any(rows < 0) or transform.signed):
             raise ValueError(
                 f"Molecule {i} is periodic, and a channel has negative weights: "
                 "crystals need weights of 0 or more in all channels."
             )
-        check_signs(i, structure.positions, rows, transform)
+        if np.any(rows < 0):
+            check_signs(i, structure.positions, rows, transform)
     engine = _engine(transform, library)
     periodic = np.array([any(s.pbc) for s in structures])
     sizes = np.array([_size(s) for s in structures])

@@ -325,7 +325,7 @@ def _balance(positions: _Array, weights: _Array, width: float) -> float:
 def check_signs(
     molecule: int, positions: _Array, weights: _Array, transform: Transform
 ) -> None:
-    """Raise if densities of both signs cancel too well to be integrated.
+    """Raise if densities of both signs cannot be integrated.
 
     Parameters
     ----------
@@ -345,6 +345,12 @@ def check_signs(
     for channel in np.flatnonzero(
         (weights.min(axis=1) < 0) & (weights.max(axis=1) > 0)
     ):
+        if transform.signed and transform.softening == 0:
+            raise ValueError(
+                f"Molecule {molecule} has weights of both signs in channel {channel}, "
+                "and mixed moments of such a density need a softening. Choose "
+                "softening > 0 or mixed_moments=False."
+            )
         left = _balance(positions, weights[channel], width)
         if left < _LEAST_BALANCE:
             raise ValueError(

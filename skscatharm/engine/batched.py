@@ -3,8 +3,8 @@ r"""The separable engine for devices: many molecules in each product.
 A device needs large products to be busy. Here, molecules of similar size are computed
 together, as arrays with a leading axis for them. Each molecule keeps its own grids,
 filled up to the size of the largest with points of weight zero. Fields are not cut into
-tiles: molecules that are too large for this are computed one by one, as are densities
-that change sign. The fields are those of :mod:`skscatharm.engine.batch_fields`.
+tiles: molecules that are too large for this are computed one by one, as are those with
+channels of both signs. The fields are those of :mod:`skscatharm.engine.batch_fields`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +146,7 @@ class BatchedEngine:
         alone = set()
         for i, atoms in enumerate(batch):
             found = weight_classes(atoms.weights, transform.softening)
-            if any(signed for _, signed, _ in found):
+            if transform.signed or any(signed for _, signed, _ in found):
                 alone.add(i)
             else:
                 # Without atoms in a channel, rounding would be all there is.

@@ -76,6 +76,10 @@ class Lattice(NamedTuple):
             for row in reciprocal
         ]
 
+    def limited(self, step: float) -> "Lattice":
+        """Return the lattice with no more wavevectors than a cubic grid of a step."""
+        return self._replace(n_waves=_count_waves(self.cell, self.n_waves, step))
+
     def has_waves_of(self, other: "Lattice") -> bool:
         """Whether all wavevectors of another lattice are among those of this one."""
         return bool(

@@ -4,8 +4,9 @@ For fields U and U' they are those of
 
 .. math:: h_{q/2}(U) \, h_{q/2}(U')
 
-with the softened powers h of moduli. A product vanishes where the narrower field does,
-and is about as smooth. So pairs share the grid of the narrower width: on it, the
+with the softened powers h of moduli. The densities of channels with weights of both
+signs, which have kinks, are softened too. A product vanishes where the narrower field
+does, and is about as smooth. So pairs share the grid of the narrower width: on it, the
 integrals of all pairs are a matrix product. Coefficients come from
 :mod:`skscatharm.engine.products`, and derivatives from
 :mod:`skscatharm.engine.point_sums`.
@@ -29,7 +30,6 @@ from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
 from skscatharm.engine.tiles import cut, cut_into_tiles
 from skscatharm.transform.harmonics import wavelet_constant
-from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
 
@@ -39,7 +39,6 @@ _Array = NDArray[np.float64]
 
 # Points that are worked on at a time, so that arrays stay in cache.
 _POINTS = 512
-_BYTES = 80  # that a point of a grid needs: coordinates twice, weights and others
 _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
 
 
@@ -49,7 +48,6 @@ class MixedMoments:
     Parameters
     ----------
     atoms : Atoms
-        No weight is negative.
     transform : Transform
         With the pairs.
     """
@@ -59,7 +57,7 @@ class MixedMoments:
         self.transform = transform
         self._frame = Frame(atoms.positions, atoms.charges, reference=atoms.reference)
         self._halves = np.asarray(transform.exponents) / 2
-        softness = transform.softening / max(self.weights.max(), 1.0)
+        softness = transform.softening / max(np.abs(self.weights).max(), 1.0)
         self._accuracy = Accuracy(
             transform.tol,
             softness,
@@ -72,14 +70,6 @@ class MixedMoments:
     def _shape(self) -> tuple[int, int, int]:
         n_pairs = len(self.transform.pairs)
         return n_pairs, len(self.weights), len(self._halves)
-
-    def memory(self) -> float:
-        """Estimate the bytes of the points of the largest grid."""
-        sizes = [
-            sum(np.prod([float(len(axis.points)) for axis in grid]) for grid in grids)
-            for grids in (_Fields(self, group).grids() for group in self._groups)
-        ]
-        return float(_BYTES * max(sizes))
 
     def coefficients(self) -> _Array:
         """Compute all mixed moments.
@@ -185,18 +175,20 @@ class _Fields:
         self._constants = (scales / widths) ** degrees / widths**3
         self._softening = np.array(
             [
-                [_softening(Path((j,), d), transform) for d in range(len(degrees))]
+                [self._softening_of(Path((j,), d)) for d in range(len(degrees))]
                 for j in self._scales
             ]
         )
         norms = self._constants / widths**degrees
         norms *= [wavelet_constant(d) for d in range(len(degrees))]
         norms = np.repeat(norms, 2 * degrees + 1, axis=1)
+        # Softened densities need the grid of other softened fields.
+        self._smoothness = max(self._degrees, 1 if transform.signed else 0)
         exponents, accuracy = transform.exponents, moments._accuracy
-        self._margin = product_margin(self._degrees, exponents, accuracy)
+        self._margin = product_margin(self._smoothness, exponents, accuracy)
         self._cut = self._margin + 0.5
-        epsilon = [_softening(path, transform) for path in self.paths]
-        self._squared_epsilon = np.repeat(epsilon, len(moments.weights))[:, None] ** 2
+        epsilon = np.array([self._softening_of(path) for path in self.paths])
+        self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
@@ -207,6 +199,11 @@ class _Fields:
             *monomials_of_harmonics(self._degrees),
             norms,
         )
+
+    def _softening_of(self, path: Path) -> list[float]:
+        """Return the softening of a modulus in each channel."""
+        soften = self._moments.transform.product_softening
+        return [soften(path, c) for c in range(len(self._moments.weights))]
 
     def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
         """Yield the index of each moment (pair, channel), and of both of its fields."""
@@ -220,9 +217,8 @@ class _Fields:
     def chunks(self) -> Iterator[_Chunk]:
         """Compute the fields, some points at a time."""
         halves = self._moments._halves[:, np.newaxis, np.newaxis]
-        points, weights = self._points()
-        for part in cut(len(points), _POINTS):
-            these = np.ascontiguousarray(points[part].T)
+        for points, weights in self._points():
+            these = np.ascontiguousarray(points.T)
             of_kinds = point_sums.components(these, self._wavelets)
             components = np.matmul(self._wavelets.weights, of_kinds)
             squared = np.concatenate([self._squares(components, p) for p in self.paths])
@@ -232,7 +228,7 @@ class _Fields:
             powers = np.stack([root**half for half in halves.ravel().tolist()])
             slopes = powers * (halves / squared)
             powers -= self._squared_epsilon ** (halves / 2)
-            yield _Chunk(these, weights[part], components, powers, slopes)
+            yield _Chunk(these, weights, components, powers, slopes)
 
     def gradients(self, chunk: _Chunk) -> _Array:
         """Differentiate half of the squared moduli with respect to positions.
@@ -278,21 +274,31 @@ class _Fields:
         moments, width = self._moments, self._widths[0]
         exponents = moments.transform.exponents
         return product_grid(
-            moments._frame, width, self._degrees, exponents, moments._accuracy
+            moments._frame, width, self._smoothness, exponents, moments._accuracy
         )
 
-    def _points(self) -> tuple[_Array, _Array]:
-        """Make the grid, without the points far from atoms."""
-        reach, parts = self._margin * self._widths[0], []
-        for axes in self.grids():
-            points = np.stack(np.meshgrid(*(a.points for a in axes), indexing="ij"), -1)
-            x, y, z = (axis.weights for axis in axes)
-            weights = (x[:, None, None] * y[:, None] * z).ravel()
-            points = points.reshape(-1, 3)
-            near = point_sums.near(points, self._moments._frame.positions, reach)
-            parts.append((points[near], weights[near]))
-        all_points, all_weights = zip(*parts, strict=True)
-        return np.concatenate(all_points), np.concatenate(all_weights)
+    def _points(self) -> Iterator[tuple[_Array, _Array]]:
+        """Yield points of the grid, without those far from atoms, and their weights."""
+        reach = self._margin * self._widths[0]
+        positions = self._moments._frame.positions
+        for grid in self.grids():
+            for tile in cut_into_tiles(grid, positions, reach):
+                x, y, z = tile.axes
+                along_z = np.ones(len(z.points))
+                points = np.stack(
+                    [
+                        np.outer(x.points[tile.rows], along_z),
+                        np.outer(y.points[tile.columns], along_z),
+                        np.broadcast_to(z.points, (len(tile.rows), len(z.points))),
+                    ],
+                    axis=-1,
+                ).reshape(-1, 3)
+                of_columns = x.weights[tile.rows] * y.weights[tile.columns]
+                weights = np.outer(of_columns, z.weights).ravel()
+                near = point_sums.near(points, positions[tile.atoms], reach)
+                points, weights = points[near], weights[near]
+                for part in cut(len(points), _POINTS):
+                    yield points[part], weights[part]
 
     def products(self) -> _Array:
         """Integrate the products of two fields, one of them of the least width.
@@ -308,12 +314,12 @@ class _Fields:
         exponents, halves = np.asarray(transform.exponents), moments._halves
         dtype = "float64" if exponents.max() > DOUBLE else transform.dtype
         # As in `separable`, weights are such that fields fit into single precision.
-        unit = weights.max(axis=1, keepdims=True) * weights.shape[1]
+        unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         is_empty = unit[:, 0] == 0
         unit[is_empty] = 1.0
         field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
         scales = power_scales(exponents) ** halves
-        softening = (self._softening / self._constants)[..., np.newaxis]
+        softening = self._softening / self._constants[..., np.newaxis]
         reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
         total: Any = 0.0
         for grid in self.grids():
@@ -360,13 +366,6 @@ class _Fields:
         return found.reshape(n_exponents, *2 * (len(columns) * n_channels,))
 
 
-def _softening(path: Path, transform: Transform) -> float:
-    """Return the softening of a modulus. Densities need none."""
-    if path.degree == 0:
-        return 0.0
-    return transform.softening * path_peak(path, transform.sigma)
-
-
 class MomentsEngine:
     """Adds mixed moments to the coefficients of free molecules and single atoms.
 
@@ -388,7 +387,7 @@ class MomentsEngine:
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
-        return max(self._engine.memory(atoms), self._moments(atoms).memory())
+        return self._engine.memory(atoms)
 
     def coefficients(self, batch: Sequence[Atoms]) -> _Array:
         """Compute the coefficients of molecules.

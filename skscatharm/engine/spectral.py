@@ -83,9 +83,13 @@ class FieldSettings(NamedTuple):
         step = self.accuracy.step(order, degree, self.spacing / width)
         return Resolution(
             step * self.accuracy.overlap(degree, self.density * width**3) * width,
-            self.accuracy.spectral_step(degree) * width,
+            self.spectral_step(path),
             self.accuracy.margin(degree) * width,
         )
+
+    def spectral_step(self, path: Path) -> float:
+        """Return the step of a grid that holds the spectrum of the field of a path."""
+        return self.accuracy.spectral_step(path.degree) * self.width(path)
 
     def count_points(self, lattice: Callable[[Resolution], Lattice]) -> int:
         """Count the points of the finest grid that `lattice` makes."""
@@ -630,7 +634,11 @@ class SpectralFields:
             width = _path_width(path, self.settings.sigma)
             step = self._atoms.kinks(width, self.accuracy)[1]
             resolution = resolution._replace(step=min(resolution.step, step))
-        return self.source.lattice(resolution)
+        lattice: Lattice = self.source.lattice(resolution)
+        if self.settings.common is not None:
+            # Wide fields have few waves, however fine the common grid is.
+            return lattice.limited(self.settings.spectral_step(path))
+        return lattice
 
     def _array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""

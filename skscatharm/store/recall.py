@@ -250,6 +250,7 @@ def density_keys(
     """
     common = blake2b(canonical(settings).encode(), digest_size=DIGEST_SIZE)
     joined = settings.get("joins_channels", False)
+    signed = settings.get("signed", ())
     digests = []
     for structure, rows in zip(structures, weights, strict=True):
         molecule = common.copy()
@@ -260,6 +261,9 @@ def density_keys(
         if structure.cell is not None:
             pbc = np.array(structure.pbc)
             molecule.update(pbc.tobytes() + structure.cell[pbc].tobytes())
+        if signed:
+            # The weights of these atoms may all be of one sign.
+            rows = np.column_stack([rows, np.isin(range(len(rows)), signed)])
         for c, row in enumerate(rows):
             density = molecule.copy()
             # A shift leads from a channel to those after it.
@@ -335,7 +339,7 @@ def fill_gaps(
     all_exponents = sorted({*Q, *wider.exponents})
     asked = [all_exponents.index(q) for q in Q]
     values = store.read(keys, all_paths, all_exponents, transform.settings)
-    needed = _needed(all_paths, all_exponents, transform)
+    needed = _needed(all_paths, all_exponents, wider)
     lacking = np.isnan(values) & _allowed(values, all_paths, wanted) & needed
     groups = _alike(lacking, all_paths, wanted, asked)
     joined = transform.joins_channels
@@ -352,6 +356,9 @@ def fill_gaps(
                 exponents=tuple(new_exponents),
                 pairs=tuple(path for path in new_paths if isinstance(path, Pair)),
                 path_exponents=None,
+                signed=tuple(
+                    np.flatnonzero(np.isin(channels, transform.signed)).tolist()
+                ),
             ),
             library,
         ).swapaxes(1, 2)
@@ -392,12 +399,10 @@ def _needed(
     -------
     ndarray of shape (n_paths, n_exponents)
     """
-    of_paths, of_pairs = transform.path_exponents, transform.pair_exponents
-    for_pairs = [of_pairs is None or q in of_pairs for q in exponents]
-    for_paths = [
-        of_paths is None or q in of_paths or q not in transform.exponents
-        for q in exponents
-    ]
+    for_paths, for_pairs = (
+        [chosen is None or q in chosen for q in exponents]
+        for chosen in (transform.path_exponents, transform.pair_exponents)
+    )
     return np.array([for_pairs if isinstance(p, Pair) else for_paths for p in paths])
 
 

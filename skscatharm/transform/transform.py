@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from skscatharm.transform.columns import Kept
+from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import Pair, Path
 
 __all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
@@ -39,6 +40,9 @@ class Transform:
         Pairs of fields whose products are integrated.
     path_exponents, pair_exponents : tuple of float or None
         Those of `exponents` that paths and pairs need. None means all.
+    signed : tuple of int
+        Indices of channels whose tables have weights of both signs. In products, their
+        densities are softened.
     """
 
     paths: tuple[Path, ...]
@@ -52,6 +56,7 @@ class Transform:
     pairs: tuple[Pair, ...] = ()
     path_exponents: tuple[float, ...] | None = None
     pair_exponents: tuple[float, ...] | None = None
+    signed: tuple[int, ...] = ()
 
     @property
     def integrands(self) -> tuple[Path | Pair, ...]:
@@ -83,6 +88,15 @@ class Transform:
         """Whether fields of different channels are multiplied with each other."""
         return any(pair.shift > 0 for pair in self.pairs)
 
+    def product_softening(self, path: Path, channel: int) -> float:
+        """Return the softening of a modulus of order 1 in products.
+
+        Densities need none, unless they change sign.
+        """
+        if path.degree == 0 and channel not in self.signed:
+            return 0.0
+        return self.softening * path_peak(path, self.sigma)
+
     @property
     def settings(self) -> dict[str, Any]:
         """All that a coefficient depends on, except density, path and exponent."""
@@ -97,6 +111,8 @@ class Transform:
             settings["window"] = self.window
         if self.joins_channels:
             settings["joins_channels"] = True
+        if self.signed:
+            settings["signed"] = list(self.signed)
         return settings
 
 

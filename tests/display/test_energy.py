@@ -4,11 +4,13 @@ from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from skscatharm import (
+    STANDARD_CHANNELS,
     EnergyMapDisplay,
     MultilinearRegressor,
     PlanarScattering,
@@ -68,19 +70,42 @@ def test_sum_is_the_prediction(scattering, qm9, regressor) -> None:
         assert abs(display.rest_) > 1e-4 * abs(prediction)
 
 
-def test_map_of_one_atom_is_a_gaussian() -> None:
+@pytest.mark.parametrize("memory", [2**28, 1])
+def test_map_of_one_atom_is_made_of_gaussians(memory, monkeypatch) -> None:
+    monkeypatch.setattr(energy_module, "_BYTES", memory)
     scattering = SolidHarmonicScattering(
-        J=0, L=0, Q=(2,), sigma=0.5, channels=["nuclear"]
-    )
-    atoms = [Atoms("He"), Atoms("Ne"), Atoms("Ar")]
-    model = make_pipeline(scattering, LinearRegression()).fit(atoms, [1.0, 5.0, 7.0])
+        J=1, L=0, Q=(2,), sigma=0.5, channels=["nuclear"], max_order=1, mixed_Q=(1, 4)
+    ).set_params(mixed_moments=True)
+    atoms = [Atoms(symbol) for symbol in ("He", "Ne", "Ar", "Kr", "Xe")]
+    regression = make_pipeline(StandardScaler(), LinearRegression())
+    model = make_pipeline(scattering, regression).fit(atoms, [1.0, 5, 7, 2, 4])
     display = EnergyMapDisplay.from_estimator(model, atoms[1], kind="atoms")
+    coefs = regression[-1].coef_ / regression[0].scale_
     r2 = (display.points_**2).sum(axis=-1)
-    expected = 0
-    for width, coef in zip((0.5, 0.5 * 2**0.5), model[-1].coef_, strict=True):
-        density = 10 * np.exp(-r2 / (2 * width**2)) / (2 * np.pi * width**2) ** 1.5
-        expected = expected + coef * density**2
+    density, one, two = (
+        10 * np.exp(-r2 / (2 * width**2)) / (2 * np.pi * width**2) ** 1.5
+        for width in (0.5, 0.5 * 2**0.5, 0.5 * 5**0.5)
+    )
+    powers = [density**2, one**2, two**2, (one * two) ** 0.5, (one * two) ** 2]
+    expected = np.tensordot(coefs, powers, 1)
     assert_allclose(display.values_, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mixed_moments", [True, "channels"])
+def test_products_alone(mixed_moments) -> None:
+    """Without a warning: sums over the points of the map are the mixed moments."""
+    valence = STANDARD_CHANNELS["valence"]
+    scattering = SolidHarmonicScattering(
+        J=1, L=1, Q=(2,), sigma=0.6, max_order=1, mixed_moments=mixed_moments
+    ).set_params(channels={"polar": {1: 1, 6: -2, 8: -4}, "valence": valence})
+    molecules = [molecule(name) for name in ("H2", "H2O", "CO", "CO2", "C2H2")]
+    is_mixed = ["xS1" in name for name in scattering.get_feature_names_out()]
+    products = ColumnTransformer([("mixed", "passthrough", is_mixed)])
+    model = make_pipeline(scattering, products, StandardScaler(), Ridge())
+    model.fit(molecules, [1.0, 4, 3, 2, 5])
+    display = EnergyMapDisplay.from_estimator(model, molecules[1], kind="atoms")
+    constants = display.intercept_ + display.rest_
+    assert_allclose(constants + total(display), display.prediction_, rtol=1e-9)
 
 
 @pytest.mark.parametrize("window", [0, 0.3])
@@ -90,7 +115,8 @@ def test_contributions_of_atoms(ridge, window: float) -> None:
         ridge, carbon_dioxide, window=window, kind="atoms"
     )
     carbon, left, right = display.contributions_
-    assert_allclose(left, right, rtol=0.05 if window == 0 else 1e-3)
+    # The points are not symmetric, and contributions are those of large weights.
+    assert_allclose(left, right, rtol=0.1 if window == 0 else 3e-3)
     # The same division of space, by points.
     distances = np.linalg.norm(
         display.points_[..., np.newaxis, :] - carbon_dioxide.positions, axis=-1
@@ -192,10 +218,6 @@ def test_bad_input(scattering, ridge, qm9, monkeypatch) -> None:
         EnergyMapDisplay.from_estimator(planar, molecule("H2O"))
     with pytest.raises(ValueError, match=r"but 3 were given: pass one, such as X\[0\]"):
         EnergyMapDisplay.from_estimator(ridge, X[:3])
-    mixed = clone(scattering).set_params(mixed_moments=True, max_order=1)
-    mixed = make_pipeline(mixed, Ridge()).fit(X[:5], y[:5])
-    with pytest.raises(ValueError, match="mixed moments belong to two"):
-        EnergyMapDisplay.from_estimator(mixed, X[70])
     crystal = Atoms("Ne", cell=[3, 3, 3], pbc=True)
     with pytest.raises(ValueError, match=r"periodic.*pass a cluster with pbc=False"):
         EnergyMapDisplay.from_estimator(ridge, crystal)

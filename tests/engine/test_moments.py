@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from engines import library_of
 from numpy.testing import assert_allclose, assert_array_equal
-from references.formulas import epsilon, power
+from references.formulas import amplitude, epsilon, power
 from references.points import first_order
 
 from skscatharm.engine import make_engine
@@ -16,6 +16,8 @@ from skscatharm.transform.transform import Transform
 SIGMA, SOFTENING = 0.5, 4.0
 POSITIONS = np.array([[0.1, 0.0, -0.2], [0.9, 0.3, 0.1], [-0.4, 0.7, 0.6]])
 WEIGHTS = np.array([[8.0, 1, 6], [6, 1, 4], [2, 1, 0]])
+# One channel has both signs, and one has negative weights alone.
+SIGNED = np.array([[8.0, 1, 6], [6, -4, 4], [-2, -1, 0]])
 FIELDS = [Path((0,), 0), Path((0,), 2), Path((1,), 1)]
 Q = (0.5, 1.0, 2.0, 5.0)
 
@@ -36,13 +38,16 @@ def engine_of(on_device=False, **settings):
     return StructureEngine(transform, library, make_engine(transform, library))
 
 
-def atoms_of(positions=POSITIONS):
-    return Atoms(positions, np.array([8, 1, 6]), WEIGHTS)
+def atoms_of(positions=POSITIONS, weights=WEIGHTS):
+    return Atoms(positions, np.array([8, 1, 6]), weights)
 
 
-@pytest.fixture(scope="module")
-def squares():
-    """Squared moduli of each field and channel on a grid, and the volume of a point."""
+@pytest.fixture(scope="module", params=["positive", "signed"])
+def squares(request):
+    """Weights, squared moduli of each field and channel on a grid, the softening of
+    densities in each channel, and the volume of a point.
+    """
+    weights = WEIGHTS if request.param == "positive" else SIGNED
     step = 0.13
     axes = [
         np.arange(x.min() - 5, x.max() + 5, step) for x in POSITIONS.astype(float).T
@@ -54,14 +59,16 @@ def squares():
             first_order(points[near], POSITIONS, w, path.scales, path.degree, SIGMA)
         ).sum(axis=0)
         for path in FIELDS
-        for w in WEIGHTS
+        for w in weights
     ]
-    return np.reshape(found, (len(FIELDS), len(WEIGHTS), -1)), step**3
+    found = np.reshape(found, (len(FIELDS), len(weights), -1))
+    softening = SOFTENING * np.any(weights < 0, axis=1) * np.any(weights > 0, axis=1)
+    return weights, found, softening * amplitude((0,), 0, SIGMA), step**3
 
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_against_sums_on_a_fine_grid(on_device, squares) -> None:
-    squares, volume = squares
+    weights, squares, of_densities, volume = squares
     pairs = field_pairs(FIELDS, len(WEIGHTS))
     expected = np.empty((len(pairs), *WEIGHTS.shape[:1], len(Q)))
     for of_pair, (first, second, shift) in zip(expected, pairs, strict=True):
@@ -72,13 +79,16 @@ def test_against_sums_on_a_fine_grid(on_device, squares) -> None:
                         power(
                             squares[FIELDS.index(path), channel],
                             q / 2,
-                            epsilon(path.scales, path.degree, SIGMA, SOFTENING),
+                            epsilon(path.scales, path.degree, SIGMA, SOFTENING)
+                            if path.degree
+                            else of_densities[channel],
                         )
                         for path, channel in ((first, c), (second, (c + shift) % 3))
                     ],
                     axis=0,
                 ).sum(axis=-1)
-    (found,) = engine_of(on_device).coefficients([atoms_of()])
+    engine = engine_of(on_device, signed=tuple(np.flatnonzero(of_densities)))
+    (found,) = engine.coefficients([atoms_of(weights=weights)])
     assert_allclose(found[len(FIELDS) :], expected, rtol=1e-4)
 
 
@@ -93,18 +103,20 @@ def test_each_pair_of_fields_occurs_once() -> None:
     assert all(len(both) == 2 for both in seen)
 
 
-def test_derivatives(rng) -> None:
-    engine, h = engine_of(tol=1e-7), 1e-3
-    (jacobian,) = engine.jacobian([atoms_of()])
+@pytest.mark.parametrize("weights", [WEIGHTS, SIGNED])
+def test_derivatives(weights, rng) -> None:
+    # Densities of both signs have kinks unless they are multiplied.
+    engine, h = engine_of(tol=1e-7, signed=(1,), paths=tuple(FIELDS[1:])), 1e-3
+    (jacobian,) = engine.jacobian([atoms_of(weights=weights)])
     direction = rng.normal(size=POSITIONS.shape)
-    moved = [atoms_of(POSITIONS + sign * h * direction) for sign in (1, -1)]
+    moved = [atoms_of(POSITIONS + sign * h * direction, weights) for sign in (1, -1)]
     after, before = engine.coefficients(moved)
     expected = (after - before) / (2 * h)
     found = np.sum(jacobian.positions * direction, axis=(-2, -1))
     assert_allclose(found, expected, rtol=1e-4, atol=2e-6 * np.abs(after).max())
-    weights = rng.normal(size=expected.shape)
-    (gradient,) = engine.gradient([atoms_of()], [weights])
-    summed = np.tensordot(weights, jacobian.positions, 3)
+    factors = rng.normal(size=expected.shape)
+    (gradient,) = engine.gradient([atoms_of(weights=weights)], [factors])
+    summed = np.tensordot(factors, jacobian.positions, 3)
     assert_allclose(gradient.positions, summed, atol=1e-9 * np.abs(summed).max())
 
 
