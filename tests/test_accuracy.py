@@ -63,6 +63,7 @@ def worst_errors(entry, rows, engine, dtype, tol):
         max_order=max(map(len, paths)),
         sigma=entry["sigma"],
         softening=entry["softening"],
+        mixed_moments=False,
         channels={"w": {int(Z): w for Z, w in entry["weights"].items()}},
         tol=tol,
         dtype=dtype,

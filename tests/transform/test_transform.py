@@ -50,8 +50,9 @@ def test_settings_are_all_but_paths_and_exponents() -> None:
         "dtype": "float32",
         "engine": "separable",
     }
-    transform = replace(transform, window=0.7)
+    transform = replace(transform, window=0.7, signed=(1,))
     assert transform.settings["window"] == 0.7
+    assert transform.settings["signed"] == [1]
     fields = set(Transform.__dataclass_fields__)
     assert fields - set(transform.settings) == {
         "paths",
