@@ -352,7 +352,7 @@ class SolidHarmonicScattering(MoleculeScattering):
     mixed_moments : bool or "channels", default=True
         Also integrate products of two fields of order 1. They tell which features are
         at the same places: models of energies need about half as many molecules, and
-        coefficients about twice the time. Crystals are computed about four times
+        coefficients about twice the time. Crystals are computed about three times
         faster with False. True pairs fields of the same channel: each has n (n - 1) / 2
         pairs of its n = (J + 1) (L + 1) fields. "channels" pairs fields of different
         channels too, in free molecules. Weights of both signs in a channel need a

@@ -219,9 +219,9 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     """Find the coefficients that do not change with the positions of the atoms.
 
     They are integrals of densities, and all of a single atom. Without this, rounding
-    errors would be all there is of their derivatives. With a reference, those
-    of an atom among others change by errors of the quadrature, and derivatives are
-    those of the sums.
+    errors would be all there is of their derivatives. With a reference, those of an
+    atom among others change by errors of the quadrature, and derivatives are those of
+    the sums.
 
     Returns
     -------
