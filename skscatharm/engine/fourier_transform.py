@@ -1,16 +1,26 @@
 """Real Fourier transforms between the points of a lattice and its wavevectors.
 
-Where fields have no waves, nothing is computed.
+Where fields have no waves, nothing is computed. Transforms along one axis need not be
+followed by the others at once: fields can be computed a few planes at a time.
 """
 
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+from array_api_compat import is_numpy_namespace
+from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import fft_namespace
 from skscatharm.engine.lattice import Lattice
 
-__all__ = ["crop", "to_points", "to_waves"]
+__all__ = ["along_x", "crop", "to_planes", "to_points", "to_waves"]
 
 Array = Any  # of the array library that computes
+
+# On a processor, real transforms of at most so many terms are matrix products: BLAS is
+# faster than FFTs there.
+_MOST_TERMS = 160
 
 
 def to_points(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
@@ -24,11 +34,51 @@ def to_points(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
     -------
     array of shape (..., n_x, n_y, n_z)
     """
+    return to_planes(along_x(spectrum, lattice, xp), lattice, xp)
+
+
+def along_x(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
+    """Do the first step of :func:`to_points`, the transform along x.
+
+    Returns
+    -------
+    array of shape (..., n_x, n_waves_y, n_waves_z // 2 + 1)
+    """
+    filled = _fill_up(spectrum, lattice.shape[0], -3, xp)
+    return fft_namespace(xp).ifft(filled, axis=-3)
+
+
+def to_planes(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
+    """Do the other steps of :func:`to_points`.
+
+    Parameters
+    ----------
+    spectrum : array of shape (..., n_planes, n_waves_y, n_waves_z // 2 + 1)
+        Some or all of the planes of the result of :func:`along_x`.
+
+    Returns
+    -------
+    array of shape (..., n_planes, n_y, n_z)
+    """
     fft = fft_namespace(xp)
-    n_x, n_y, n_z = lattice.shape
-    spectrum = fft.ifft(_fill_up(spectrum, n_x, -3, xp), axis=-3)
+    _, n_y, n_z = lattice.shape
     spectrum = fft.ifft(_fill_up(spectrum, n_y, -2, xp), axis=-2)
+    n_terms = 2 * spectrum.shape[-1]
+    if is_numpy_namespace(xp) and n_terms <= _MOST_TERMS:
+        terms = spectrum.view(spectrum.real.dtype)
+        return terms @ _real_waves(n_terms, n_z, terms.dtype.name)
     return fft.irfft(spectrum, n=n_z, axis=-1)
+
+
+@lru_cache(maxsize=256)
+def _real_waves(n_terms: int, n: int, dtype: str) -> NDArray[Any]:
+    """Return cosines and sines that real and imaginary parts are multiplied by."""
+    angles = 2 * np.pi / n * np.multiply.outer(np.arange(n_terms // 2), np.arange(n))
+    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1) * 2 / n
+    waves[0] /= 2  # all waves but the constant stand for two
+    waves = waves.reshape(n_terms, n).astype(dtype)
+    waves.setflags(write=False)
+    return waves
 
 
 def to_waves(values: Array, lattice: Lattice, xp: Any) -> Array:
