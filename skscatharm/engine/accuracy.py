@@ -38,6 +38,7 @@ __all__ = [
     "CRYSTAL_SOFTNESS",
     "DOUBLE",
     "SMOOTHING",
+    "SOFT",
     "Accuracy",
     "check_accuracy",
     "check_signs",
@@ -105,6 +106,8 @@ _LEAST_BALANCE = 0.05
 
 #: Exponents above this are computed in double precision.
 DOUBLE = 4.0
+#: Softness from which noise does not matter where a field vanishes.
+SOFT = 0.05
 # Limits of rounding.
 _LEAST_TOL = {"float32": 2e-6, "float64": 1e-8}
 _ROUNDING = {"float32": 3e-8, "float64": 1e-16}  # times what terms cancel
@@ -169,12 +172,14 @@ class Accuracy:
         hardness = 1 / sqrt(self.softness) if self.softness else 1.0
         return float((1 + density * volume * hardness) ** _OVERLAP_POWER)
 
-    def spectral_step(self, degree: int) -> float:
-        """Return the step at which a grid holds the spectrum of a field, in widths.
+    def spectral_step(self, degree: int, power: int = 1) -> float:
+        r"""Return the step at which a grid holds the spectrum of a field, in widths.
 
-        Beyond it, the spectrum is down to where the field is at the margin.
+        Beyond it, the spectrum is down to where the field is at the margin. That of the
+        square is wider by :math:`\sqrt{2}`, and has twice the degree.
         """
-        return pi / _tail(degree, exp(-(self.margin(degree) ** 2) / 2))
+        level = exp(-(self.margin(degree) ** 2) / 2)
+        return pi / (sqrt(power) * _tail(power * degree, level))
 
     def outer_step(self, order: int, degree: int, crowding: _Array | float) -> Any:
         """Return the step far from the atoms, in widths."""

@@ -1,5 +1,6 @@
 """Crystals, slabs and wires as the source of periodic densities."""
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from itertools import product
 from math import pi
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from skscatharm.engine.fourier_transform import crop
 from skscatharm.engine.lattice import Lattice, Resolution, cell_lattice
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import Structure
@@ -19,6 +21,7 @@ __all__ = ["Crystal"]
 _Array = NDArray[np.float64]
 
 _SHELLS = 2.5  # distances of neighbours, within which atoms are counted
+_KEPT = 2**29  # bytes of spectra, the oldest of which are dropped
 
 
 class Crystal:
@@ -40,8 +43,6 @@ class Crystal:
         The atoms of the given cell that are images of each of them.
     rotation : ndarray of shape (3, 3)
         The identity: lattices may have any orientation.
-    spectra : dict
-        Spectra that were computed, on their lattices, by precision and weights.
     """
 
     def __init__(self, atoms: Atoms) -> None:
@@ -49,7 +50,7 @@ class Crystal:
             Structure(atoms.charges, atoms.positions, atoms.cell, atoms.pbc)
         )
         self.rotation = np.eye(3)
-        self.spectra: dict[tuple[str, bytes], tuple[Lattice, Any]] = {}
+        self._spectra: dict[Hashable, tuple[Lattice, Any]] = {}
         self._vectors = vectors
         self._others = _perpendicular_axes(vectors, self.positions)
 
@@ -82,6 +83,20 @@ class Crystal:
         shifts = np.array(list(product(*(range(-n, n + 1) for n in counts))))
         images = self.positions[:, np.newaxis] + shifts @ self._vectors
         return KDTree(images.reshape(-1, 3))
+
+    def spectrum(
+        self, key: Hashable, lattice: Lattice, compute: Callable[[], Any], xp: Any
+    ) -> Any:
+        """Compute a spectrum, or take it from one of more waves that was kept."""
+        kept = self._spectra.pop(key, None)
+        if kept is None or not kept[0].has_waves_of(lattice):
+            kept = lattice, compute()
+        self._spectra[key] = kept
+        while sum(array.nbytes for _, array in self._spectra.values()) > _KEPT:
+            self._spectra.pop(next(iter(self._spectra)))
+        x, y, z = lattice.n_waves
+        part = crop(kept[1][..., : z // 2 + 1], y, -2, xp)
+        return crop(part, x, -3, xp)
 
     def lattice(self, resolution: Resolution) -> Lattice:
         """Make the grid of a field."""

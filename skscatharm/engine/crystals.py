@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skscatharm.engine.accuracy import (
     CRYSTAL_SOFTNESS,
     DOUBLE,
+    SOFT,
     Accuracy,
     exponent_classes,
     weight_classes,
@@ -40,7 +41,6 @@ _MOST, _MOST_ON_DEVICE = 2**25, 2**32
 # all are the same and fields cancel: double precision and another share of the
 # tolerance cost little.
 _SMALL, _EXACT = 8, 0.1
-_SOFT = 0.05  # softness from which single precision serves low exponents
 
 
 class CrystalEngine:
@@ -197,7 +197,7 @@ class CrystalEngine:
                     )
                     # Low powers of the noise that FFTs leave in the empty parts of a
                     # cell would add up to something, unless they are softened.
-                    soft = softness >= _SOFT and paths != () and paths[0].degree > 0
+                    soft = softness >= SOFT and paths != () and paths[0].degree > 0
                     # Powers of both fields of a pair are half as large.
                     low = Q[exponents].min() < (2 if pairs else 1) and not soft
                     double = low or largest > DOUBLE or is_small

@@ -17,6 +17,8 @@ _Array = NDArray[np.float64]
 # Combinations of the wavevectors of a grid of which one is the shortest.
 _NEIGHBOURS = np.array([n for n in product((-2, -1, 0, 1, 2), repeat=3) if any(n)])
 
+_MANY = 2**30  # points, which hold any wavevectors
+
 
 class Lattice(NamedTuple):
     """A periodic box, the points of its grid, and the wavevectors of its fields.
@@ -79,6 +81,15 @@ class Lattice(NamedTuple):
     def limited(self, step: float) -> "Lattice":
         """Return the lattice with no more wavevectors than a cubic grid of a step."""
         return self._replace(n_waves=_count_waves(self.cell, self.n_waves, step))
+
+    def with_waves(self, step: float) -> "Lattice":
+        """Return the lattice with the wavevectors of a cubic grid of a step."""
+        n_waves = _count_waves(self.cell, (_MANY, _MANY, _MANY), step)
+        return self._replace(n_waves=n_waves)
+
+    def coarsest(self) -> "Lattice":
+        """Return the coarsest grid that holds all wavevectors."""
+        return self._replace(shape=_fast_shape(np.array(self.n_waves)))
 
     def has_waves_of(self, other: "Lattice") -> bool:
         """Whether all wavevectors of another lattice are among those of this one."""

@@ -9,10 +9,11 @@ fields are computed once for each width of the narrower field. On a grid, the in
 of all pairs are a matrix product.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import to_numpy
@@ -20,6 +21,7 @@ from skscatharm.engine.lattice import Resolution
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import Source
 from skscatharm.engine.spectral import Field, FieldSettings, SpectralFields
+from skscatharm.engine.squares import Square
 from skscatharm.transform.modulus import power, soften
 from skscatharm.transform.paths import Pair, Path, group_pairs
 
@@ -27,6 +29,10 @@ __all__ = ["PairFields", "share_grids"]
 
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
+
+# Values of a field that are computed at a time: on a processor, those of all fields had
+# better stay in cache.
+_SLAB, _SLAB_ON_DEVICE = 2**17, 2**26
 
 
 class _Group(NamedTuple):
@@ -60,7 +66,7 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
         )
         of_group = settings._replace(
             paths=tuple(paths),
-            exponents=np.ones(1),
+            exponents=settings.exponents / 2,
             common=Resolution(min(steps), min(spectral_steps), max(reaches)),
         )
         groups.append(_Group(of_group, places))
@@ -68,14 +74,14 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
 
 
 class _Products(NamedTuple):
-    """The fields of a group, their powers, and the integrals of products.
+    """The fields of a group, and the integrals of products.
 
     Attributes
     ----------
     spectral : SpectralFields
     group : _Group
-    powers : list of array of shape (n_molecules, n_channels, n_fields, n_x, n_y, n_z)
-        By exponent: half of those of products.
+    squares : list of Square
+        Of each field.
     factors : ndarray of shape (n_fields, n_fields, n_molecules, n_channels, \
 n_exponents)
         Volume of a point times the units of a product.
@@ -83,7 +89,7 @@ n_exponents)
 
     spectral: SpectralFields
     group: _Group
-    powers: list[Array]
+    squares: list[Square]
     factors: _Array
 
 
@@ -133,7 +139,7 @@ class PairFields:
         """
         found = np.zeros(self._shape)
         for products in self._products():
-            self._integrate(products, found)
+            self._integrate(products, self._slabs(products), found)
         return found
 
     def jacobian(self) -> Derivatives:
@@ -148,12 +154,13 @@ class PairFields:
         integrals = np.zeros(self._shape)
         found: Any = None
         for products in self._products():
-            self._integrate(products, integrals)
+            powers = self._all_powers(products)
+            self._integrate(products, [powers], integrals)
             for a, path, field, slopes in self._sweeps(products):
                 for i, b in _partners(products.group, a):
                     for e, slope in enumerate(slopes):
                         factors = self._array(products.factors[a, b, ..., e])
-                        onto = factors * slope * products.powers[e][:, :, b, ...]
+                        onto = factors * slope * powers[e][:, :, b, ...]
                         of_one = self._back(products.spectral, path, field, onto)
                         if found is None:
                             found = Derivatives(
@@ -180,7 +187,8 @@ class PairFields:
         positions: Any = 0.0
         strain: Any = 0.0
         for products in self._products():
-            self._integrate(products, integrals)
+            powers = self._all_powers(products)
+            self._integrate(products, [powers], integrals)
             for a, path, field, slopes in self._sweeps(products):
                 onto: Any = 0.0
                 for e, slope in enumerate(slopes):
@@ -189,7 +197,7 @@ class PairFields:
                         scaled = products.factors[a, b, ..., e] * factors[:, i, :, e]
                         others = (
                             others
-                            + self._array(scaled) * products.powers[e][:, :, b, ...]
+                            + self._array(scaled) * powers[e][:, :, b, ...]
                         )
                     onto = onto + slope * others
                 of_field = self._back(products.spectral, path, field, onto)
@@ -200,39 +208,65 @@ class PairFields:
 
     def _products(self) -> Iterator[_Products]:
         for spectral, densities, group in self._groups:
-            paths, powers = group.settings.paths, []
-            for f, path in enumerate(paths):
-                fields = spectral if path.degree else densities
-                squared, softening, lattice = fields.squares(path)
-                epsilon = self._epsilon(softening, squared)
-                root, modulus = soften(squared, epsilon)
-                if f == 0:
-                    shape = *squared.shape[:2], len(paths), *squared.shape[2:]
-                    powers = [
-                        self.xp.empty(shape, dtype=spectral.dtype) for _ in self._halves
-                    ]
-                for p, of_exponent in zip(self._halves.tolist(), powers, strict=True):
-                    found = power(squared, root, modulus, epsilon, p)
-                    of_exponent[:, :, f, ...] = self.xp.asarray(
-                        found, dtype=spectral.dtype
-                    )
+            paths = group.settings.paths
+            squares = [
+                (spectral if path.degree else densities).square(path) for path in paths
+            ]
             units = np.stack(
                 [
                     (self.source.unit * spectral.constant(path)) ** self._halves
                     for path in paths
                 ]
             )
-            factors = lattice.volume * units[:, np.newaxis] * units
-            yield _Products(spectral, group, powers, factors)
+            factors = squares[0].lattice.volume * units[:, np.newaxis] * units
+            yield _Products(spectral, group, squares, factors)
 
-    def _integrate(self, products: _Products, found: _Array) -> None:
-        """Integrate products, into an array for all pairs."""
+    def _slabs(self, products: _Products) -> Iterator[list[Array]]:
+        """Compute powers a few planes at a time."""
+        n_x, n_y, n_z = products.squares[0].lattice.shape
+        n_molecules, _, n_channels, _ = self._shape
+        slab = _SLAB if is_numpy_namespace(self.xp) else _SLAB_ON_DEVICE
+        n_planes = max(slab // (n_molecules * n_channels * n_y * n_z), 1)
+        for start in range(0, n_x, n_planes):
+            yield self._powers(products, start, min(start + n_planes, n_x))
+
+    def _all_powers(self, products: _Products) -> list[Array]:
+        return self._powers(products, 0, products.squares[0].lattice.shape[0])
+
+    def _powers(self, products: _Products, start: int, stop: int) -> list[Array]:
+        """Compute half of the powers of products, of all fields in some planes.
+
+        Returns
+        -------
+        list of array of shape (n_molecules, n_channels, n_fields, stop - start, n_y, \
+n_z)
+            By exponent.
+        """
+        xp, dtype = self.xp, products.spectral.dtype
+        found: list[Array] = []
+        for f, square in enumerate(products.squares):
+            squared = square.planes(start, stop)
+            epsilon = self._epsilon(square.epsilon, squared)
+            root, modulus = soften(squared, epsilon)
+            if f == 0:
+                shape = *squared.shape[:2], len(products.squares), *squared.shape[2:]
+                found = [xp.empty(shape, dtype=dtype) for _ in self._halves]
+            for p, of_exponent in zip(self._halves.tolist(), found, strict=True):
+                values = power(squared, root, modulus, epsilon, p)
+                of_exponent[:, :, f, ...] = xp.asarray(values, dtype=dtype)
+        return found
+
+    def _integrate(
+        self, products: _Products, parts: Iterable[list[Array]], found: _Array
+    ) -> None:
+        """Integrate products of powers, which come in parts, into those of all pairs."""
         xp = self.xp
-        for e, powers in enumerate(products.powers):
-            rows = xp.reshape(powers, (*powers.shape[:3], -1))
-            sums = to_numpy(rows @ xp.matrix_transpose(rows))
-            for i, a, b in products.group.pairs:
-                found[:, i, :, e] = sums[..., a, b] * products.factors[a, b, ..., e]
+        for powers in parts:
+            for e, of_exponent in enumerate(powers):
+                rows = xp.reshape(of_exponent, (*of_exponent.shape[:3], -1))
+                sums = to_numpy(rows @ xp.matrix_transpose(rows))
+                for i, a, b in products.group.pairs:
+                    found[:, i, :, e] += sums[..., a, b] * products.factors[a, b, ..., e]
 
     def _sweeps(
         self, products: _Products

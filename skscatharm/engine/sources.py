@@ -4,7 +4,7 @@ A source is known by the spectrum of its point charges on the wavevectors of a l
 that of its density, without the Gaussian of an atom.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from math import exp
 from typing import Any, Protocol
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.crystal import Crystal
-from skscatharm.engine.fourier_transform import crop
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.lattice import Lattice, Resolution, box_around
 from skscatharm.engine.quadrature import kink_step
@@ -129,14 +128,18 @@ class AtomSource:
             return self._spectrum(lattice, factor * weights)
         # The paths of a crystal share its cell, and most waves come first. So do the
         # channels if all atoms are of one element.
-        key = (str(self._dtype), weights.tobytes())
-        kept = self._crystal.spectra.get(key)
-        if kept is None or not kept[0].has_waves_of(lattice):
-            kept = lattice, self._spectrum(lattice, weights)
-            self._crystal.spectra[key] = kept
-        x, y, z = lattice.n_waves
-        part = crop(kept[1][..., : z // 2 + 1], y, -2, self._xp)
-        return factor * crop(part, x, -3, self._xp)
+        return factor * self.shared(
+            "atoms", lattice, lambda: self._spectrum(lattice, weights)
+        )
+
+    def shared(
+        self, name: Hashable, lattice: Lattice, compute: Callable[[], Array]
+    ) -> Array:
+        """Compute a spectrum, or take one that crystals share by name and weights."""
+        if self._crystal is None:
+            return compute()
+        key = name, str(self._dtype), self.weights.tobytes()
+        return self._crystal.spectrum(key, lattice, compute, self._xp)
 
     def _spectrum(self, lattice: Lattice, weights: NDArray[Any]) -> Array:
         xp = self._xp

@@ -15,13 +15,14 @@ from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine import compiled, portable
-from skscatharm.engine.accuracy import Accuracy
+from skscatharm.engine.accuracy import SOFT, Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.fourier_transform import to_points, to_waves
 from skscatharm.engine.lattice import Lattice, Resolution
 from skscatharm.engine.pooling import AMPLITUDE, power_scales
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import AtomSource, Source, phases, sum_over_points
+from skscatharm.engine.squares import Square
 from skscatharm.transform.harmonics import (
     wavelet_gradients_in_frequency,
     wavelets_in_frequency,
@@ -87,9 +88,12 @@ class FieldSettings(NamedTuple):
             self.accuracy.margin(degree) * width,
         )
 
-    def spectral_step(self, path: Path) -> float:
-        """Return the step of a grid that holds the spectrum of the field of a path."""
-        return self.accuracy.spectral_step(path.degree) * self.width(path)
+    def spectral_step(self, path: Path, power: int = 1) -> float:
+        """Return the step of a grid that holds the spectrum of the field of a path.
+
+        With a `power` of 2, it is that of its square.
+        """
+        return self.accuracy.spectral_step(path.degree, power) * self.width(path)
 
     def count_points(self, lattice: Callable[[Resolution], Lattice]) -> int:
         """Count the points of the finest grid that `lattice` makes."""
@@ -322,13 +326,41 @@ class SpectralFields:
             kinks,
         )
 
-    def squares(self, path: Path) -> tuple[Array, _Array, Lattice]:
-        """Compute squares of the fields of the atoms; return their softening too."""
-        lattice = self._lattice(path)
-        spectrum = self.source.spectrum(lattice, self._atom_factor(path))
+    def square(self, path: Path) -> Square:
+        """Prepare the square of the fields of the atoms."""
+        lattice, epsilon = self._lattice(path), self._epsilon(path)
         width = _path_width(path, self.settings.sigma)
-        components = self._components(spectrum, path, width, lattice)
-        return self._square(components, path, lattice), self._epsilon(path), lattice
+
+        def components(of: Lattice) -> Iterator[Array]:
+            return self._components(self._atom_spectrum(path, of), path, width, of)
+
+        is_soft = path.degree > 0 and self.accuracy.softness >= SOFT
+        if is_soft:
+            # The square of a field with few waves is known from a coarse grid, and one
+            # transform takes it to a finer one. Its noise is that of its maximum.
+            doubled = lattice.with_waves(self.settings.spectral_step(path, power=2))
+            coarse = doubled.coarsest()._replace(n_waves=lattice.n_waves)
+            n_components, n_points = 2 * path.degree + 1, prod(lattice.shape)
+            n_coarse = (n_components + 1) * prod(coarse.shape)
+            fits = all(n <= m for n, m in zip(doubled.n_waves, lattice.shape))
+            if fits and n_coarse < (n_components - 1) * n_points:
+
+                def spectrum_of_square() -> Array:
+                    squared = sum(values * values for values in components(coarse))
+                    return to_waves(squared, doubled, self.xp) / prod(coarse.shape)
+
+                spectrum = self._atoms.shared(path, doubled, spectrum_of_square)
+                spectra = [spectrum * n_points]
+                return Square(spectra, doubled, epsilon, self.xp, is_squared=True)
+        least = None
+        if self.Q.min() < 1 and not is_soft:
+            # Low powers of the noise would add up to something.
+            squared = sum(values * values for values in components(lattice.coarsest()))
+            peak = self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
+            least = self.noise**2 * peak
+        atoms = self._atom_spectrum(path, lattice)
+        spectra = self._products(atoms, path, width, lattice)
+        return Square(spectra, lattice, epsilon, self.xp, least=least)
 
     def atoms_back(
         self, path: Path, field: Field, factors: _Array, onto: Array | None
@@ -372,6 +404,9 @@ class SpectralFields:
     def _atoms(self) -> AtomSource:
         assert isinstance(self.source, AtomSource)
         return self.source
+
+    def _atom_spectrum(self, path: Path, lattice: Lattice) -> Array:
+        return self.source.spectrum(lattice, self._atom_factor(path))
 
     def _atom_factor(self, path: Path) -> complex:
         width = _path_width(path, self.settings.sigma)
@@ -538,9 +573,16 @@ class SpectralFields:
         self, spectrum: Array, path: Path, scale: float, lattice: Lattice
     ) -> Iterator[Array]:
         """Convolve with each of the wavelets of a scale."""
+        for product in self._products(spectrum, path, scale, lattice):
+            yield to_points(product, lattice, self.xp)
+
+    def _products(
+        self, spectrum: Array, path: Path, scale: float, lattice: Lattice
+    ) -> Iterator[Array]:
+        """Multiply a spectrum by that of each of the wavelets of a scale."""
         wavevectors = self._wavevectors(lattice)
         for wavelet in wavelets_in_frequency(path.degree, scale, wavevectors, self.xp):
-            yield to_points(spectrum * (wavelet / lattice.volume), lattice, self.xp)
+            yield spectrum * (wavelet / lattice.volume)
 
     def _components_back(
         self,
