@@ -17,7 +17,7 @@ from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import to_numpy
-from skscatharm.engine.lattice import Resolution
+from skscatharm.engine.lattice import Lattice, Resolution
 from skscatharm.engine.protocol import Derivatives
 from skscatharm.engine.sources import Source
 from skscatharm.engine.spectral import Field, FieldSettings, SpectralFields
@@ -41,7 +41,7 @@ class _Group(NamedTuple):
     Attributes
     ----------
     settings : FieldSettings
-        Of the fields, which are its paths. Of their moduli alone, not of powers.
+        Of the fields, which are its paths, and half of the exponents.
     pairs : list of (int, int, int)
         Index of each pair among all, and of both of its fields among the paths.
     """
@@ -73,6 +73,35 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
     return groups
 
 
+class _Factor(NamedTuple):
+    """One field of products.
+
+    Attributes
+    ----------
+    square : Square
+    epsilon : ndarray of shape (n_molecules, n_channels, 1, 1, 1)
+        Softening.
+    least : array or None
+        The least square that is more than noise, where noise matters.
+    """
+
+    square: Square
+    epsilon: _Array
+    least: Array | None
+
+    def powers(
+        self, start: int, stop: int, exponents: Iterable[float], xp: Any
+    ) -> Iterator[Array]:
+        """Compute the powers of the moduli in some planes."""
+        squared = self.square.planes(start, stop)
+        if self.least is not None:
+            squared *= squared > self.least
+        epsilon = _like(self.epsilon, squared, xp)
+        root, modulus = soften(squared, epsilon)
+        for p in exponents:
+            yield power(squared, root, modulus, epsilon, p)
+
+
 class _Products(NamedTuple):
     """The fields of a group, and the integrals of products.
 
@@ -80,8 +109,8 @@ class _Products(NamedTuple):
     ----------
     spectral : SpectralFields
     group : _Group
-    squares : list of Square
-        Of each field.
+    fields : list of _Factor
+    lattice : Lattice
     factors : ndarray of shape (n_fields, n_fields, n_molecules, n_channels, \
 n_exponents)
         Volume of a point times the units of a product.
@@ -89,7 +118,8 @@ n_exponents)
 
     spectral: SpectralFields
     group: _Group
-    squares: list[Square]
+    fields: list[_Factor]
+    lattice: Lattice
     factors: _Array
 
 
@@ -195,10 +225,7 @@ class PairFields:
                     others: Any = 0.0
                     for i, b in _partners(products.group, a):
                         scaled = products.factors[a, b, ..., e] * factors[:, i, :, e]
-                        others = (
-                            others
-                            + self._array(scaled) * powers[e][:, :, b, ...]
-                        )
+                        others = others + self._array(scaled) * powers[e][:, :, b, ...]
                     onto = onto + slope * others
                 of_field = self._back(products.spectral, path, field, onto)
                 positions = positions + of_field.positions.sum(axis=1)
@@ -209,8 +236,14 @@ class PairFields:
     def _products(self) -> Iterator[_Products]:
         for spectral, densities, group in self._groups:
             paths = group.settings.paths
-            squares = [
-                (spectral if path.degree else densities).square(path) for path in paths
+            fields = [
+                _Factor(
+                    of.square(path),
+                    of.epsilon(path),
+                    of.least_square(path) if of.is_noisy(path) else None,
+                )
+                for path in paths
+                for of in [spectral if path.degree else densities]
             ]
             units = np.stack(
                 [
@@ -218,12 +251,13 @@ class PairFields:
                     for path in paths
                 ]
             )
-            factors = squares[0].lattice.volume * units[:, np.newaxis] * units
-            yield _Products(spectral, group, squares, factors)
+            lattice = fields[0].square.lattice
+            factors = lattice.volume * units[:, np.newaxis] * units
+            yield _Products(spectral, group, fields, lattice, factors)
 
     def _slabs(self, products: _Products) -> Iterator[list[Array]]:
         """Compute powers a few planes at a time."""
-        n_x, n_y, n_z = products.squares[0].lattice.shape
+        n_x, n_y, n_z = products.lattice.shape
         n_molecules, _, n_channels, _ = self._shape
         slab = _SLAB if is_numpy_namespace(self.xp) else _SLAB_ON_DEVICE
         n_planes = max(slab // (n_molecules * n_channels * n_y * n_z), 1)
@@ -231,7 +265,7 @@ class PairFields:
             yield self._powers(products, start, min(start + n_planes, n_x))
 
     def _all_powers(self, products: _Products) -> list[Array]:
-        return self._powers(products, 0, products.squares[0].lattice.shape[0])
+        return self._powers(products, 0, products.lattice.shape[0])
 
     def _powers(self, products: _Products, start: int, stop: int) -> list[Array]:
         """Compute half of the powers of products, of all fields in some planes.
@@ -242,31 +276,33 @@ class PairFields:
 n_z)
             By exponent.
         """
-        xp, dtype = self.xp, products.spectral.dtype
-        found: list[Array] = []
-        for f, square in enumerate(products.squares):
-            squared = square.planes(start, stop)
-            epsilon = self._epsilon(square.epsilon, squared)
-            root, modulus = soften(squared, epsilon)
-            if f == 0:
-                shape = *squared.shape[:2], len(products.squares), *squared.shape[2:]
-                found = [xp.empty(shape, dtype=dtype) for _ in self._halves]
-            for p, of_exponent in zip(self._halves.tolist(), found, strict=True):
-                values = power(squared, root, modulus, epsilon, p)
-                of_exponent[:, :, f, ...] = xp.asarray(values, dtype=dtype)
+        n_molecules, _, n_channels, _ = self._shape
+        planes = stop - start, *products.lattice.shape[1:]
+        shape = n_molecules, n_channels, len(products.fields), *planes
+        found = [
+            self.xp.empty(shape, dtype=products.spectral.dtype) for _ in self._halves
+        ]
+        for f, field in enumerate(products.fields):
+            powers = field.powers(start, stop, self._halves.tolist(), self.xp)
+            for of_exponent, values in zip(found, powers, strict=True):
+                of_exponent[:, :, f, ...] = self.xp.asarray(
+                    values, dtype=of_exponent.dtype
+                )
         return found
 
     def _integrate(
         self, products: _Products, parts: Iterable[list[Array]], found: _Array
     ) -> None:
-        """Integrate products of powers, which come in parts, into those of all pairs."""
+        """Integrate products of powers, which come in parts, for all pairs."""
         xp = self.xp
         for powers in parts:
             for e, of_exponent in enumerate(powers):
                 rows = xp.reshape(of_exponent, (*of_exponent.shape[:3], -1))
                 sums = to_numpy(rows @ xp.matrix_transpose(rows))
                 for i, a, b in products.group.pairs:
-                    found[:, i, :, e] += sums[..., a, b] * products.factors[a, b, ..., e]
+                    found[:, i, :, e] += (
+                        sums[..., a, b] * products.factors[a, b, ..., e]
+                    )
 
     def _sweeps(
         self, products: _Products
@@ -277,7 +313,9 @@ n_z)
         """
         for a, path in enumerate(products.group.settings.paths):
             field = products.spectral.atoms(path)
-            root, _ = soften(field.squared, self._epsilon(field.epsilon, field.squared))
+            root, _ = soften(
+                field.squared, _like(field.epsilon, field.squared, self.xp)
+            )
             none = self.xp.zeros_like(root)
             slopes = [
                 self.xp.where(field.squared > 0, p * root ** (p - 1), none)
@@ -291,15 +329,15 @@ n_z)
         none = np.zeros((*field.squared.shape[:2], 1))
         return spectral.atoms_back(path, field, none, onto)
 
-    def _epsilon(self, softening: _Array, squared: Array) -> Array | float:
-        if not softening.any():
-            return 0.0
-        return self.xp.asarray(softening, dtype=squared.dtype)
-
     def _array(self, factors: _Array) -> Array:
         """Shape factors of molecules and channels like fields."""
         values = factors[..., np.newaxis, np.newaxis, np.newaxis]
         return self.xp.asarray(values, dtype=self._groups[0][0].dtype)
+
+
+def _like(epsilon: _Array, squared: Array, xp: Any) -> Array | float:
+    """Return softening as an array like squares, or 0 if there is none."""
+    return xp.asarray(epsilon, dtype=squared.dtype) if epsilon.any() else 0.0
 
 
 def _partners(group: _Group, field: int) -> list[tuple[int, int]]:

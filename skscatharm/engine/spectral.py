@@ -6,7 +6,7 @@ each edge of the box; it is taken only at the wavevectors that the next wavelet 
 over, which are few, and those of another box.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod, sqrt
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ class Field(NamedTuple):
     lattice : Lattice
     spectrum : array or None
         For derivatives, the spectrum of what met the last wavelets.
-    components : list of array
+    components : sequence of array
         For derivatives, the components of the field. A density that changes sign has
         itself and the sum of the moduli of its atoms.
     kinks : float or None
@@ -131,7 +131,7 @@ class Field(NamedTuple):
     epsilon: _Array
     lattice: Lattice
     spectrum: Array | None
-    components: list[Array]
+    components: Sequence[Array]
     kinks: float | None = None
 
 
@@ -286,7 +286,10 @@ class SpectralFields:
         ratio = sqrt(1 - (sigma / width) ** 2)  # of scale and width
         return ratio**path.degree * width**-3
 
-    def _epsilon(self, path: Path) -> _Array:
+    def _is_soft(self, path: Path) -> bool:
+        return path.degree > 0 and self.accuracy.softness >= SOFT
+
+    def epsilon(self, path: Path) -> _Array:
         """Softening, of shape (n_molecules, n_channels, 1, 1, 1)."""
         softening, sigma = self.settings.softening, self.settings.sigma
         if path.degree == 0:
@@ -298,6 +301,11 @@ class SpectralFields:
     def atoms(self, path: Path) -> Field:
         """Compute the fields of the atoms, of order 0 or 1."""
         lattice = self._lattice(path)
+        if self.source.is_periodic and not self.derivatives:
+            squared = self.square(path).planes(0, lattice.shape[0])
+            if self.is_noisy(path):
+                squared *= self._near(path, lattice, squared)
+            return self._field(squared, path, lattice)
         width = _path_width(path, self.settings.sigma)
         factor = self._atom_factor(path)
         if not self._rounds(path):
@@ -319,7 +327,7 @@ class SpectralFields:
             modulus,
             lattice.volume * sums,
             values * values,
-            self._epsilon(path),
+            self.epsilon(path),
             lattice,
             None,
             [values, envelope] * self.derivatives,
@@ -327,40 +335,43 @@ class SpectralFields:
         )
 
     def square(self, path: Path) -> Square:
-        """Prepare the square of the fields of the atoms."""
-        lattice, epsilon = self._lattice(path), self._epsilon(path)
+        """Prepare the square of the fields of the atoms of a crystal."""
+        xp, lattice = self.xp, self._lattice(path)
         width = _path_width(path, self.settings.sigma)
+        n_components, n_points = 2 * path.degree + 1, prod(lattice.shape)
+        # The square of a field with few waves is known from a coarse grid, and one
+        # transform takes it to a finer one. Its noise is that of its maximum.
+        of_square = lattice.with_waves(self.settings.spectral_step(path, power=2))
+        coarse = of_square.coarsest()._replace(n_waves=lattice.n_waves)
+        fits = all(
+            n <= m for n, m in zip(of_square.n_waves, lattice.shape, strict=True)
+        )
+        n_coarse = (n_components + 1) * prod(coarse.shape)
+        if self._is_soft(path) and fits and n_coarse < (n_components - 1) * n_points:
 
-        def components(of: Lattice) -> Iterator[Array]:
-            return self._components(self._atom_spectrum(path, of), path, width, of)
+            def spectrum_of_square() -> Array:
+                atoms = self._atom_spectrum(path, coarse)
+                components = self._components(atoms, path, width, coarse)
+                squared = sum(values * values for values in components)
+                return to_waves(squared, of_square, xp) / prod(coarse.shape)
 
-        is_soft = path.degree > 0 and self.accuracy.softness >= SOFT
-        if is_soft:
-            # The square of a field with few waves is known from a coarse grid, and one
-            # transform takes it to a finer one. Its noise is that of its maximum.
-            doubled = lattice.with_waves(self.settings.spectral_step(path, power=2))
-            coarse = doubled.coarsest()._replace(n_waves=lattice.n_waves)
-            n_components, n_points = 2 * path.degree + 1, prod(lattice.shape)
-            n_coarse = (n_components + 1) * prod(coarse.shape)
-            fits = all(n <= m for n, m in zip(doubled.n_waves, lattice.shape))
-            if fits and n_coarse < (n_components - 1) * n_points:
-
-                def spectrum_of_square() -> Array:
-                    squared = sum(values * values for values in components(coarse))
-                    return to_waves(squared, doubled, self.xp) / prod(coarse.shape)
-
-                spectrum = self._atoms.shared(path, doubled, spectrum_of_square)
-                spectra = [spectrum * n_points]
-                return Square(spectra, doubled, epsilon, self.xp, is_squared=True)
-        least = None
-        if self.Q.min() < 1 and not is_soft:
-            # Low powers of the noise would add up to something.
-            squared = sum(values * values for values in components(lattice.coarsest()))
-            peak = self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
-            least = self.noise**2 * peak
+            spectrum = self._atoms.shared(path, of_square, spectrum_of_square)
+            return Square([spectrum * n_points], of_square, xp, is_squared=True)
         atoms = self._atom_spectrum(path, lattice)
-        spectra = self._products(atoms, path, width, lattice)
-        return Square(spectra, lattice, epsilon, self.xp, least=least)
+        return Square(self._products(atoms, path, width, lattice), lattice, xp)
+
+    def is_noisy(self, path: Path) -> bool:
+        """Whether low powers of the noise of FFTs would add up to something."""
+        return bool(self.Q.min() < 1) and not self._is_soft(path)
+
+    def least_square(self, path: Path) -> Array:
+        """Find the least square of a field of a crystal that is more than noise."""
+        lattice = self._lattice(path).coarsest()
+        width = _path_width(path, self.settings.sigma)
+        atoms = self._atom_spectrum(path, lattice)
+        components = self._components(atoms, path, width, lattice)
+        squared = sum(values * values for values in components)
+        return self.noise**2 * self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
 
     def atoms_back(
         self, path: Path, field: Field, factors: _Array, onto: Array | None
@@ -500,7 +511,19 @@ class SpectralFields:
             kept = list(components)
             components = (values + 0 for values in kept)
         squared = self._square(components, path, lattice)
-        epsilon = self._epsilon(path)
+        keep = self.derivatives and self.source.is_periodic
+        return self._field(squared, path, lattice, spectrum if keep else None, kept)
+
+    def _field(
+        self,
+        squared: Array,
+        path: Path,
+        lattice: Lattice,
+        spectrum: Array | None = None,
+        components: Sequence[Array] = (),
+    ) -> Field:
+        """Take the modulus of a field from its square; integrate its powers."""
+        epsilon = self.epsilon(path)
         scaled = squared
         if self.derivatives:
             scaled = squared * AMPLITUDE**2
@@ -519,15 +542,14 @@ class SpectralFields:
         shape = (len(self.Q), *squared.shape[:2], lattice.shape[0])
         sums = to_numpy(integrals).reshape(shape).sum(axis=-1, dtype=np.float64)
         units = lattice.volume * (AMPLITUDE * self.scales) ** -self.Q
-        keep = self.derivatives and self.source.is_periodic
         return Field(
             self.xp.reshape(modulus, squared.shape),
             units * np.moveaxis(sums, 0, -1),
             squared,
             epsilon,
             lattice,
-            spectrum if keep else None,
-            kept,
+            spectrum,
+            components,
         )
 
     def _derivatives(
