@@ -18,8 +18,8 @@ __all__ = ["along_x", "crop", "to_planes", "to_points", "to_waves"]
 
 Array = Any  # of the array library that computes
 
-# On a processor, real transforms of at most so many terms are matrix products: BLAS is
-# faster than FFTs there.
+# On a processor, transforms of at most so many terms are matrix products along the first
+# and the last axis: BLAS is faster there than FFTs.
 _MOST_TERMS = 160
 
 
@@ -44,7 +44,13 @@ def along_x(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
     -------
     array of shape (..., n_x, n_waves_y, n_waves_z // 2 + 1)
     """
-    filled = _fill_up(spectrum, lattice.shape[0], -3, xp)
+    n_x, shape = lattice.shape[0], spectrum.shape
+    if is_numpy_namespace(xp) and shape[-3] <= _MOST_TERMS:
+        waves = _waves(n_x, shape[-3], spectrum.dtype.name) / spectrum.real.dtype.type(
+            n_x
+        )
+        return _along_first(waves, spectrum)
+    filled = _fill_up(spectrum, n_x, -3, xp)
     return fft_namespace(xp).ifft(filled, axis=-3)
 
 
@@ -66,28 +72,64 @@ def to_planes(spectrum: Array, lattice: Lattice, xp: Any) -> Array:
     n_terms = 2 * spectrum.shape[-1]
     if is_numpy_namespace(xp) and n_terms <= _MOST_TERMS:
         terms = spectrum.view(spectrum.real.dtype)
-        return terms @ _real_waves(n_terms, n_z, terms.dtype.name)
+        return terms @ _real_waves(n_z, n_terms, terms.dtype.name, is_inverse=True)
     return fft.irfft(spectrum, n=n_z, axis=-1)
-
-
-@lru_cache(maxsize=256)
-def _real_waves(n_terms: int, n: int, dtype: str) -> NDArray[Any]:
-    """Return cosines and sines that real and imaginary parts are multiplied by."""
-    angles = 2 * np.pi / n * np.multiply.outer(np.arange(n_terms // 2), np.arange(n))
-    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1) * 2 / n
-    waves[0] /= 2  # all waves but the constant stand for two
-    waves = waves.reshape(n_terms, n).astype(dtype)
-    waves.setflags(write=False)
-    return waves
 
 
 def to_waves(values: Array, lattice: Lattice, xp: Any) -> Array:
     """Sum values times exp(-i k u) over the points u of a lattice."""
     fft = fft_namespace(xp)
     n_x, n_y, n_z = lattice.n_waves
-    spectrum = fft.rfft(values, axis=-1)[..., : n_z // 2 + 1]
+    n_terms = 2 * (n_z // 2 + 1)
+    if is_numpy_namespace(xp) and n_terms <= _MOST_TERMS:
+        waves = _real_waves(values.shape[-1], n_terms, values.dtype.name)
+        terms = values @ waves.T
+        spectrum = terms.view(np.result_type(terms, np.complex64))
+    else:
+        spectrum = fft.rfft(values, axis=-1)[..., : n_terms // 2]
     spectrum = crop(fft.fft(spectrum, axis=-2), n_y, -2, xp)
+    if is_numpy_namespace(xp) and n_x <= _MOST_TERMS:
+        waves = _waves(values.shape[-3], n_x, spectrum.dtype.name)
+        return _along_first(np.conj(waves.T), spectrum)
     return crop(fft.fft(spectrum, axis=-3), n_x, -3, xp)
+
+
+def _along_first(matrix: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Multiply the first of three axes by a matrix."""
+    rows = matrix @ values.reshape(*values.shape[:-2], -1)
+    return rows.reshape(*rows.shape[:-1], *values.shape[-2:])
+
+
+@lru_cache(maxsize=256)
+def _waves(n: int, n_waves: int, dtype: str) -> NDArray[Any]:
+    """Compute exp(i k u) at n points, for as many wavenumbers, as FFTs order them."""
+    wavenumbers = np.fft.fftfreq(n_waves, 1 / n_waves)
+    angles = 2 * np.pi / n * np.multiply.outer(np.arange(n), wavenumbers)
+    waves = np.exp(1j * angles).astype(dtype)
+    waves.setflags(write=False)
+    return waves
+
+
+@lru_cache(maxsize=256)
+def _real_waves(
+    n: int, n_terms: int, dtype: str, is_inverse: bool = False
+) -> NDArray[Any]:
+    """Compute real and imaginary parts of exp(-i k u) at n points, in turn.
+
+    With `is_inverse`, they are factors of the terms of a real inverse transform.
+
+    Returns
+    -------
+    ndarray of shape (n_terms, n)
+    """
+    angles = 2 * np.pi / n * np.multiply.outer(np.arange(n_terms // 2), np.arange(n))
+    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)
+    if is_inverse:
+        waves *= 2 / n
+        waves[0] /= 2  # all waves but the constant stand for two
+    waves = waves.reshape(n_terms, n).astype(dtype)
+    waves.setflags(write=False)
+    return waves
 
 
 def crop(spectrum: Array, n: int, axis: int, xp: Any) -> Array:
