@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from functools import cached_property
 from itertools import product
-from math import pi
+from math import pi, prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["Crystal"]
 _Array = NDArray[np.float64]
 
 _SHELLS = 2.5  # distances of neighbours, within which atoms are counted
-_KEPT = 2**29  # bytes of spectra, the oldest of which are dropped
+_KEPT = 2**26  # values of spectra, the oldest of which are dropped
 
 
 class Crystal:
@@ -92,7 +92,7 @@ class Crystal:
         if kept is None or not kept[0].has_waves_of(lattice):
             kept = lattice, compute()
         self._spectra[key] = kept
-        while sum(array.nbytes for _, array in self._spectra.values()) > _KEPT:
+        while sum(prod(array.shape) for _, array in self._spectra.values()) > _KEPT:
             self._spectra.pop(next(iter(self._spectra)))
         x, y, z = lattice.n_waves
         part = crop(kept[1][..., : z // 2 + 1], y, -2, xp)

@@ -77,6 +77,7 @@ class CrystalEngine:
             crystal = Crystal(atoms)
             for where, fields in self._parts(crystal, atoms.weights):
                 of_structure[where] = fields.coefficients()[0] * len(crystal.members)
+            self._proportions(atoms).spread(of_structure)
         return found
 
     def jacobian(self, batch: Sequence[Atoms]) -> list[Derivatives]:
@@ -96,6 +97,8 @@ class CrystalEngine:
             strain = np.zeros((*shape, 3, 3))
             for where, fields in self._parts(crystal, atoms.weights, derivatives=True):
                 (positions[where],), (strain[where],) = fields.jacobian()
+            for derivatives in (positions, strain):
+                self._proportions(atoms).spread(derivatives)
             found.append(_of_all(Derivatives(positions, strain), crystal))
         return found
 
@@ -115,6 +118,7 @@ class CrystalEngine:
         for atoms, factors in zip(batch, weights, strict=True):
             crystal = Crystal(atoms)
             positions, strain = np.zeros_like(crystal.positions), np.zeros((3, 3))
+            factors = self._proportions(atoms).collect(factors)
             for where, fields in self._parts(crystal, atoms.weights, derivatives=True):
                 of_part = fields.gradient(factors[where][np.newaxis])
                 positions += of_part.positions[0]
@@ -137,6 +141,15 @@ class CrystalEngine:
         transform = self.transform
         n_integrands = len(transform.integrands)
         return n_integrands, len(atoms.weights), len(transform.exponents)
+
+    def _proportions(self, atoms: Atoms) -> "_Proportions":
+        transform = self.transform
+        rows = [i for i, path in enumerate(transform.paths) if path.degree == 0]
+        first, ratios = _first_of_proportion(atoms.weights)
+        exponents = np.asarray(transform.exponents)
+        return _Proportions(
+            np.array(rows, int), first, ratios[:, np.newaxis] ** exponents
+        )
 
     def _parts(
         self, crystal: Crystal, weights: _Array, derivatives: bool = False
@@ -170,46 +183,46 @@ class CrystalEngine:
         tol = transform.tol * (_EXACT if is_small else 1.0)
         has_zeros = np.array([path.degree > 0 for path in transform.paths], dtype=bool)
         n_paths, n_all = len(transform.paths), len(transform.integrands)
-        kinds = [
-            np.flatnonzero(~has_zeros),
-            np.flatnonzero(has_zeros),
-            np.arange(n_paths, n_all),
-        ]
-        classes = weight_classes(weights, transform.softening, CRYSTAL_SOFTNESS)
-        for softness, _, channels in classes:
+        # Softening has no effect on fields of degree 0.
+        first, _ = _first_of_proportion(weights)
+        parts = [(0.0, np.unique(first), np.flatnonzero(~has_zeros))]
+        for softness, _, channels in weight_classes(
+            weights, transform.softening, CRYSTAL_SOFTNESS
+        ):
+            parts.append((softness, channels, np.flatnonzero(has_zeros)))
+            parts.append((softness, channels, np.arange(n_paths, n_all)))
+        for softness, channels, integrands in parts:
             channels = channels[weights[channels].any(axis=1)]
-            for kind in kinds:
-                if len(kind) == 0 or len(channels) == 0:
-                    continue
-                pairs = transform.pairs if kind[0] >= n_paths else ()
-                needed = np.array(kept.of_pairs if pairs else range(len(Q)))
-                for largest, classed in exponent_classes(Q[needed]):
-                    exponents = needed[classed]
-                    paths = () if pairs else tuple(transform.paths[i] for i in kind)
-                    settings = FieldSettings(
-                        paths,
-                        Q[exponents],
-                        transform.sigma,
-                        transform.softening,
-                        Accuracy(tol, softness, largest),
-                        crystal.spacing,
-                        crystal.density,
-                    )
-                    # Low powers of the noise that FFTs leave in the empty parts of a
-                    # cell would add up to something, unless they are softened.
-                    soft = softness >= SOFT and paths != () and paths[0].degree > 0
-                    # Powers of both fields of a pair are half as large.
-                    low = Q[exponents].min() < (2 if pairs else 1) and not soft
-                    double = low or largest > DOUBLE or is_small
-                    dtype = "float64" if double else transform.dtype
-                    shared = [group.settings for group in share_grids(settings, pairs)]
-                    n_points = max(
-                        one.count_points(crystal.lattice)
-                        for one in shared or [settings]
-                    )
-                    yield _Job(
-                        settings, n_points, kind, pairs, channels, exponents, dtype
-                    )
+            if len(integrands) == 0 or len(channels) == 0:
+                continue
+            pairs = transform.pairs if integrands[0] >= n_paths else ()
+            needed = np.array(kept.of_pairs if pairs else range(len(Q)))
+            for largest, classed in exponent_classes(Q[needed]):
+                exponents = needed[classed]
+                paths = () if pairs else tuple(transform.paths[i] for i in integrands)
+                settings = FieldSettings(
+                    paths,
+                    Q[exponents],
+                    transform.sigma,
+                    transform.softening,
+                    Accuracy(tol, softness, largest),
+                    crystal.spacing,
+                    crystal.density,
+                )
+                # Low powers of the noise that FFTs leave in the empty parts of a
+                # cell would add up to something, unless they are softened.
+                soft = softness >= SOFT and paths != () and paths[0].degree > 0
+                # Powers of both fields of a pair are half as large.
+                low = Q[exponents].min() < (2 if pairs else 1) and not soft
+                double = low or largest > DOUBLE or is_small
+                dtype = "float64" if double else transform.dtype
+                shared = [group.settings for group in share_grids(settings, pairs)]
+                n_points = max(
+                    one.count_points(crystal.lattice) for one in shared or [settings]
+                )
+                yield _Job(
+                    settings, n_points, integrands, pairs, channels, exponents, dtype
+                )
 
 
 class _Job(NamedTuple):
@@ -246,6 +259,53 @@ class _Job(NamedTuple):
             degrees = [path.degree for path in fields or self.settings.paths]
             n_arrays += 2 * max(degrees) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
+
+
+class _Proportions(NamedTuple):
+    """Channels with weights in proportion have the fields of the first of them.
+
+    Attributes
+    ----------
+    rows : ndarray of int
+        Paths of degree 0, which are not softened.
+    first : ndarray of int of shape (n_channels,)
+        The first channel of each proportion.
+    factors : ndarray of shape (n_channels, n_exponents)
+        What its integrals are multiplied by.
+    """
+
+    rows: _Indices
+    first: _Indices
+    factors: _Array
+
+    def spread(self, values: NDArray[Any]) -> None:
+        """Fill in the values of other channels, in place.
+
+        They are of shape (n_integrands, n_channels, n_exponents, ...).
+        """
+        ones = (1,) * (values.ndim - 3)
+        factors = self.factors.reshape(*self.factors.shape, *ones)
+        values[self.rows] = values[self.rows][:, self.first] * factors
+
+    def collect(self, factors: _Array) -> _Array:
+        """Turn factors of all channels into those of first channels."""
+        found = factors.copy()
+        found[self.rows] = 0.0
+        for channel, first in enumerate(self.first):
+            found[self.rows, first] += (
+                factors[self.rows, channel] * self.factors[channel]
+            )
+        return found
+
+
+def _first_of_proportion(weights: _Array) -> tuple[_Indices, _Array]:
+    """Find the first channel in proportion to each, and the ratio to it."""
+    largest = np.abs(weights).max(axis=1)
+    largest = np.where(largest > 0, largest, 1.0)
+    rows = weights / largest[:, np.newaxis]
+    _, places, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    first = places[inverse]
+    return first, largest / largest[first]
 
 
 def _of_all(derivatives: Derivatives, crystal: Crystal) -> Derivatives:

@@ -18,8 +18,8 @@ __all__ = ["along_x", "crop", "to_planes", "to_points", "to_waves"]
 
 Array = Any  # of the array library that computes
 
-# On a processor, transforms of at most so many terms are matrix products along the first
-# and the last axis: BLAS is faster there than FFTs.
+# On a processor, transforms of at most so many terms along the first and the last axis
+# are matrix products: BLAS is faster there than FFTs.
 _MOST_TERMS = 160
 
 

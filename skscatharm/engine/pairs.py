@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import to_numpy
@@ -29,10 +28,6 @@ __all__ = ["PairFields", "share_grids"]
 
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
-
-# Values of a field that are computed at a time: on a processor, those of all fields had
-# better stay in cache.
-_SLAB, _SLAB_ON_DEVICE = 2**17, 2**26
 
 
 class _Group(NamedTuple):
@@ -95,7 +90,7 @@ class _Factor(NamedTuple):
         """Compute the powers of the moduli in some planes."""
         squared = self.square.planes(start, stop)
         if self.least is not None:
-            squared *= squared > self.least
+            squared *= xp.asarray(squared > self.least, dtype=squared.dtype)
         epsilon = _like(self.epsilon, squared, xp)
         root, modulus = soften(squared, epsilon)
         for p in exponents:
@@ -169,7 +164,9 @@ class PairFields:
         """
         found = np.zeros(self._shape)
         for products in self._products():
-            self._integrate(products, self._slabs(products), found)
+            slabs = products.fields[0].square.slabs()
+            powers = (self._powers(products, *slab) for slab in slabs)
+            self._integrate(products, powers, found)
         return found
 
     def jacobian(self) -> Derivatives:
@@ -254,15 +251,6 @@ class PairFields:
             lattice = fields[0].square.lattice
             factors = lattice.volume * units[:, np.newaxis] * units
             yield _Products(spectral, group, fields, lattice, factors)
-
-    def _slabs(self, products: _Products) -> Iterator[list[Array]]:
-        """Compute powers a few planes at a time."""
-        n_x, n_y, n_z = products.lattice.shape
-        n_molecules, _, n_channels, _ = self._shape
-        slab = _SLAB if is_numpy_namespace(self.xp) else _SLAB_ON_DEVICE
-        n_planes = max(slab // (n_molecules * n_channels * n_y * n_z), 1)
-        for start in range(0, n_x, n_planes):
-            yield self._powers(products, start, min(start + n_planes, n_x))
 
     def _all_powers(self, products: _Products) -> list[Array]:
         return self._powers(products, 0, products.lattice.shape[0])

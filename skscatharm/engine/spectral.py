@@ -302,7 +302,7 @@ class SpectralFields:
         """Compute the fields of the atoms, of order 0 or 1."""
         lattice = self._lattice(path)
         if self.source.is_periodic and not self.derivatives:
-            squared = self.square(path).planes(0, lattice.shape[0])
+            squared = self.square(path).all()
             if self.is_noisy(path):
                 squared *= self._near(path, lattice, squared)
             return self._field(squared, path, lattice)
@@ -602,9 +602,13 @@ class SpectralFields:
         self, spectrum: Array, path: Path, scale: float, lattice: Lattice
     ) -> Iterator[Array]:
         """Multiply a spectrum by that of each of the wavelets of a scale."""
-        wavevectors = self._wavevectors(lattice)
-        for wavelet in wavelets_in_frequency(path.degree, scale, wavevectors, self.xp):
-            yield spectrum * (wavelet / lattice.volume)
+        return wavelets_in_frequency(
+            path.degree,
+            scale,
+            self._wavevectors(lattice),
+            self.xp,
+            spectrum / lattice.volume,
+        )
 
     def _components_back(
         self,

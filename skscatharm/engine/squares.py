@@ -3,8 +3,11 @@
 The planes of all fields that are multiplied with each other then stay in cache.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from math import prod
 from typing import Any
+
+from array_api_compat import is_numpy_namespace
 
 from skscatharm.engine.fourier_transform import along_x, to_planes
 from skscatharm.engine.lattice import Lattice
@@ -12,6 +15,10 @@ from skscatharm.engine.lattice import Lattice
 __all__ = ["Square"]
 
 Array = Any  # of the array library that computes
+
+# Values that are computed at a time: on a processor, all fields had better stay in
+# cache.
+_SLAB, _SLAB_ON_DEVICE = 2**17, 2**26
 
 
 class Square:
@@ -62,3 +69,28 @@ class Square:
             values *= values
             squared += values
         return squared
+
+    def all(self) -> Array:
+        """Compute the squares in all planes.
+
+        Returns
+        -------
+        array of shape (n_molecules, n_channels, n_x, n_y, n_z)
+        """
+        found: Any = None
+        for start, stop in self.slabs():
+            values = self.planes(start, stop)
+            if found is None:
+                shape = *values.shape[:2], *self.lattice.shape
+                found = self._xp.empty(shape, dtype=values.dtype)
+            found[:, :, start:stop, ...] = values
+        return found
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """Divide the planes into groups that are computed at a time."""
+        n_x, *plane = self.lattice.shape
+        n_fields = prod(self._spectra[0].shape[:2])
+        n_values = _SLAB if is_numpy_namespace(self._xp) else _SLAB_ON_DEVICE
+        n_planes = max(n_values // (n_fields * prod(plane)), 1)
+        for start in range(0, n_x, n_planes):
+            yield start, min(start + n_planes, n_x)

@@ -204,7 +204,7 @@ def wavelet_peak(degree: int, dimension: int = 3) -> float:
 
 
 def wavelets_in_frequency(
-    degree: int, scale: float, wavevectors: Sequence[Any], xp: Any
+    degree: int, scale: float, wavevectors: Sequence[Any], xp: Any, factor: Any = 1.0
 ) -> Iterator[Any]:
     r"""Evaluate the Fourier transforms of the wavelets of a degree and a scale.
 
@@ -224,15 +224,17 @@ def wavelets_in_frequency(
         radians for a unit of length.
     xp : module
         Namespace of their array library.
+    factor : array or float, default=1
+        They are multiplied by it.
 
     Yields
     ------
     array of that shape
-        For m = -l, ..., l the transform without its factor :math:`(-i)^l`: a real
-        array.
+        For m = -l, ..., l the transform without its factor :math:`(-i)^l`: real, times
+        `factor`.
     """
     x, y, z = (scale * k for k in wavevectors)
-    gaussian = _gaussian_in_frequency(degree, x, y, z, xp)
+    gaussian = factor * _gaussian_in_frequency(degree, x, y, z, xp)
     for harmonic in solid_harmonics(degree):
         yield gaussian * _evaluate(harmonic, x, y, z)
 
