@@ -23,7 +23,7 @@ __all__ = ["AtomSource", "Source", "phases", "sum_over_points"]
 _Array = NDArray[np.float64]
 Array = Any  # of the array library that computes
 
-_PRODUCTS = 2**22  # of factors of the atoms along two edges, held at a time
+_PRODUCTS = 2**19  # of factors of the atoms along two edges, held at a time
 
 
 class Source(Protocol):
@@ -125,12 +125,18 @@ class AtomSource:
         """
         weights = np.abs(self.weights) if moduli else self.weights
         if self._crystal is None:
-            return self._spectrum(lattice, factor * weights)
+            return self._spectrum(lattice, factor * weights, self._dtype)
         # The paths of a crystal share its cell, and most waves come first. So do the
-        # channels if all atoms are of one element.
-        return factor * self.shared(
-            "atoms", lattice, lambda: self._spectrum(lattice, weights)
+        # channels if all atoms are of one element. Both precisions share it too.
+        key = "atoms", weights.tobytes()
+        spectrum = self._crystal.spectrum(
+            key,
+            lattice,
+            lambda: self._spectrum(lattice, weights, self._xp.float64),
+            self._xp,
         )
+        complex_of = self._xp.result_type(self._dtype, self._xp.complex64)
+        return factor * self._xp.asarray(spectrum, dtype=complex_of)
 
     def shared(
         self, name: Hashable, lattice: Lattice, compute: Callable[[], Array]
@@ -138,12 +144,12 @@ class AtomSource:
         """Compute a spectrum, or take one that crystals share by name and weights."""
         if self._crystal is None:
             return compute()
-        key = name, str(self._dtype), self.weights.tobytes()
+        key = name, self.weights.tobytes(), str(self._dtype)
         return self._crystal.spectrum(key, lattice, compute, self._xp)
 
-    def _spectrum(self, lattice: Lattice, weights: NDArray[Any]) -> Array:
+    def _spectrum(self, lattice: Lattice, weights: NDArray[Any], dtype: Any) -> Array:
         xp = self._xp
-        x, y, z = self._phases(lattice)
+        x, y, z = self._phases(lattice, dtype)
         weights = np.asarray(weights[..., np.newaxis], np.complex128)
         z = xp.expand_dims(z, axis=1) * xp.asarray(weights, dtype=z.dtype)
         return _sum_over_atoms(x, y, z, xp)
@@ -168,7 +174,9 @@ class AtomSource:
         weights = np.abs(self.weights) if moduli else self.weights
         (x, dx), (y, dy), (z, dz) = (
             (p, p * xp.asarray(m, dtype=p.dtype))
-            for p, m in zip(self._phases(lattice), lattice.indices(), strict=True)
+            for p, m in zip(
+                self._phases(lattice, self._dtype), lattice.indices(), strict=True
+            )
         )
         batch, (n_x, n_y, n_z) = spectrum.shape[:2], spectrum.shape[2:]
         n_atoms = x.shape[1]
@@ -226,10 +234,10 @@ class AtomSource:
         kinks = accuracy.kink_width(positions, weights, width)
         return kinks, width * kink_step(positions, weights, width, kinks, accuracy)
 
-    def _phases(self, lattice: Lattice) -> list[Array]:
+    def _phases(self, lattice: Lattice, dtype: Any) -> list[Array]:
         """Phases of the atoms along each axis: (n_molecules, n_atoms, n_indices)."""
         return [
-            phases(coordinates, indices, self._xp, self._dtype)
+            phases(coordinates, indices, self._xp, dtype)
             for coordinates, indices in zip(
                 np.moveaxis(lattice.fractional(self.positions), 2, 0),
                 lattice.indices(),
