@@ -9,8 +9,14 @@ from numpy.testing import assert_allclose
 from references.formulas import attenuation, epsilon, power, wavelet_constant, width
 from scipy.special import sph_harm_y
 
+from skscatharm.engine.accuracy import Accuracy
+from skscatharm.engine.arrays import to_numpy
+from skscatharm.engine.crystal import Crystal
 from skscatharm.engine.crystals import CrystalEngine
+from skscatharm.engine.lattice import Resolution
 from skscatharm.engine.protocol import Atoms
+from skscatharm.engine.sources import AtomSource
+from skscatharm.engine.spectral import FieldSettings, SpectralFields
 from skscatharm.transform.paths import Path, field_pairs
 from skscatharm.transform.transform import Transform
 
@@ -76,6 +82,27 @@ def test_products_on_a_fine_grid() -> None:
     expected *= np.linalg.det(CELL) / n**3
     (found,) = engine_of().coefficients([atoms_of()])
     assert_allclose(found[len(FIELDS) :], expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("degree", [0, 2, 3])
+def test_squares_on_coarse_grids(xp, degree) -> None:
+    path = Path((1,), degree)
+    source = AtomSource([Crystal(atoms_of())], [WEIGHTS], xp, xp.float64)
+    accuracy = Accuracy(1e-7, softness=0.5)
+    fine = Resolution(0.1, accuracy.spectral_step(degree) * width((1,), SIGMA), 5.0)
+    settings = FieldSettings(
+        (path,), np.ones(1), SIGMA, 4.0, accuracy, spacing=1.5, common=fine
+    )
+    fields = SpectralFields(source, settings, xp, "float64")
+    square = fields.square(path)
+    whole = to_numpy(square.all())[0]
+    assert_allclose(to_numpy(square.planes(2, 4))[0], whole[:, 2:4], rtol=1e-12)
+    shifts = [np.arange(n) / n for n in square.lattice.shape]
+    shifts = np.stack(np.meshgrid(*shifts, indexing="ij"), axis=-1)
+    expected = squared_modulus(path, (shifts @ CELL)[::3, ::3, ::3])
+    units = (source.unit[0] * fields.constant(path))[..., None, None] ** 2
+    found = (whole * units)[:, ::3, ::3, ::3]
+    assert_allclose(found, expected, rtol=0, atol=1e-6 * expected.max())
 
 
 def test_they_do_not_depend_on_others() -> None:
