@@ -252,12 +252,11 @@ class _Job(NamedTuple):
 
     def memory(self, derivatives: bool = False) -> float:
         """Estimate the bytes that a channel needs."""
-        n_arrays = _ARRAYS
         fields = {path for pair in self.pairs for path in pair.fields}
-        n_arrays += len(fields) * len(self.exponents)  # all powers of each
-        if derivatives:  # all components of one are kept
+        n_arrays = _ARRAYS + len(fields)
+        if derivatives:  # all powers of each field, and the components of one, are kept
             degrees = [path.degree for path in fields or self.settings.paths]
-            n_arrays += 2 * max(degrees) + 4
+            n_arrays += len(fields) * len(self.exponents) + 2 * max(degrees) + 4
         return float(n_arrays * self.n_points * np.dtype(self.dtype).itemsize)
 
 
