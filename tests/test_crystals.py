@@ -206,7 +206,7 @@ class TestMixedMoments:
         expected = mixed.transform([SALT])
         stored = mixed.set_params(memory=tmp_path)
         for _ in range(2):
-            assert_array_equal(stored.transform([SALT]), expected)
+            assert_allclose(stored.transform([SALT]), expected, rtol=1e-12)
         assert_array_equal(expected[:, : plain.shape[1]], plain)
 
 
@@ -307,6 +307,30 @@ def test_atoms_of_a_supercell_have_the_derivatives_of_the_primitive_cell() -> No
     atol = 1e-9 * np.abs(positions).max()
     assert_allclose(found, np.tile(positions, (1, 1, 4, 1)), atol=atol)
     assert_allclose(found_strain, 4 * strain, atol=1e-9 * np.abs(strain).max())
+
+
+def test_channels_in_proportion(rng) -> None:
+    crystal = moved(DIAMOND * (2, 1, 1), rng.normal(scale=0.05, size=(4, 3)))
+    channels = {"one": {6: 1.0}, "none": {6: 0.0}, "three": {6: 3.0}}
+    together = make_scattering(channels=channels, dtype="float64")
+    alone = [
+        make_scattering(channels={name: weights}, dtype="float64")
+        for name, weights in channels.items()
+    ]
+    names = np.concatenate([s.get_feature_names_out() for s in alone])
+    order = [together.get_feature_names_out().tolist().index(name) for name in names]
+    found = together.transform([crystal])[0]
+    expected = np.concatenate([s.transform([crystal])[0] for s in alone])
+    assert_allclose(found[order], expected, rtol=1e-9)
+    jacobian = together.jacobian([crystal])[0]
+    expected = np.concatenate([s.jacobian([crystal])[0] for s in alone])
+    assert_allclose(jacobian[order], expected, atol=1e-9 * np.abs(expected).max())
+    weights = rng.normal(size=len(found))
+    assert_allclose(
+        together.gradient([crystal], [weights])[0],
+        np.einsum("c,cax->ax", weights, jacobian),
+        atol=1e-7 * np.abs(expected).max(),
+    )
 
 
 class TestStore:

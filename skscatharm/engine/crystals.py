@@ -303,7 +303,7 @@ def _first_of_proportion(weights: _Array) -> tuple[_Indices, _Array]:
     largest = np.where(largest > 0, largest, 1.0)
     rows = weights / largest[:, np.newaxis]
     _, places, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    first = places[inverse]
+    first = places[inverse.ravel()]  # NumPy 2.0.0 returns a column
     return first, largest / largest[first]
 
 
