@@ -36,7 +36,7 @@ class _Group(NamedTuple):
     Attributes
     ----------
     settings : FieldSettings
-        Of the fields, which are its paths, and half of the exponents.
+        Of the fields, which are its paths. Of their moduli alone, not of powers.
     pairs : list of (int, int, int)
         Index of each pair among all, and of both of its fields among the paths.
     """
@@ -61,7 +61,7 @@ def share_grids(settings: FieldSettings, pairs: Sequence[Pair]) -> list[_Group]:
         )
         of_group = settings._replace(
             paths=tuple(paths),
-            exponents=settings.exponents / 2,
+            exponents=np.ones(1),
             common=Resolution(min(steps), min(spectral_steps), max(reaches)),
         )
         groups.append(_Group(of_group, places))
@@ -234,13 +234,8 @@ class PairFields:
         for spectral, densities, group in self._groups:
             paths = group.settings.paths
             fields = [
-                _Factor(
-                    of.square(path),
-                    of.epsilon(path),
-                    of.least_square(path) if of.is_noisy(path) else None,
-                )
+                self._factor(spectral if path.degree else densities, path)
                 for path in paths
-                for of in [spectral if path.degree else densities]
             ]
             units = np.stack(
                 [
@@ -251,6 +246,11 @@ class PairFields:
             lattice = fields[0].square.lattice
             factors = lattice.volume * units[:, np.newaxis] * units
             yield _Products(spectral, group, fields, lattice, factors)
+
+    def _factor(self, fields: SpectralFields, path: Path) -> _Factor:
+        is_noisy = fields.is_noisy(path, self._halves.min())
+        least = fields.least_square(path) if is_noisy else None
+        return _Factor(fields.square(path), fields.epsilon(path), least)
 
     def _all_powers(self, products: _Products) -> list[Array]:
         return self._powers(products, 0, products.lattice.shape[0])

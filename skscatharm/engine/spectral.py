@@ -303,7 +303,7 @@ class SpectralFields:
         lattice = self._lattice(path)
         if self.source.is_periodic and not self.derivatives:
             squared = self.square(path).all()
-            if self.is_noisy(path):
+            if self.is_noisy(path, self.Q.min()):
                 squared *= self._near(path, lattice, squared)
             return self._field(squared, path, lattice)
         width = _path_width(path, self.settings.sigma)
@@ -360,9 +360,9 @@ class SpectralFields:
         atoms = self._atom_spectrum(path, lattice)
         return Square(self._products(atoms, path, width, lattice), lattice, xp)
 
-    def is_noisy(self, path: Path) -> bool:
-        """Whether low powers of the noise of FFTs would add up to something."""
-        return bool(self.Q.min() < 1) and not self._is_soft(path)
+    def is_noisy(self, path: Path, exponent: float) -> bool:
+        """Whether the noise of FFTs, to a low power, would add up to something."""
+        return exponent < 1 and not self._is_soft(path)
 
     def least_square(self, path: Path) -> Array:
         """Find the least square of a field of a crystal that is more than noise."""
