@@ -100,7 +100,7 @@ def _along_first(matrix: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     return rows.reshape(*rows.shape[:-1], *values.shape[-2:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _waves(n: int, n_waves: int, dtype: str) -> NDArray[Any]:
     """Compute exp(i k u) at n points, for as many wavenumbers, as FFTs order them."""
     wavenumbers = np.fft.fftfreq(n_waves, 1 / n_waves)
@@ -110,7 +110,7 @@ def _waves(n: int, n_waves: int, dtype: str) -> NDArray[Any]:
     return waves
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _real_waves(
     n: int, n_terms: int, dtype: str, is_inverse: bool = False
 ) -> NDArray[Any]:
