@@ -352,12 +352,11 @@ class SolidHarmonicScattering(MoleculeScattering):
     mixed_moments : bool or "channels", default=True
         Also integrate products of two fields of order 1. They tell which features are
         at the same places: models of energies need about half as many molecules, and
-        coefficients about twice the time. Crystals are computed about three times
-        faster with False. True pairs fields of the same channel: each has n (n - 1) / 2
-        pairs of its n = (J + 1) (L + 1) fields. "channels" pairs fields of different
-        channels too, in free molecules. Weights of both signs in a channel need a
-        positive `softening`. In molecules, these coefficients depend on which others
-        are asked for, within `tol`.
+        coefficients about twice the time. True pairs fields of the same channel: each
+        has n (n - 1) / 2 pairs of its n = (J + 1) (L + 1) fields. "channels" pairs
+        fields of different channels too, in free molecules. Weights of both signs in a
+        channel need a positive `softening`. In molecules, these coefficients depend on
+        which others are asked for, within `tol`.
     mixed_Q : sequence of float, default=(2.0,)
         Exponents q of mixed moments, from 0.5 to 32.
     normalize : {"atom", "volume"} or None, default=None

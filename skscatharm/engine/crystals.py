@@ -97,8 +97,9 @@ class CrystalEngine:
             strain = np.zeros((*shape, 3, 3))
             for where, fields in self._parts(crystal, atoms.weights, derivatives=True):
                 (positions[where],), (strain[where],) = fields.jacobian()
+            proportions = self._proportions(atoms)
             for derivatives in (positions, strain):
-                self._proportions(atoms).spread(derivatives)
+                proportions.spread(derivatives)
             found.append(_of_all(Derivatives(positions, strain), crystal))
         return found
 

@@ -350,9 +350,7 @@ class SpectralFields:
         if self._is_soft(path) and fits and n_coarse < (n_components - 1) * n_points:
 
             def spectrum_of_square() -> Array:
-                atoms = self._atom_spectrum(path, coarse)
-                components = self._components(atoms, path, width, coarse)
-                squared = sum(values * values for values in components)
+                squared = self._sum_of_squares(path, coarse)
                 return to_waves(squared, of_square, xp) / prod(coarse.shape)
 
             spectrum = self._atoms.shared(path, of_square, spectrum_of_square)
@@ -366,12 +364,15 @@ class SpectralFields:
 
     def least_square(self, path: Path) -> Array:
         """Find the least square of a field of a crystal that is more than noise."""
-        lattice = self._lattice(path).coarsest()
+        squared = self._sum_of_squares(path, self._lattice(path).coarsest())
+        return self.noise**2 * self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
+
+    def _sum_of_squares(self, path: Path, lattice: Lattice) -> Array:
+        """Add up the squares of the components of the atoms on another grid."""
         width = _path_width(path, self.settings.sigma)
         atoms = self._atom_spectrum(path, lattice)
         components = self._components(atoms, path, width, lattice)
-        squared = sum(values * values for values in components)
-        return self.noise**2 * self.xp.max(squared, axis=(-3, -2, -1), keepdims=True)
+        return sum(values * values for values in components)
 
     def atoms_back(
         self, path: Path, field: Field, factors: _Array, onto: Array | None
