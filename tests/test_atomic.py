@@ -15,9 +15,9 @@ from skscatharm import (
     LocalScattering,
     MultilinearRegressor,
     SolidHarmonicScattering,
-    atomic,
 )
 from skscatharm.datasets import load_qm9_sample
+from skscatharm.regression import atoms
 
 COARSE = {"J": 1, "L": 1, "sigma": 0.55, "max_order": 1, "channels": ["nuclear"]}
 N_TRAIN = 60
@@ -134,7 +134,11 @@ def test_unknown_elements(fitted) -> None:
         fitted.predict([molecule("H2O"), molecule("SiH4")])
 
 
-def test_too_many_molecules(sample, monkeypatch) -> None:
-    monkeypatch.setattr(atomic, "MAX_SAMPLES", 50)
-    with pytest.raises(ValueError, match=r"X has 60 molecules; .* at most 50"):
-        make_regressor().fit(sample[0][:60], sample[1][:60])
+def test_many_molecules(sample, fitted, monkeypatch, capsys) -> None:
+    """Iterations, which show their progress, find the fit of the factorisation."""
+    monkeypatch.setattr(atoms, "_DIRECT_SIZE", N_TRAIN - 1)
+    X, y = sample
+    regressor = make_regressor(verbose=1).fit(X[:N_TRAIN], y[:N_TRAIN])
+    assert "iteration" in capsys.readouterr().err
+    expected = fitted.predict(X)
+    assert_allclose(regressor.predict(X), expected, atol=1e-2 * expected.std())

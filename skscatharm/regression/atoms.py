@@ -1,8 +1,8 @@
 """Fit sums over atoms of quadratic forms, one form for each element."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +11,30 @@ from sklearn.utils import gen_batches
 from skscatharm._threads import one_blas_thread
 from skscatharm.regression.quadratic import (
     fit_kernel,
+    fit_kernel_iteratively,
     leave_one_out,
     search_prior,
 )
 from skscatharm.regression.whitening import (
     Array,
+    Whitening,
     axis_factors,
     find_whitening,
     root_mean_square,
 )
 
-# Number of samples that choose the prior.
-_SELECTION_SIZE = 800
-# Rows of a kernel matrix that are computed at once, to bound memory.
-_ROWS = 1000
-# Largest number of samples: their kernel matrix takes 3.2 GB.
-MAX_SAMPLES = 20_000
+# Number of samples that choose the prior: this part of them, from 800 to 2,000.
+_SELECTED, _SELECTION_SIZES = 0.2, (800, 2000)
+# Errors within 1 % of the lowest are equal, and the largest penalty wins: more samples
+# need no smaller one, and iterations converge faster.
+_EQUAL = 1.01
+# Rows of a kernel matrix, and atoms, that are computed at once, to bound memory.
+_ROWS, _ATOMS = 1000, 4000
+# Largest number of samples for which factorising the kernel matrix is fastest.
+_DIRECT_SIZE = 8000
+# With more: number of samples in the preconditioner, and relative norm of the residual
+# at which iterations stop. A smaller one hardly changes errors.
+_PRECONDITIONER_SIZE, _TOLERANCE = 1000, 1e-3
 
 
 class AtomicPrior(NamedTuple):
@@ -60,7 +68,7 @@ class AtomicPrior(NamedTuple):
 
 # Candidates of `select_prior`, and where it starts.
 _CHOICES: dict[str, tuple[float, ...]] = {
-    "alpha": tuple(10.0**k for k in range(-10, 3)),
+    "alpha": tuple(10.0**k for k in range(-8, 3)),
     "linear": (0.0, 0.1, 1.0, 10.0, 30.0, 100.0, 300.0),
     "atom_linear": (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
     "product": (0.0, 0.001, 0.01, 0.1, 1.0, 10.0),
@@ -69,6 +77,31 @@ _CHOICES: dict[str, tuple[float, ...]] = {
     "product_decay": (0.1, 0.2, 0.3, 0.5, 1.0),
 }
 _START = AtomicPrior(30.0, 0.0, 1.0, 0.35, 0.2, 0.15, 1e-7)
+
+
+class Term(NamedTuple):
+    """How much of a term a kernel has.
+
+    Attributes
+    ----------
+    factor : float
+        By which the kernel of the term is multiplied.
+    decay : float
+        Power of the standard deviations that scale the coordinates.
+    """
+
+    factor: float
+    decay: float
+
+
+def _relative(prior: AtomicPrior) -> dict[str, Term]:
+    """Return each term with its weight as the factor."""
+    return {
+        "linear": Term(prior.linear, prior.linear_decay),
+        "product": Term(prior.product, prior.product_decay),
+        "atom_linear": Term(prior.atom_linear, prior.atom_decay),
+        "atom_product": Term(1.0, prior.atom_decay),
+    }
 
 
 class Atoms(NamedTuple):
@@ -90,10 +123,11 @@ class Atoms(NamedTuple):
 
     def of(self, samples: NDArray[np.int64]) -> "Atoms":
         """Return the atoms of some samples, given in ascending order."""
-        place = np.searchsorted(samples, self.owners)
-        place[place == len(samples)] = 0
-        kept = samples[place] == self.owners
-        return Atoms(self.white[kept], self.deviations, place[kept])
+        starts = np.searchsorted(self.owners, samples)
+        counts = np.searchsorted(self.owners, samples, side="right") - starts
+        owners = np.repeat(np.arange(len(samples)), counts)
+        kept = np.arange(len(owners)) + (starts + counts - np.cumsum(counts))[owners]
+        return Atoms(self.white[kept], self.deviations, owners)
 
     def scaled(self, decay: float) -> Array:
         """Scale coordinates by a power of their deviations, to mean squared norm 1."""
@@ -101,33 +135,41 @@ class Atoms(NamedTuple):
 
 
 class Form(NamedTuple):
-    """Quadratic form of features, of a sample or of an atom.
+    """Quadratic form of white coordinates, of a sample or of an atom.
 
-    The value is ``constant + z @ slope + z @ square @ z`` with
-    ``z = (x - mean) @ matrix``.
+    The value is ``constant + z @ slope + z @ square @ z``.
 
     Attributes
     ----------
     constant : float
-    mean : ndarray of shape (n_features,)
-    matrix : ndarray of shape (n_features, n_axes)
     slope : ndarray of shape (n_axes,)
     square : ndarray of shape (n_squared_axes, n_squared_axes)
         Of the first axes.
     """
 
     constant: float
-    mean: Array
-    matrix: Array
     slope: Array
     square: Array
 
+    def evaluate(self, white: Array) -> Array:
+        """Compute the values of rows of coordinates."""
+        values = self.constant + white @ self.slope
+        for start in range(0, len(white), _ATOMS):
+            rows = slice(start, start + _ATOMS)
+            leading = white[rows, : len(self.square)]
+            values[rows] += np.einsum("ij,ij->i", leading @ self.square, leading)
+        return values
+
+
+class FormOfFeatures(NamedTuple):
+    """Quadratic form of features, through their white coordinates."""
+
+    whitening: Whitening
+    form: Form
+
     def evaluate(self, features: Array) -> Array:
         """Compute the values of rows of features."""
-        z = (features - self.mean) @ self.matrix
-        leading = z[:, : len(self.square)]
-        squares = np.einsum("ij,ij->i", leading @ self.square, leading)
-        return np.asarray(self.constant + z @ self.slope + squares)
+        return self.form.evaluate(self.whitening.coordinates(features))
 
 
 def sum_over_atoms(values: Array, owners: NDArray[np.int64], n_samples: int) -> Array:
@@ -163,6 +205,43 @@ def sums_of_products(coordinates: Array, owners: NDArray[np.int64], n: int) -> A
     return sums
 
 
+def quadratic_form(
+    white: Array,
+    deviations: Array,
+    weights: Array,
+    linear: Term,
+    product: Term,
+    n_squared_axes: int,
+) -> Form:
+    """Sum scalar products with the rows, and the squares of scalar products.
+
+    Parameters
+    ----------
+    white, deviations : ndarrays of shape (n, n_axes) and (n_axes,)
+        White coordinates of the rows, and standard deviations before whitening.
+    weights : ndarray of shape (n,)
+        The weight of each row.
+    linear, product : Term
+        Factors and scales of scalar products and of their squares.
+    n_squared_axes : int
+        Number of axes in the squares.
+
+    Returns
+    -------
+    form : Form
+        As a function of white coordinates, with the constant 0.
+    """
+    slope = axis_factors(deviations, linear.decay) ** 2 * (weights @ white)
+    squared = slice(n_squared_axes if product.factor else 0)
+    scales = axis_factors(deviations, product.decay)[squared] ** 2
+    square = np.zeros((len(scales),) * 2)
+    for rows in gen_batches(len(white), _ATOMS):
+        leading = white[rows, squared]
+        square += (leading.T * weights[rows]) @ leading
+    square *= product.factor * np.multiply.outer(scales, scales)
+    return Form(0.0, linear.factor * slope, square)
+
+
 def add_gram(total: Array, features: Array, factor: float, power: int) -> None:
     """Add a factor times the powers of scalar products of rows to a symmetric matrix.
 
@@ -182,83 +261,144 @@ def add_gram(total: Array, features: Array, factor: float, power: int) -> None:
         total[rows.stop :, rows] += block[:, rows.stop - rows.start :].T
 
 
-class AtomicKernels:
-    """The kernel matrices of the terms, between all pairs of samples.
+class AtomicKernels(NamedTuple):
+    """The kernels of the terms, between all pairs of samples.
 
     The term ``linear`` is scalar products of the coordinates of samples, ``product``
     their squares, ``atom_linear`` sums of 1 plus scalar products over pairs of atoms of
     the same element, and ``atom_product`` sums of their squares.
 
-    Parameters
+    Attributes
     ----------
     white, deviations : ndarrays of shape (n_samples, n_axes) and (n_axes,)
         White coordinates of samples, and standard deviations before whitening.
-    elements : sequence of Atoms
+    elements : list of Atoms
         The atoms of the samples, for each element.
     n_axes : int
         Number of axes of an atom whose products are used.
     """
 
-    def __init__(
-        self, white: Array, deviations: Array, elements: Sequence[Atoms], n_axes: int
-    ) -> None:
-        self.white = white
-        self.deviations = deviations
-        self.elements = elements
-        self.n_axes = n_axes
+    white: Array
+    deviations: Array
+    elements: list[Atoms]
+    n_axes: int
 
-    def add(self, term: str, decay: float, factor: float, total: Array) -> None:
-        """Add a factor times the matrix of a term to `total`."""
-        power = 2 if term == "product" else 1
-        for features in self._features(term, decay):
-            add_gram(total, features, factor, power)
+    def of(self, samples: NDArray[np.int64]) -> Self:
+        """Return the kernels of some samples, given in ascending order."""
+        elements = [atoms.of(samples) for atoms in self.elements]
+        return self._replace(white=self.white[samples], elements=elements)
 
-    def matrix(self, term: str, decay: float) -> tuple[Array, float]:
-        """Compute the matrix of a term, divided by its variance over the samples.
+    def variance(self, name: str, decay: float) -> tuple[Array, float]:
+        """Compute the matrix of a term, and its factor for a variance of 1.
 
         Returns
         -------
         matrix : ndarray of shape (n_samples, n_samples)
-            Zero if the term does not vary.
         factor : float
-            By which it was multiplied.
+            0 if the term does not vary over the samples.
         """
         n = len(self.white)
-        kernel = np.zeros((n, n))
-        self.add(term, decay, 1.0, kernel)
+        kernel = self.matrix({name: Term(1.0, decay)})
         mean_square = np.trace(kernel) / n
         variance = mean_square - kernel.mean()
-        factor = float(1 / variance) if variance > 1e-12 * mean_square else 0.0
-        return factor * kernel, factor
+        return kernel, float(1 / variance) if variance > 1e-12 * mean_square else 0.0
 
-    def _features(self, term: str, decay: float) -> Iterator[Array]:
-        """Yield features of samples, whose scalar products add up to the kernel."""
+    def matrix(self, terms: Mapping[str, Term]) -> Array:
+        """Compute the sum of the terms."""
         n = len(self.white)
-        if term in ("linear", "product"):
-            yield self.white * axis_factors(self.deviations, decay)
-            return
+        kernel = np.zeros((n, n))
+        for power, factor, features in self._features(terms):
+            add_gram(kernel, features, factor, power)
+        return kernel
+
+    def columns(self, terms: Mapping[str, Term], samples: NDArray[np.int64]) -> Array:
+        """Compute the columns of some samples of `matrix`, given in ascending order."""
+        n = len(self.white)
+        kernel = np.zeros((n, len(samples)))
+        chosen = list(self.of(samples)._features(terms))
+        for rows in gen_batches(n, _ROWS):
+            part = self.of(np.arange(n)[rows])._features(terms)
+            for (power, factor, features), (_, _, others) in zip(
+                part, chosen, strict=True
+            ):
+                kernel[rows] += factor * (features @ others.T) ** power
+        return kernel
+
+    def function(
+        self, terms: Mapping[str, Term], dual: Array
+    ) -> tuple[Form, list[Form]]:
+        """Return the function with these dual coefficients.
+
+        Returns
+        -------
+        form : Form
+            That of samples.
+        forms : list of Form
+            That of the atoms of each element.
+        """
+        form = quadratic_form(
+            self.white,
+            self.deviations,
+            dual,
+            terms["linear"],
+            terms["product"],
+            len(self.deviations),
+        )
+        forms = []
         for atoms in self.elements:
-            scaled = atoms.scaled(decay)
-            if term == "atom_linear":
-                values = np.column_stack([np.ones(len(scaled)), scaled])
-                yield sum_over_atoms(values, atoms.owners, n)
-            else:
-                yield sums_of_products(scaled[:, : self.n_axes], atoms.owners, n)
+            shares = dual[atoms.owners]
+            linear = terms["atom_linear"]
+            of_atoms = quadratic_form(
+                atoms.white,
+                atoms.deviations,
+                shares,
+                linear,
+                terms["atom_product"],
+                self.n_axes,
+            )
+            constant = linear.factor * shares.sum()
+            forms.append(of_atoms._replace(constant=constant))
+        return form, forms
 
+    def evaluate(self, form: Form, forms: Sequence[Form]) -> Array:
+        """Compute the values of a function at the samples."""
+        values = form.evaluate(self.white)
+        for atoms, of_atoms in zip(self.elements, forms, strict=True):
+            found = of_atoms.evaluate(atoms.white)
+            values += np.bincount(atoms.owners, found, minlength=len(values))
+        return values
 
-def _weights(prior: AtomicPrior) -> dict[str, tuple[float, float]]:
-    """Return the weight and the decay of each term."""
-    return {
-        "linear": (prior.linear, prior.linear_decay),
-        "product": (prior.product, prior.product_decay),
-        "atom_linear": (prior.atom_linear, prior.atom_decay),
-        "atom_product": (1.0, prior.atom_decay),
-    }
+    def _features(
+        self, terms: Mapping[str, Term]
+    ) -> Iterator[tuple[int, float, Array]]:
+        """Yield powers, factors and features of samples.
+
+        The kernel is the sum over them of a factor times a power of the scalar product
+        of two samples.
+        """
+        n = len(self.white)
+        for name, term in terms.items():
+            if not term.factor:
+                continue
+            if name in ("linear", "product"):
+                power = 2 if name == "product" else 1
+                factors = axis_factors(self.deviations, term.decay)
+                yield power, term.factor, self.white * factors
+                continue
+            for atoms in self.elements:
+                scaled = atoms.scaled(term.decay)
+                if name == "atom_linear":
+                    values = np.column_stack([np.ones(len(scaled)), scaled])
+                    features = sum_over_atoms(values, atoms.owners, n)
+                else:
+                    leading = scaled[:, : self.n_axes]
+                    features = sums_of_products(leading, atoms.owners, n)
+                yield 1, term.factor, features
 
 
 def select_prior(
     kernels: AtomicKernels, y: Array, sample_weight: Array, alpha: float | None
-) -> tuple[AtomicPrior, dict[str, float]]:
+) -> tuple[AtomicPrior, dict[str, Term]]:
     """Choose a prior by the mean absolute leave-one-out error.
 
     Parameters
@@ -272,26 +412,34 @@ def select_prior(
     Returns
     -------
     prior : AtomicPrior
-    factors : dict
-        The factor of the kernel of each term that makes its variance its weight.
+    terms : dict
+        The terms of the kernel, whose variances are the weights of the prior.
     """
-    matrix = cache(kernels.matrix)
+    variance = cache(kernels.variance)
 
     @cache
     def score(prior: AtomicPrior) -> float:
         kernel = np.zeros((len(y), len(y)))
-        for term, (weight, decay) in _weights(prior).items():
+        for name, (weight, decay) in _relative(prior).items():
             if weight:
-                kernel += weight * matrix(term, decay)[0]
+                matrix, factor = variance(name, decay)
+                kernel += weight * factor * matrix
         errors = leave_one_out(kernel, y, sample_weight, prior.alpha)
         return float(sample_weight @ abs(errors))
 
     best = search_prior(_START, _CHOICES, alpha, score)
-    factors = {
-        term: weight * matrix(term, decay)[1]
-        for term, (weight, decay) in _weights(best).items()
+    if alpha is None:
+        limit = _EQUAL * score(best)
+        penalised = [best._replace(alpha=value) for value in _CHOICES["alpha"]]
+        best = max(
+            (prior for prior in penalised if score(prior) <= limit),
+            key=lambda prior: prior.alpha,
+        )
+    terms = {
+        name: Term(weight * variance(name, decay)[1], decay)
+        for name, (weight, decay) in _relative(best).items()
     }
-    return best, factors
+    return best, terms
 
 
 def fit_atoms(
@@ -305,7 +453,8 @@ def fit_atoms(
     n_axes: int,
     alpha: float | None,
     seed: int,
-) -> tuple[Form, dict[int, Form], AtomicPrior]:
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[FormOfFeatures, dict[int, FormOfFeatures], AtomicPrior]:
     """Fit a quadratic form of samples plus one of the atoms of each element.
 
     Minimises ``sum(sample_weight * (y - f)**2) / variance(y) + alpha * |f|**2``. The
@@ -327,11 +476,13 @@ def fit_atoms(
     alpha : float or None
         Penalty. None chooses it.
     seed : int
-        Draws the samples that choose the prior.
+        Draws the samples that choose the prior, and those of the preconditioner.
+    progress : callable
+        Called after each iteration.
 
     Returns
     -------
-    form : Form
+    form : FormOfFeatures
         That of the samples.
     forms : dict
         That of the atoms of each element, by nuclear charge.
@@ -347,55 +498,43 @@ def fit_atoms(
         here = charges == z
         weight = sample_weight[owners[here]]
         whitenings[z] = found = find_whitening(rows[here], weight)
-        white = (rows[here] - found.mean) @ found.matrix
+        white = found.coordinates(rows[here])
         elements[z] = Atoms(white, found.deviations, owners[here])
-    white = (features - whitening.mean) @ whitening.matrix
+    white = whitening.coordinates(features)
 
-    chosen = np.random.RandomState(seed).permutation(n)[:_SELECTION_SIZE]
-    chosen.sort()
-    some = AtomicKernels(
-        white[chosen],
-        whitening.deviations,
-        [atoms.of(chosen) for atoms in elements.values()],
-        n_axes,
-    )
+    random_state = np.random.RandomState(seed)
+    kernels = AtomicKernels(white, whitening.deviations, [*elements.values()], n_axes)
+    n_chosen = int(np.clip(_SELECTED * n, *_SELECTION_SIZES))
+    chosen = np.sort(random_state.permutation(n)[:n_chosen])
     # The matrices are small: more threads would wait for each other.
     with one_blas_thread():
-        prior, factors = select_prior(some, y[chosen], sample_weight[chosen], alpha)
-    kernels = AtomicKernels(white, whitening.deviations, [*elements.values()], n_axes)
-    kernel = np.zeros((n, n))
-    for term, (_, decay) in _weights(prior).items():
-        if factors[term]:
-            kernels.add(term, decay, factors[term], kernel)
-    none = np.arange(0)
-    dual, intercept, _ = fit_kernel(kernel, y, sample_weight, prior.alpha, none)
-    del kernel
-    dual *= scale
-
-    linear = axis_factors(whitening.deviations, prior.linear_decay)
-    product = axis_factors(whitening.deviations, prior.product_decay)
-    scaled = white * product
-    form = Form(
-        scale * intercept,
-        whitening.mean,
-        whitening.matrix,
-        factors["linear"] * linear**2 * (dual @ white),
-        factors["product"]
-        * np.multiply.outer(product, product)
-        * ((scaled.T * dual) @ scaled),
-    )
-    forms = {}
-    for z, atoms in elements.items():
-        of_atoms = axis_factors(atoms.deviations, prior.atom_decay)
-        first = of_atoms[:n_axes]
-        leading = atoms.white[:, :n_axes] * first
-        shares = dual[atoms.owners]
-        square = (leading.T * shares) @ leading
-        forms[z] = Form(
-            factors["atom_linear"] * shares.sum(),
-            whitenings[z].mean,
-            whitenings[z].matrix,
-            factors["atom_linear"] * of_atoms**2 * (shares @ atoms.white),
-            factors["atom_product"] * np.multiply.outer(first, first) * square,
+        prior, terms = select_prior(
+            kernels.of(chosen), y[chosen], sample_weight[chosen], alpha
         )
-    return form, forms, prior
+    if n <= _DIRECT_SIZE:
+        none = np.arange(0)
+        dual, intercept, _ = fit_kernel(
+            kernels.matrix(terms), y, sample_weight, prior.alpha, none
+        )
+    else:
+        landmarks = np.sort(random_state.permutation(n)[:_PRECONDITIONER_SIZE])
+        columns = kernels.columns(terms, landmarks)
+        diagonal = columns[landmarks, np.arange(len(landmarks))]
+        dual, intercept = fit_kernel_iteratively(
+            lambda v: kernels.evaluate(*kernels.function(terms, v)),
+            columns,
+            landmarks,
+            float(sample_weight.sum() * diagonal.mean()),
+            y,
+            sample_weight,
+            prior.alpha,
+            tol=_TOLERANCE,
+            progress=progress,
+        )
+    form, of_atoms = kernels.function(terms, scale * dual)
+    form = form._replace(constant=scale * intercept)
+    forms = {
+        z: FormOfFeatures(whitenings[z], found)
+        for z, found in zip(elements, of_atoms, strict=True)
+    }
+    return FormOfFeatures(whitening, form), forms, prior

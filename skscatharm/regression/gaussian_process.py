@@ -136,13 +136,13 @@ def pose_problem(
     slopes, unit = np.zeros(0), 1.0
     if derivatives is None:
         whitening = find_whitening(features, weight)
-        points = without_directions((features - whitening.mean) @ whitening.matrix)
+        points = without_directions(whitening.coordinates(features))
     else:
         jacobian, gradients = derivatives
         whitening = find_whitening(features, weight, jacobian)
         reduced = reduce_derivatives(jacobian, gradients, whitening)
         points = Points(
-            (features - whitening.mean) @ whitening.matrix,
+            whitening.coordinates(features),
             reduced.features,
             reduced.owners,
         )

@@ -59,6 +59,10 @@ class Whitening(NamedTuple):
     matrix: Array
     deviations: Array
 
+    def coordinates(self, features: Array) -> Array:
+        """Compute the white coordinates of rows of features."""
+        return np.asarray((features - self.mean) @ self.matrix)
+
 
 def distinct_rows(
     X: Array, Y: Array, sample_weight: Array

@@ -5,7 +5,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 from skscatharm.regression import atoms
-from skscatharm.regression.atoms import fit_atoms, sum_over_atoms, sums_of_products
+from skscatharm.regression.atoms import (
+    AtomicKernels,
+    Atoms,
+    Term,
+    fit_atoms,
+    sum_over_atoms,
+    sums_of_products,
+)
 
 N_AXES = 3  # of the four features of an atom
 
@@ -127,15 +134,49 @@ def test_elements_without_axes(rng) -> None:
     assert abs(found - y).max() < 1e-2
 
 
-@pytest.mark.parametrize("term", ["linear", "product", "atom_linear", "atom_product"])
-def test_kernels_of_some_samples(term, rng, monkeypatch) -> None:
+NAMES = ["linear", "product", "atom_linear", "atom_product"]
+
+
+@pytest.fixture
+def kernels(rng) -> AtomicKernels:
+    """Kernels of six samples, one of them without atoms of the element."""
+    owners = np.repeat(np.arange(6), [1, 2, 0, 3, 1, 2])
+    of = Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
+    return AtomicKernels(rng.normal(size=(6, 3)), np.array([3, 1, 0.1]), [of], 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_of_some_samples(name, kernels, monkeypatch) -> None:
     monkeypatch.setattr(atoms, "_ROWS", 4)
-    white, owners = rng.normal(size=(6, 3)), np.repeat(np.arange(6), [1, 2, 0, 3, 1, 2])
-    deviations, some = np.array([3, 1, 0.1]), np.array([1, 3, 5])
-    of = atoms.Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
-    whole = atoms.AtomicKernels(white, deviations, [of], 2)
-    part = atoms.AtomicKernels(white[some], deviations, [of.of(some)], 2)
-    (found, factor), (expected, other) = (k.matrix(term, 0.3) for k in (part, whole))
-    assert_allclose(found / factor, expected[np.ix_(some, some)] / other)
+    some, terms = np.array([1, 3, 5]), {name: Term(2.0, 0.3)}
+    found, expected = kernels.of(some).matrix(terms), kernels.matrix(terms)
+    assert_allclose(found, expected[np.ix_(some, some)])
     assert_allclose(found, found.T)
-    assert_allclose(np.trace(found) / 3 - found.mean(), 1)
+    assert_allclose(kernels.columns(terms, some), expected[:, some])
+    matrix, factor = kernels.of(some).variance(name, 0.3)
+    assert_allclose(2 * matrix, found)
+    assert_allclose(factor * (np.trace(matrix) / 3 - matrix.mean()), 1)
+
+
+def test_functions_of_the_kernel(kernels, rng, monkeypatch) -> None:
+    """Values of the forms with dual coefficients are products with the matrix."""
+    monkeypatch.setattr(atoms, "_ATOMS", 4)
+    dual = rng.normal(size=6)
+    terms = {name: Term(f, 0.3) for name, f in zip(NAMES, (1, 2, 3, 4), strict=True)}
+    found = kernels.evaluate(*kernels.function(terms, dual))
+    assert_allclose(found, kernels.matrix(terms) @ dual)
+
+
+def test_iterations_find_the_direct_fit(rng, monkeypatch) -> None:
+    train, others = draw(300, rng), draw(50, rng)
+    y = additive(*train[1:], 300) + rng.normal(size=300)
+    weight = rng.uniform(0.5, 2, size=300)
+
+    def fit():
+        found = fit_atoms(*train, y, weight, n_axes=N_AXES, alpha=0.1, seed=0)
+        return predict(found, *others)
+
+    direct = fit()
+    monkeypatch.setattr(atoms, "_DIRECT_SIZE", 100)
+    monkeypatch.setattr(atoms, "_PRECONDITIONER_SIZE", 20)
+    assert_allclose(fit(), direct, atol=1e-3 * y.std())
