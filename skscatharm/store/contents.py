@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import ENOENT, ESTALE
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from json import loads
 from random import Random
 from threading import Lock, RLock
@@ -135,23 +135,26 @@ class Contents:
             values[asked.second[asked.repeats] != asked.second] = np.nan
         return values.reshape(len(keys), len(paths), len(exponents))
 
-    def read_array(self, key: _Keys) -> _Array | None:
-        """Read an array, or return None if there is none."""
-        asked = _Asked(key)
-
-        def find(segments: Iterable[_Segment]) -> _Array | None:
-            for segment in segments:
-                for layout, table in segment.tables.items():
-                    shape = _layout(layout).get("shape")
-                    rows = () if shape is None else table.match(asked)[1]
-                    with self._using(segment):
-                        for row in rows:
-                            return table.load()[row].reshape(shape).copy()
-            return None
-
+    def read_arrays(self, keys: _Keys) -> list[_Array | None]:
+        """Read arrays, with None where there is none."""
+        names = [key.tobytes() for key in keys.reshape(-1)]
         with self._lock:
-            found = find(self._segments.values())
-            return find(self.refresh()) if found is None else found
+            found = self._find_arrays(names, self._segments.values())
+            lacking = [name for name in names if name not in found]
+            if lacking:
+                found |= self._find_arrays(lacking, self.refresh())
+        return [found.get(name) for name in names]
+
+    def _find_arrays(
+        self, names: Sequence[bytes], segments: Iterable["_Segment"]
+    ) -> dict[bytes, _Array]:
+        found: dict[bytes, _Array] = {}
+        for segment in segments:
+            here = segment.arrays.keys() & names
+            if here:
+                with self._using(segment):
+                    found |= segment.load_arrays(sorted(here))
+        return found
 
     def records(self) -> Iterator[tuple[str, Record, _Array]]:
         """Read all records, with the names of their segments."""
@@ -304,7 +307,9 @@ class _Segment:
     ----------
     name, path : str
     tables : dict
-        For each layout, a table.
+        For each layout of coefficients, a table.
+    arrays : dict
+        For each key of an array, its record.
     end : int
         End of the last whole record.
     size : int
@@ -314,6 +319,7 @@ class _Segment:
     def __init__(self, folder: str, name: str) -> None:
         self.name, self.path = name, os.path.join(folder, name)
         self.tables: dict[str, _Table] = {}
+        self.arrays: dict[bytes, Record] = {}
         self.end = self.size = 0
 
     def scan(self) -> bool:
@@ -325,9 +331,13 @@ class _Segment:
         self.size = os.fstat(file.fileno()).st_size
         records = scan(file, self.end)
         for record in records:
-            if record.layout not in self.tables:
-                self.tables[record.layout] = _Table(self.path)
-            self.tables[record.layout].add(record)
+            if _shape(record.layout) is not None:
+                for key in record.keys:
+                    self.arrays.setdefault(key.tobytes(), record)
+            else:
+                if record.layout not in self.tables:
+                    self.tables[record.layout] = _Table(self.path)
+                self.tables[record.layout].add(record)
             self.end = record.offset + record.size
         return bool(records)
 
@@ -349,11 +359,27 @@ class _Segment:
         return True
 
     def load_all(self) -> Iterator[tuple[Record, _Array]]:
-        """Read the coefficients of all records."""
+        """Read the coefficients and arrays of all records."""
+        of_tables = [table.records for table in self.tables.values()]
         with open(self.path, "rb") as file:
-            for table in self.tables.values():
-                for record in table.records:
-                    yield record, load(file, record)
+            for record in chain(*of_tables, self.arrays.values()):
+                yield record, load(file, record)
+
+    def load_arrays(self, names: Sequence[bytes]) -> dict[bytes, _Array]:
+        """Read some arrays.
+
+        Raises
+        ------
+        OSError, DamagedError
+        """
+        found = {}
+        with open(self.path, "rb") as file:
+            for name in names:
+                record = self.arrays[name]
+                shape = _shape(record.layout)
+                found[name] = load(file, record).reshape(shape).copy()
+        _has_been_used(self.path)
+        return found
 
     def remove(self) -> bool:
         """Remove the file, unless it proves to be sound.
@@ -381,7 +407,7 @@ class _Segment:
 
     def drop(self) -> None:
         """Forget the records."""
-        self.tables = {}
+        self.tables, self.arrays = {}, {}
         self.end = self.size = 0
 
 
@@ -445,8 +471,7 @@ class _Table:
             return values
         with open(self._path, "rb") as file:
             new = [load(file, record) for record in self.records[n_loaded:]]
-        with suppress(OSError):
-            os.utime(self._path)  # it has been used
+        _has_been_used(self._path)
         values = np.concatenate(new if values is None else [values, *new])
         self._fill_gaps(values)
         with _lock:
@@ -507,6 +532,12 @@ def _search(
     return places[found], found
 
 
+def _has_been_used(path: str) -> None:
+    """Make a file one of those that are removed last."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def _limit_memory() -> None:
     """Forget the coefficients of some tables if there are more than the limit.
 
@@ -528,6 +559,11 @@ def _limit_memory() -> None:
 def _layout(layout: str) -> dict[str, Any]:
     content: dict[str, Any] = loads(layout)
     return content
+
+
+def _shape(layout: str) -> list[int] | None:
+    """Return the shape of an array, or None for a layout of coefficients."""
+    return _layout(layout).get("shape")
 
 
 @lru_cache(maxsize=1024)

@@ -267,32 +267,35 @@ class CoefficientStore:
         """
         self._write(keys, coefficients, settings, coefficient_layout(paths, exponents))
 
-    def read_array(self, name: str, settings: Mapping[str, Any]) -> _Array | None:
-        """Read an array by its name.
+    def read_arrays(
+        self, names: Sequence[str], settings: Mapping[str, Any]
+    ) -> list[_Array | None]:
+        """Read arrays by their names.
 
         Parameters
         ----------
-        name : str
-            A hexadecimal digest of all that the array depends on.
+        names : sequence of str
+            A hexadecimal digest of all that an array depends on, for each.
         settings : mapping
-            The settings that it depends on.
+            The settings that they depend on.
 
         Returns
         -------
-        ndarray or None
-            None if there is none.
+        list of ndarray or None
+            None where there is none.
 
         Warns
         -----
         StoreWarning
-            If its file is damaged or cannot be read.
+            If a file is damaged or cannot be read.
         """
-        return self._open(canonical(settings)).read_array(_key(name))
+        keys = np.concatenate([_key(name) for name in names])
+        return self._open(canonical(settings)).read_arrays(keys)
 
     def write_array(
         self, name: str, array: _Array, settings: Mapping[str, Any]
     ) -> None:
-        """Keep an array, as for :meth:`read_array`.
+        """Keep an array, as for :meth:`read_arrays`.
 
         Warns
         -----

@@ -166,18 +166,15 @@ def recall_arrays(
     -------
     list of ndarray
     """
-    found: dict[int, _Array] = {}
-    if store is not None:
-        for i, name in enumerate(names):
-            array = store.read_array(name, settings)
-            if array is not None:
-                found[i] = array
+    if store is None:
+        return list(compute(list(range(len(names)))))
+    known = store.read_arrays(names, settings)
+    found = {i: array for i, array in enumerate(known) if array is not None}
     lacking = [i for i in range(len(names)) if i not in found]
     if lacking:
         for i, array in zip(lacking, compute(lacking), strict=True):
             found[i] = array
-            if store is not None:
-                store.write_array(names[i], array, settings)
+            store.write_array(names[i], array, settings)
     return [found[i] for i in range(len(names))]
 
 

@@ -139,27 +139,40 @@ class TestArrays:
 
     NAMES = ("0" * 32, "1" * 32, "2" * 32)
 
+    def read(self, store, *names: str, settings=SETTINGS):
+        return store.read_arrays(names, settings)
+
     def test_they_are_kept(self, store) -> None:
         rng = np.random.default_rng(0)
         arrays = [rng.random((5, n_atoms, 3)) for n_atoms in (2, 4, 2)]
         keys, values = filled(store)
         for name, array in zip(self.NAMES, arrays, strict=True):
-            assert store.read_array(name, SETTINGS) is None
+            assert self.read(store, name) == [None]
             store.write_array(name, array, SETTINGS)
         for _ in range(2):
-            for name, array in zip(self.NAMES, arrays, strict=True):
-                assert_array_equal(store.read_array(name, SETTINGS), array)
-                assert store.read_array(name, {"sigma": 0.4}) is None
+            for found, array in zip(self.read(store, *self.NAMES), arrays, strict=True):
+                assert_array_equal(found, array)
+            assert self.read(store, self.NAMES[0], settings={"sigma": 0.4}) == [None]
             forget()
         assert_array_equal(store.read(keys, PATHS, EXPONENTS, SETTINGS), values)
         (found,) = store.contents()
         assert found.n_densities == len(keys)
         assert found.size == store.size
 
+    def test_some_are_kept_in_several_segments(self, store, monkeypatch) -> None:
+        monkeypatch.setattr(contents, "_SEGMENT_SIZE", 1)
+        for name, value in zip(self.NAMES[::2], (1.0, 2.0), strict=True):
+            store.write_array(name, np.full((2, 1), value), SETTINGS)
+        assert len(files(store)) == 2
+        first, none, last = self.read(store, *self.NAMES)
+        assert none is None
+        assert_array_equal(first, [[1], [1]])
+        assert_array_equal(last, [[2], [2]])
+
     def test_what_is_read_can_be_changed(self, store) -> None:
         store.write_array(self.NAMES[0], np.ones((2, 3)), SETTINGS)
-        store.read_array(self.NAMES[0], SETTINGS)[:] = 0
-        assert_array_equal(store.read_array(self.NAMES[0], SETTINGS), np.ones((2, 3)))
+        self.read(store, self.NAMES[0])[0][:] = 0
+        assert_array_equal(self.read(store, self.NAMES[0])[0], np.ones((2, 3)))
 
     def test_an_array_is_no_coefficient(self, store) -> None:
         keys, _ = some_keys(1)[:, :1], store.write_array
@@ -167,7 +180,7 @@ class TestArrays:
         assert np.isnan(store.read(keys, PATHS, EXPONENTS, SETTINGS)).all()
         filled(store, n=1, seed=3)
         name = some_keys(1, 3)[:, :1].tobytes().hex()
-        assert store.read_array(name, SETTINGS) is None
+        assert self.read(store, name) == [None]
 
 
 def test_the_number_of_folders_is_limited(tmp_path) -> None:
