@@ -16,7 +16,8 @@ from skscatharm._parts import EstimatorOfParts
 from skscatharm._progress import progress_bar
 from skscatharm.engine.arrays import to_host
 from skscatharm.local import LocalScattering
-from skscatharm.regression.atoms import fit_atoms, sum_over_atoms
+from skscatharm.regression.atom_kernels import sum_over_atoms
+from skscatharm.regression.atoms import fit_atoms
 from skscatharm.regression.inputs import check_weight
 from skscatharm.scattering import SolidHarmonicScattering
 from skscatharm.structures import Structure, check_structures

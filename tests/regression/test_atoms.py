@@ -1,18 +1,11 @@
 """Sums over atoms of quadratic forms, beside kernels summed over all pairs of atoms."""
 
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose
 
 from skscatharm.regression import atoms
-from skscatharm.regression.atoms import (
-    AtomicKernels,
-    Atoms,
-    Term,
-    fit_atoms,
-    sum_over_atoms,
-    sums_of_products,
-)
+from skscatharm.regression.atom_kernels import sum_over_atoms
+from skscatharm.regression.atoms import fit_atoms
 
 N_AXES = 3  # of the four features of an atom
 
@@ -52,14 +45,6 @@ def coordinates(features, of, decay):
     scales = (deviations / deviations[0]) ** decay
     scales /= np.linalg.norm(scales)
     return (features - of.mean(axis=0)) / deviation @ axes.T / deviations * scales
-
-
-def test_sums_of_products(rng) -> None:
-    x, y = rng.normal(size=(4, 3)), rng.normal(size=(2, 3))
-    sums = sums_of_products(np.concatenate([x, y]), np.repeat([0, 2], [4, 2]), 3)
-    assert sums.shape == (3, 6)
-    assert_allclose(sums[0] @ sums[2], ((x @ y.T) ** 2).sum())
-    assert_allclose(sums[1], 0)
 
 
 def test_fit_is_that_of_the_kernel(rng) -> None:
@@ -112,6 +97,17 @@ def test_learns_sums_over_atoms(rng) -> None:
     assert abs(predict(fit, *others) - expected).max() < 1e-3 * expected.std()
 
 
+def test_largest_of_equal_penalties(rng, monkeypatch) -> None:
+    train = draw(100, rng)
+    y = additive(*train[1:], 100)
+
+    def penalty(equal: float) -> float:
+        monkeypatch.setattr(atoms, "_EQUAL", equal)
+        return fit_atoms(*train, y, np.ones(100), n_axes=4, alpha=None, seed=0)[2].alpha
+
+    assert penalty(1.0) <= penalty(1.01) < penalty(100.0)
+
+
 def test_samples_of_little_weight(rng) -> None:
     train = draw(30, rng)
     y = additive(*train[1:], 30) + rng.normal(size=30)
@@ -132,39 +128,6 @@ def test_elements_without_axes(rng) -> None:
     )
     found = predict(fit, features, rows, charges, owners)
     assert abs(found - y).max() < 1e-2
-
-
-NAMES = ["linear", "product", "atom_linear", "atom_product"]
-
-
-@pytest.fixture
-def kernels(rng) -> AtomicKernels:
-    """Kernels of six samples, one of them without atoms of the element."""
-    owners = np.repeat(np.arange(6), [1, 2, 0, 3, 1, 2])
-    of = Atoms(rng.normal(size=(9, 4)), np.array([2, 1, 0.5, 0.2]), owners)
-    return AtomicKernels(rng.normal(size=(6, 3)), np.array([3, 1, 0.1]), [of], 2)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_kernels_of_some_samples(name, kernels, monkeypatch) -> None:
-    monkeypatch.setattr(atoms, "_ROWS", 4)
-    some, terms = np.array([1, 3, 5]), {name: Term(2.0, 0.3)}
-    found, expected = kernels.of(some).matrix(terms), kernels.matrix(terms)
-    assert_allclose(found, expected[np.ix_(some, some)])
-    assert_allclose(found, found.T)
-    assert_allclose(kernels.columns(terms, some), expected[:, some])
-    matrix, factor = kernels.of(some).variance(name, 0.3)
-    assert_allclose(2 * matrix, found)
-    assert_allclose(factor * (np.trace(matrix) / 3 - matrix.mean()), 1)
-
-
-def test_functions_of_the_kernel(kernels, rng, monkeypatch) -> None:
-    """Values of the forms with dual coefficients are products with the matrix."""
-    monkeypatch.setattr(atoms, "_ATOMS", 4)
-    dual = rng.normal(size=6)
-    terms = {name: Term(f, 0.3) for name, f in zip(NAMES, (1, 2, 3, 4), strict=True)}
-    found = kernels.evaluate(*kernels.function(terms, dual))
-    assert_allclose(found, kernels.matrix(terms) @ dual)
 
 
 def test_iterations_find_the_direct_fit(rng, monkeypatch) -> None:
