@@ -48,7 +48,7 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
     of an atom of the element Z. A molecule of QM9 has 18 atoms on average, and similar
     atoms occur in many molecules, so fewer molecules suffice for properties that are
     nearly sums over atoms, such as energies and heat capacities. For others, such as
-    orbital energies, :class:`MultilinearRegressor` is as good or better.
+    orbital energies, :class:`MultilinearRegressor` is as good.
 
     The intercept b and the :math:`e(Z)` are fitted to the targets by least squares on
     the numbers of atoms. The quadratic forms, with constant terms, minimise
