@@ -227,10 +227,11 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
         columns = np.column_stack([counts, np.ones(len(counts))])
         baseline = fit_atomic_energies(columns, targets, weight)
         charges, owners = _list_atoms(structures)
+        features, rows = scattering.transform(structures), local.transform(structures)
         with progress_bar(self.verbose, "iteration") as advance:
             form, forms, prior = fit_atoms(
-                scattering.transform(structures),
-                local.transform(structures),
+                features,
+                rows,
                 charges,
                 owners,
                 targets - columns @ baseline,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from skscatharm.regression.whitening import Array, axis_factors
+from skscatharm.regression.whitening import Array, axis_factors, scale_axes
 
 # Rows of a kernel matrix, and atoms, that are computed at once, to bound memory.
 _ROWS, _ATOMS = 1000, 4000
@@ -52,10 +52,6 @@ class Atoms(NamedTuple):
         owners = np.repeat(np.arange(len(samples)), counts)
         kept = np.arange(len(owners)) + (starts + counts - np.cumsum(counts))[owners]
         return Atoms(self.white[kept], self.deviations, owners)
-
-    def scaled(self, decay: float) -> Array:
-        """Scale coordinates by a power of their deviations, to mean squared norm 1."""
-        return self.white * axis_factors(self.deviations, decay)
 
 
 class Form(NamedTuple):
@@ -278,7 +274,7 @@ class AtomicKernels(NamedTuple):
         values = form.evaluate(self.white)
         for atoms, of_atoms in zip(self.elements, forms, strict=True):
             found = of_atoms.evaluate(atoms.white)
-            values += np.bincount(atoms.owners, found, minlength=len(values))
+            values += sum_over_atoms(found, atoms.owners, len(values))
         return values
 
     def _features(
@@ -295,11 +291,11 @@ class AtomicKernels(NamedTuple):
                 continue
             if name in ("linear", "product"):
                 power = 2 if name == "product" else 1
-                factors = axis_factors(self.deviations, term.decay)
-                yield power, term.factor, self.white * factors
+                scaled, _ = scale_axes(self.white, self.deviations, term.decay)
+                yield power, term.factor, scaled
                 continue
             for atoms in self.elements:
-                scaled = atoms.scaled(term.decay)
+                scaled, _ = scale_axes(atoms.white, atoms.deviations, term.decay)
                 if name == "atom_linear":
                     values = np.column_stack([np.ones(len(scaled)), scaled])
                     features = sum_over_atoms(values, atoms.owners, n)

@@ -197,10 +197,10 @@ def fit_atoms(
     whitenings, elements = {}, {}
     for z in np.unique(charges).tolist():
         here = charges == z
-        weight = sample_weight[owners[here]]
-        whitenings[z] = found = find_whitening(rows[here], weight)
-        white = found.coordinates(rows[here])
-        elements[z] = Atoms(white, found.deviations, owners[here])
+        of_element, of_atoms = rows[here], owners[here]
+        whitenings[z] = found = find_whitening(of_element, sample_weight[of_atoms])
+        white = found.coordinates(of_element)
+        elements[z] = Atoms(white, found.deviations, of_atoms)
     white = whitening.coordinates(features)
 
     random_state = np.random.RandomState(seed)
@@ -232,10 +232,10 @@ def fit_atoms(
             tol=_TOLERANCE,
             progress=progress,
         )
-    form, of_atoms = kernels.function(terms, scale * dual)
+    form, of_elements = kernels.function(terms, scale * dual)
     form = form._replace(constant=scale * intercept)
     forms = {
         z: FormOfFeatures(whitenings[z], found)
-        for z, found in zip(elements, of_atoms, strict=True)
+        for z, found in zip(elements, of_elements, strict=True)
     }
     return FormOfFeatures(whitening, form), forms, prior

@@ -138,23 +138,26 @@ class Contents:
     def read_arrays(self, keys: _Keys) -> list[_Array | None]:
         """Read arrays, with None where there is none."""
         names = [key.tobytes() for key in keys.reshape(-1)]
-        with self._lock:
-            found = self._find_arrays(names, self._segments.values())
-            lacking = [name for name in names if name not in found]
-            if lacking:
-                found |= self._find_arrays(lacking, self.refresh())
-        return [found.get(name) for name in names]
-
-    def _find_arrays(
-        self, names: Sequence[bytes], segments: Iterable["_Segment"]
-    ) -> dict[bytes, _Array]:
         found: dict[bytes, _Array] = {}
+        with self._lock:
+            self._load_arrays(found, set(names), self._segments.values())
+            if found.keys() != set(names):
+                self._load_arrays(found, set(names), self.refresh())
+        # Equal names get arrays of their own, which can be changed.
+        return [found[name].copy() if name in found else None for name in names]
+
+    def _load_arrays(
+        self,
+        found: dict[bytes, _Array],
+        names: set[bytes],
+        segments: Iterable["_Segment"],
+    ) -> None:
+        """Add the arrays that were not found before."""
         for segment in segments:
-            here = segment.arrays.keys() & names
+            here = segment.arrays.keys() & names - found.keys()
             if here:
                 with self._using(segment):
-                    found |= segment.load_arrays(sorted(here))
-        return found
+                    found |= segment.load_arrays(here)
 
     def records(self) -> Iterator[tuple[str, Record, _Array]]:
         """Read all records, with the names of their segments."""
@@ -365,8 +368,8 @@ class _Segment:
             for record in chain(*of_tables, self.arrays.values()):
                 yield record, load(file, record)
 
-    def load_arrays(self, names: Sequence[bytes]) -> dict[bytes, _Array]:
-        """Read some arrays.
+    def load_arrays(self, names: Iterable[bytes]) -> dict[bytes, _Array]:
+        """Read some arrays, which cannot be written to.
 
         Raises
         ------
@@ -376,8 +379,7 @@ class _Segment:
         with open(self.path, "rb") as file:
             for name in names:
                 record = self.arrays[name]
-                shape = _shape(record.layout)
-                found[name] = load(file, record).reshape(shape).copy()
+                found[name] = load(file, record).reshape(_shape(record.layout))
         _has_been_used(self.path)
         return found
 
