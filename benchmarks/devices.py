@@ -3,9 +3,9 @@
     python benchmarks/devices.py FILE.csv
 
 runs in an environment with the package, and with CuPy or PyTorch and a GPU. The table
-goes into ``doc/measured/devices.csv``. It measures both settings, engines and
-precisions with each array library that finds a device, and with NumPy on one core and
-on all. The first call compiles and is not measured. Each row is written when it is
+goes into ``doc/measured/devices.csv``. It measures three settings with both engines and
+precisions, on each array library that finds a device, and with NumPy on one core and on
+all. The first call compiles and is not measured. Each row is written when it is
 known, with the largest difference of a coefficient from those of the separable engine
 on the CPU. Molecules are those of the sample, repeated.
 """
@@ -24,7 +24,7 @@ from skscatharm.datasets import load_qm9_sample
 
 N_COMPARED = 64
 QM9 = 130_831
-CHOSEN = ("soft", "published")  # settings
+CHOSEN = ("mixed", "soft", "published")  # settings
 FIELDS = (
     "library",
     "device",

@@ -457,12 +457,14 @@ def weight_classes(
         of the channels in it. Those with weights of both signs are alone.
     """
     groups: dict[tuple[float, int], list[int]] = {}
-    for channel, row in enumerate(weights):
-        softness, largest = 0.0, np.abs(row).max()
+    extremes = weights.min(axis=1).tolist(), weights.max(axis=1).tolist()
+    for channel, (least, largest) in enumerate(zip(*extremes, strict=True)):
+        softness = 0.0
         if softening > 0:
-            halvings = ceil(log2(max(most * largest / softening, 1.0)))
+            amplitude = max(-least, largest)
+            halvings = ceil(log2(max(most * amplitude / softening, 1.0)))
             softness = most / 2**halvings
-        alone = channel if row.min() < 0 < row.max() else -1
+        alone = channel if least < 0 < largest else -1
         groups.setdefault((softness, alone), []).append(channel)
     return [
         (softness, alone >= 0, np.array(channels))

@@ -15,11 +15,18 @@ from skscatharm.engine import batch_portable
 from skscatharm.engine.quadrature import FAR, SHIFT, Axes
 from skscatharm.transform.modulus import TINY
 
-__all__ = ["atom_factors", "gaussian_factors", "grid_axes", "integrate_fields"]
+__all__ = [
+    "atom_factors",
+    "gaussian_factors",
+    "grid_axes",
+    "integrate_fields",
+    "integrate_products",
+]
 
 Array = Any  # of CuPy
 
 FIELDS = 3  # the modulus, and what smoothing makes of it
+PRODUCTS = 1  # the moduli
 
 # Each block of threads computes a tile of a field: rows, columns, and how far it goes
 # along the inner axis at a time.
@@ -27,6 +34,9 @@ _THREADS, _COLUMNS = 128, 64
 _ROWS = {"float32": 64, "float64": 32}
 _DEPTH = {"float32": 32, "float64": 16}
 _SHARED = 48 * 2**10  # bytes of shared memory that each block can have
+# Each block of threads multiplies fields at some points, a few of them at a time: as
+# many as leave space for other blocks.
+_POINTS, _STEPS = 4096, (128, 64, 32)
 _INTEGRATE = r"""
 // Threads are arranged as (THREADS / 16, 16), each with a tile of (HEIGHT, 4) points.
 #define HEIGHT (ROWS * 16 / THREADS)
@@ -61,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) integrate_fields(
     const int n_shared, const int rows_of_epsilon,
     T* __restrict__ moduli, T* __restrict__ integrals)
 {
-    __shared__ T a[2][DEPTH][ROWS], b[2][DEPTH][COLUMNS];
+    // Aligned, so that 16 bytes are read at a time.
+    __shared__ __align__(16) T a[2][DEPTH][ROWS], b[2][DEPTH][COLUMNS];
     const int x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * HEIGHT;
     const int first_column = blockIdx.x * COLUMNS, first_row = blockIdx.y * ROWS;
     const long long field = blockIdx.z, molecule = field / n_shared;
@@ -166,12 +177,94 @@ extern "C" __global__ void atom_factors(
         of_x[i] = sum;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < n_y * n_x; i += blockDim.x) {
-        T sum = 0;
-        for (int b = 0; b < n_powers; ++b)
-            sum += of_x[b * n_x + i % n_x] * along_y[b * n_y + i / n_x];
-        factors[i] = sum;
+    for (int y = threadIdx.x / 32; y < n_y; y += blockDim.x / 32)
+        for (int x = threadIdx.x % 32; x < n_x; x += 32) {
+            T sum = 0;
+            for (int b = 0; b < n_powers; ++b)
+                sum += of_x[b * n_x + x] * along_y[b * n_y + y];
+            factors[y * n_x + x] = sum;
+        }
+}
+"""
+_PRODUCTS = r"""
+// A block for some points and tiles of products, a group of channels, and a power.
+// Each thread has a tile of (4, 4) products, and shares the points with other threads.
+extern "C" __global__ void __launch_bounds__(THREADS) integrate_products(
+    const T* const* __restrict__ moduli, const T* __restrict__ epsilon,
+    const T* __restrict__ columns, const T* __restrict__ layers,
+    const int n_molecules, const int n_channels, const int n_joined,
+    const int n_layers, const int n_columns,
+    const int n_rows, const int n_narrow, const int n_rounds,
+    T* __restrict__ integrals)
+{
+    extern __shared__ unsigned char shared[];
+    T* const powers = (T*)shared;  // of shape (n_rows, STEP + 1)
+    __shared__ T weights[STEP];
+    const int group = blockIdx.y, molecule = group * n_joined / n_channels;
+    const int part = blockIdx.x / n_rounds, n_parts = gridDim.x / n_rounds;
+    const int n_points = n_layers * n_columns;
+    const int begin = part * POINTS, end = min(begin + POINTS, n_points);
+
+    const int n_across = (n_narrow + 3) / 4, n_tiles = (n_rows + 3) / 4 * n_across;
+    const int n_parallel = min(n_tiles, THREADS), n_sharing = THREADS / n_parallel;
+    const int tile = blockIdx.x % n_rounds * n_parallel + threadIdx.x % n_parallel;
+    const int first = threadIdx.x / n_parallel;
+    const bool works = tile < n_tiles && first < n_sharing;
+    const int row = tile / n_across * 4, narrow = tile % n_across * 4;
+    int of_row[4], of_narrow[4];  // where they begin
+    for (int i = 0; i < 4; ++i) {
+        of_row[i] = min(row + i, n_rows - 1) * (STEP + 1);
+        of_narrow[i] = min(narrow + i, n_narrow - 1) * (STEP + 1);
     }
+
+    T sums[4][4] = {};
+    for (int start = begin; start < end; start += STEP) {
+        const int at = threadIdx.x % STEP, point = start + at;
+        const bool inside = point < end;
+        __syncthreads();
+        if (threadIdx.x < STEP)
+            weights[at] = !inside ? (T)0
+                : columns[molecule * n_columns + point % n_columns]
+                * layers[molecule * n_layers + point / n_columns];
+        #pragma unroll 4
+        for (int r = threadIdx.x / STEP; r < n_rows; r += THREADS / STEP) {
+            const int field = r / n_joined, channel = group * n_joined + r % n_joined;
+            const T read = inside ? moduli[field][(long long)channel * n_points + point]
+                                  : (T)0;
+            const T softening = epsilon[field * n_molecules * n_channels + channel];
+            const T tiny = TINY;
+            T power = 0;
+            switch (blockIdx.z) {
+            POWERS
+            }
+            powers[r * (STEP + 1) + at] = power;
+        }
+        __syncthreads();
+        if (works)
+            for (int p = first; p < STEP; p += n_sharing)
+                for (int i = 0; i < 4; ++i) {
+                    const T weighted = powers[of_narrow[i] + p] * weights[p];
+                    for (int j = 0; j < 4; ++j)
+                        sums[j][i] += powers[of_row[j] + p] * weighted;
+                }
+    }
+
+    // Add the sums of the threads that share a tile.
+    __syncthreads();
+    for (int i = 0; i < 4; ++i)
+        for (int j = 0; j < 4; ++j)
+            powers[(i * 4 + j) * THREADS + threadIdx.x] = sums[i][j];
+    __syncthreads();
+    integrals += ((long long)(blockIdx.z * gridDim.y + group) * n_parts + part)
+                 * n_rows * n_narrow;
+    if (first > 0 || !works) return;
+    for (int i = 0; i < 4 && row + i < n_rows; ++i)
+        for (int j = 0; j < 4 && narrow + j < n_narrow; ++j) {
+            T sum = 0;
+            for (int k = 0; k < n_sharing; ++k)
+                sum += powers[(i * 4 + j) * THREADS + k * n_parallel + threadIdx.x];
+            integrals[(row + i) * n_narrow + narrow + j] = sum;
+        }
 }
 """
 # The formulas are those of skscatharm.transform.modulus.
@@ -277,16 +370,70 @@ def integrate_fields(
     return moduli, integrals.sum(axis=-1)
 
 
+def integrate_products(
+    moduli: Sequence[Array],
+    columns: Array,
+    layers: Array,
+    exponents: Sequence[float],
+    scales: Sequence[float],
+    epsilon: Array,
+    n_narrow: int,
+    joined: bool,
+) -> Array:
+    cupy = import_module("cupy")
+    dtype = columns.dtype
+    n_molecules, n_channels, n_layers, n_columns = moduli[0].shape
+    n_joined = n_channels if joined else 1
+    n_rows, n_narrow = len(moduli) * n_joined, n_narrow * n_joined
+    row = dtype.itemsize * n_rows
+    step = next((n for n in _STEPS if row * n < _SHARED / 4), _STEPS[-1])
+    shared = max(row * (step + 1), 16 * _THREADS * dtype.itemsize)
+    if shared + step * dtype.itemsize > _SHARED:
+        return batch_portable.integrate_products(
+            moduli,
+            columns,
+            layers,
+            exponents,
+            scales,
+            epsilon,
+            n_narrow // n_joined,
+            joined,
+        )
+    n_groups = n_molecules * n_channels // n_joined
+    n_rounds = -(-(-(-n_rows // 4) * -(-n_narrow // 4)) // _THREADS)
+    n_parts = -(-n_layers * n_columns // _POINTS)
+    shape = len(exponents), n_groups, n_parts, n_rows, n_narrow
+    integrals = cupy.empty(shape, dtype)
+    source = products_source(
+        dtype.name, tuple(map(float, exponents)), tuple(map(float, scales)), step
+    )
+    sizes = n_molecules, n_channels, n_joined, n_layers, n_columns
+    _kernel(source, "integrate_products")(
+        (n_parts * n_rounds, n_groups, len(exponents)),
+        (_THREADS,),
+        (
+            cupy.asarray([modulus.data.ptr for modulus in moduli], dtype="uint64"),
+            cupy.ascontiguousarray(epsilon),
+            cupy.ascontiguousarray(columns),
+            cupy.ascontiguousarray(layers),
+            *map(np.int32, (*sizes, n_rows, n_narrow, n_rounds)),
+            integrals,
+        ),
+        shared_mem=shared,
+    )
+    integrals = integrals.sum(axis=2)
+    return integrals.reshape(len(exponents), n_molecules, -1, n_rows, n_narrow)
+
+
 @cache
 def integration_source(
     dtype: str, exponents: tuple[float, ...], scales: tuple[float, ...]
 ) -> str:
     """Write the kernel that integrates powers for some exponents."""
-    terms = []
-    for i, (q, scale) in enumerate(zip(exponents, scales, strict=True)):
-        power = _POWERS.get(q, _OTHER_POWER).replace("SCALE", f"(T){scale!r}")
-        power = power.replace("AREA", f"(T){scale**2!r}").replace("Q", f"(T){q!r}")
-        terms.append(f"sums[{i}] += weight[j] * ({power});")
+    terms = [
+        f"sums[{i}] += weight[j] * ({_power(q, scale)});"
+        for i, (q, scale) in enumerate(zip(exponents, scales, strict=True))
+    ]
     values = {
         "TINY": TINY,
         "N_POWERS": len(exponents),
@@ -295,9 +442,38 @@ def integration_source(
         "COLUMNS": _COLUMNS,
         "DEPTH": _DEPTH[dtype],
     }
-    names = "".join(f"#define {name} {value!r}\n" for name, value in values.items())
     powers = "\n            ".join(terms)
-    return names + _type(dtype) + _INTEGRATE.replace("ADD_POWERS", powers)
+    return (
+        _definitions(values) + _type(dtype) + _INTEGRATE.replace("ADD_POWERS", powers)
+    )
+
+
+@cache
+def products_source(
+    dtype: str, exponents: tuple[float, ...], scales: tuple[float, ...], step: int
+) -> str:
+    """Write the kernel that integrates powers of products for some exponents."""
+    cases = [
+        f"case {i}: {{\n"
+        f"const T modulus = read * (T){scale!r}, low = softening * (T){scale!r};\n"
+        "const T root = modulus + low, square = modulus * (modulus + 2 * low);\n"
+        f"power = {_power(q / 2, 1.0)};\n"
+        "break; }"
+        for i, (q, scale) in enumerate(zip(exponents, scales, strict=True))
+    ]
+    values = {"TINY": TINY, "THREADS": _THREADS, "POINTS": _POINTS, "STEP": step}
+    loops = _PRODUCTS.replace("POWERS", "\n".join(cases))
+    return _definitions(values) + _type(dtype) + loops
+
+
+def _power(q: float, scale: float) -> str:
+    """Write a power of a modulus times a scale."""
+    power = _POWERS.get(q, _OTHER_POWER).replace("SCALE", f"(T){scale!r}")
+    return power.replace("AREA", f"(T){scale**2!r}").replace("Q", f"(T){q!r}")
+
+
+def _definitions(values: dict[str, Any]) -> str:
+    return "".join(f"#define {name} {value!r}\n" for name, value in values.items())
 
 
 def _type(dtype: str) -> str:

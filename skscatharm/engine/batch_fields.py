@@ -33,7 +33,7 @@ from skscatharm.engine.quadrature import (
 from skscatharm.engine.separable import _First, _plan, _Second
 from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
-from skscatharm.transform.modulus import path_peak, power
+from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import Path
 from skscatharm.transform.transform import Transform
 
@@ -51,7 +51,7 @@ Array = Any  # of the array library that computes
 _Array = NDArray[np.float64]
 _Indices = NDArray[np.intp]
 
-LAYERS = 64  # of all channels, whose fields are kept to be multiplied
+LAYERS = 256  # of all channels, whose fields are kept to be multiplied
 
 
 class _Axis(NamedTuple):
@@ -325,34 +325,23 @@ class MoleculeBatch:
         self, grid: _Grid, fields: ProductFields, planar: Sequence[Array], reach: float
     ) -> Array:
         """Integrate the products of fields on some layers of a grid."""
-        xp, joined = self.xp, self.transform.joins_channels
+        xp = self.xp
         moduli = []
         for first, of_plane in zip(fields.plan, planar, strict=True):
             degree, width = first.path.degree, first.width
             axial = self._axial_factors(grid[2], degree, width, reach)
             factors = _Factors(axial, of_plane, self._positions.shape[2])
             moduli.append(self._integrate(factors, grid, first, keep=True)[0])
-        softening = [
-            xp.expand_dims(self._epsilon(first), axis=3) for first in fields.plan
-        ]
-        columns = xp.reshape(_columns(grid, xp), (moduli[0].shape[0], 1, 1, 1, -1))
-        layers = xp.reshape(grid[2].weights, (moduli[0].shape[0], 1, -1, 1, 1))
-        n_narrow = fields.n_narrow * (moduli[0].shape[1] if joined else 1)
-        integrals = []
-        for q, scale in zip(self.Q.tolist(), self.scales.tolist(), strict=True):
-            powers = [
-                _power_of_modulus(modulus, low, q / 2, scale)
-                for modulus, low in zip(moduli, softening, strict=True)
-            ]
-            if joined:
-                powers = [xp.permute_dims(p, (0, 2, 1, 3)) for p in powers]
-            axis = 1 if joined else 3
-            powers = xp.concat([xp.expand_dims(p, axis=axis) for p in powers], axis=3)
-            weighted = powers[..., :n_narrow, :] * columns
-            # A layer at a time, as longer sums lose digits in single precision.
-            sums = xp.matmul(powers, xp.matrix_transpose(weighted))
-            integrals.append(xp.sum(sums * layers, axis=2))
-        return xp.stack(integrals)
+        return self.kernels.integrate_products(
+            moduli,
+            _columns(grid, xp),
+            grid[2].weights,
+            self.Q.tolist(),
+            self.scales.tolist(),
+            xp.stack([self._epsilon(first) for first in fields.plan]),
+            fields.n_narrow,
+            self.transform.joins_channels,
+        )
 
     def array(self, values: Any) -> Array:
         """Move an array to where the fields are computed, or change its type there."""
@@ -569,15 +558,6 @@ def _columns(grid: _Grid, xp: Any) -> Array:
     x, y, _ = (axis.weights for axis in grid)
     columns = xp.expand_dims(y, axis=2) * xp.expand_dims(x, axis=1)
     return xp.reshape(columns, (columns.shape[0], -1))
-
-
-def _power_of_modulus(modulus: Array, epsilon: Array, q: float, scale: float) -> Array:
-    """Raise a softened modulus times a scale to a power."""
-    if q == 1 and scale == 1:
-        return modulus
-    modulus, epsilon = modulus * scale, epsilon * scale
-    squared = modulus * (modulus + 2 * epsilon)
-    return power(squared, modulus + epsilon, modulus, epsilon, q)
 
 
 def choose_kernels(xp: Any) -> ModuleType:

@@ -12,12 +12,22 @@ from array_api_compat import array_namespace, device
 
 from skscatharm.engine.portable import integrate_powers, sum_of_squares
 from skscatharm.engine.quadrature import Axes, stretched_axes
+from skscatharm.transform.modulus import power
 
-__all__ = ["atom_factors", "gaussian_factors", "grid_axes", "integrate_fields"]
+__all__ = [
+    "atom_factors",
+    "gaussian_factors",
+    "grid_axes",
+    "integrate_fields",
+    "integrate_products",
+]
 
 Array = Any
 
-FIELDS = 8  # arrays of the size of a field of all channels, that are held at a time
+# Arrays of the size of a field of all channels, that are held at a time; and of the
+# size of all fields that are multiplied: moduli, powers twice as they are joined, and
+# those with weights.
+FIELDS, PRODUCTS = 8, 4
 
 
 def grid_axes(axes: Axes, dtype: Any, like: Array) -> list[tuple[Array, Array]]:
@@ -157,3 +167,68 @@ def integrate_fields(
         epsilon,
     )
     return modulus if keep else None, integrals
+
+
+def integrate_products(
+    moduli: Sequence[Array],
+    columns: Array,
+    layers: Array,
+    exponents: Sequence[float],
+    scales: Sequence[float],
+    epsilon: Array,
+    n_narrow: int,
+    joined: bool,
+) -> Array:
+    """Integrate powers of the products of two fields.
+
+    Parameters
+    ----------
+    moduli : sequence of array of shape (n_molecules, n_channels, n_z, n_columns)
+        Of each field.
+    columns : array of shape (n_molecules, n_columns)
+        Weights of the points in x and y.
+    layers : array of shape (n_molecules, n_z)
+        Weights of the points in z.
+    exponents, scales : sequence of float
+        Powers, and factors of the moduli before they are raised to half of them.
+    epsilon : array of shape (n_fields, n_molecules, n_channels, 1)
+        Softening.
+    n_narrow : int
+        One of the two fields is one of the first `n_narrow`.
+    joined : bool
+        Whether fields of different channels are multiplied.
+
+    Returns
+    -------
+    array of shape (n_exponents, n_molecules, n_groups, n_fields, n_narrow)
+        Each channel is a group of its own. If `joined`, there is one group, with all
+        channels of each field.
+    """
+    xp = array_namespace(columns)
+    n_molecules, n_channels, n_z, _ = moduli[0].shape
+    columns = xp.reshape(columns, (n_molecules, 1, 1, 1, -1))
+    layers = xp.reshape(layers, (n_molecules, 1, n_z, 1, 1))
+    integrals = []
+    for q, scale in zip(exponents, scales, strict=True):
+        powers = [
+            _power_of_modulus(modulus, epsilon[i, ..., None], float(q) / 2, scale)
+            for i, modulus in enumerate(moduli)
+        ]
+        if joined:
+            powers = [xp.permute_dims(p, (0, 2, 1, 3)) for p in powers]
+        axis = 1 if joined else 3
+        rows = xp.concat([xp.expand_dims(p, axis=axis) for p in powers], axis=3)
+        narrow = rows[..., : n_narrow * (n_channels if joined else 1), :] * columns
+        # A layer at a time, as longer sums lose digits in single precision.
+        sums = xp.matmul(rows, xp.matrix_transpose(narrow))
+        integrals.append(xp.sum(sums * layers, axis=2))
+    return xp.stack(integrals)
+
+
+def _power_of_modulus(modulus: Array, epsilon: Array, q: float, scale: float) -> Array:
+    """Raise a softened modulus times a scale to a power."""
+    if q == 1 and scale == 1:
+        return modulus
+    modulus, epsilon = modulus * scale, epsilon * scale
+    squared = modulus * (modulus + 2 * epsilon)
+    return power(squared, modulus + epsilon, modulus, epsilon, q)

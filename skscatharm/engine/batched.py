@@ -250,9 +250,8 @@ class BatchedEngine:
         grid = sizes.extents, sizes.crowding(fields.width), fields.width
         n_x, n_y, n_z = product_points(*grid, fields.degree, Q, job.accuracy).T
         n_channels = len(job.channels)
-        # Moduli, powers twice as they are joined, and the narrow ones with weights.
-        n_kept = 3 * len(paths) + fields.n_narrow
-        n_kept += choose_kernels(self.library.namespace()).FIELDS
+        kernels = choose_kernels(self.library.namespace())
+        n_kept = kernels.PRODUCTS * len(paths) + kernels.FIELDS
         rows = n_kept * np.minimum(n_channels * n_z, max(LAYERS, n_channels))
         n_terms = sum(len(planar_polynomials(f.path.degree)) for f in fields.plan)
         values: _Array = (rows + n_terms * sizes.n_atoms) * n_x * n_y

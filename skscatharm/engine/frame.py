@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
 from math import inf, sqrt
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from skscatharm.engine.rigid import superpose
 
@@ -18,9 +20,10 @@ _Array = NDArray[np.float64]
 
 # Moments of inertia, and distances, that differ by less than this share are equal.
 _EQUAL = 1e-6
-# Any direction that no symmetry of a molecule would choose.
-_DIRECTION = np.array([0.8, 1.9, 3.1])
 _SIGNS = np.array(list(product((1.0, -1.0), repeat=3)))
+# Any direction that no symmetry of a molecule would choose, with all signs.
+_DIRECTIONS = (_SIGNS * [0.8, 1.9, 3.1]).T
+_FEW = 100  # atoms whose distances are all computed
 
 
 class Frame:
@@ -96,9 +99,13 @@ class Frame:
         """Median distance of neighbouring atoms; infinity for one atom."""
         if len(self._neighbours) == 1:
             return inf
+        if len(self._neighbours) <= _FEW:
+            distances = cdist(self._neighbours, self._neighbours)
+            np.fill_diagonal(distances, inf)
+            return median(distances.min(axis=0).tolist())
         tree = KDTree(self._neighbours, compact_nodes=False, balanced_tree=False)
-        distances, _ = tree.query(self._neighbours, k=2)
-        return float(np.median(np.asarray(distances)[:, 1]))
+        nearest, _ = tree.query(self._neighbours, k=2)
+        return median(np.asarray(nearest)[:, 1].tolist())
 
     def crowding(self, width: float) -> float:
         """Return the distance of neighbouring atoms in widths of their fields.
@@ -118,7 +125,7 @@ def _best_axes(centred: _Array, charges: NDArray[Any]) -> _Array:
     choices = np.stack(list(_possible_axes(centred)))
     size = max(sqrt(np.square(centred).sum(axis=1).max()), 1e-12)
     # Of each choice, the axes in both directions.
-    phases = (centred / size @ choices) @ (_SIGNS * _DIRECTION).T
+    phases = (centred / size @ choices) @ _DIRECTIONS
     scores = (charges @ np.sin(phases + 0.4)).ravel()
     # Equivalent choices differ by rounding; take the first of them.
     best = np.flatnonzero(scores > scores.max() - 1e-9 * np.abs(charges).sum())[0]
