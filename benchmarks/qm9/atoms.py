@@ -4,7 +4,7 @@
 
 runs in an environment with the package and its extra ``qm9``. FOLDER keeps coefficients
 and finished fits, so that the same command continues after an interruption.
-``--largest 2000`` trains on no more molecules.
+``--largest 2000`` trains on no more molecules, and ``--properties U0`` fits no others.
 
 The protocol: QM9 is put in an order drawn with seed 20261126. A size n means the first
 n of the first 10,000 molecules, followed by those from place 13,000. The 1,000 from
@@ -106,6 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--largest", type=int, default=SIZES[-1])
+    parser.add_argument(
+        "--properties",
+        nargs="+",
+        choices=PROPERTIES,
+        default=PROPERTIES,
+        help="to fit; the table has what FOLDER has of the others",
+    )
     arguments = parser.parse_args()
     sizes = [n for n in SIZES if n <= arguments.largest]
     qm9 = fetch_qm9(target="all")
@@ -117,7 +124,7 @@ def main() -> None:
     test = order[TEST]
     for n in sizes:
         train = order[TRAIN[:n]]
-        for name in PROPERTIES:
+        for name in arguments.properties:
             y = qm9.target[:, qm9.target_names.index(name)]
             for kind, model in models.items():
                 if kind != "atoms" and n > LARGEST_FORM:

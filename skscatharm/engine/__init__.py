@@ -52,8 +52,9 @@ def _with_moments(maker: _Maker) -> _Maker:
     """Let an engine that computes the paths of molecules compute their pairs too."""
 
     def make(transform: Transform, library: Library) -> Engine:
-        engine = maker(transform, library)
-        return MomentsEngine(transform, engine) if transform.pairs else engine
+        if transform.pairs:
+            return MomentsEngine(transform, lambda of_paths: maker(of_paths, library))
+        return maker(transform, library)
 
     return make
 

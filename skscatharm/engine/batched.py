@@ -72,9 +72,11 @@ class BatchedEngine:
     def __init__(self, transform: Transform, library: Library) -> None:
         self.transform = transform
         self.library = library
-        self._one_by_one: DifferentiableEngine = SeparableEngine(transform, library)
-        if transform.pairs:
-            self._one_by_one = MomentsEngine(transform, self._one_by_one)
+        self._one_by_one: DifferentiableEngine = (
+            MomentsEngine(transform, partial(SeparableEngine, library=library))
+            if transform.pairs
+            else SeparableEngine(transform, library)
+        )
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""

@@ -41,9 +41,11 @@ class StructureEngine:
         self.transform = transform
         self._molecules = molecules
         self._crystals = CrystalEngine(transform, library)
-        self._atoms: Engine = RadialEngine(transform)
-        if transform.pairs:
-            self._atoms = MomentsEngine(transform, self._atoms)
+        self._atoms: Engine = (
+            MomentsEngine(transform, RadialEngine)
+            if transform.pairs
+            else RadialEngine(transform)
+        )
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a structure needs at least."""

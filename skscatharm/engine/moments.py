@@ -10,6 +10,13 @@ does, and is about as smooth. So pairs share the grid of the narrower width: on 
 integrals of all pairs are a matrix product. Coefficients come from
 :mod:`skscatharm.engine.products`, and derivatives from
 :mod:`skscatharm.engine.point_sums`.
+
+Where the grid is fine enough for paths of order 1 too, they share it. With the
+softening :math:`\epsilon` of U, they are integrals of
+
+.. math:: h_q(U) = h_{q/2}(U)^2 + 2 \epsilon^{q/2} h_{q/2}(U) .
+
+So a constant field stands beside the others in products.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,13 +50,13 @@ _LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zer
 
 
 class MixedMoments:
-    """The mixed moments of a free molecule of two atoms or more.
+    """The mixed moments of a free molecule, and paths that share their grids.
 
     Parameters
     ----------
     atoms : Atoms
     transform : Transform
-        With the pairs.
+        With the pairs and these paths alone.
     """
 
     def __init__(self, atoms: Atoms, transform: Transform) -> None:
@@ -68,15 +75,15 @@ class MixedMoments:
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        n_pairs = len(self.transform.pairs)
-        return n_pairs, len(self.weights), len(self._halves)
+        n_integrands = len(self.transform.integrands)
+        return n_integrands, len(self.weights), len(self._halves)
 
     def coefficients(self) -> _Array:
-        """Compute all mixed moments.
+        """Compute all coefficients.
 
         Returns
         -------
-        ndarray of shape (n_pairs, n_channels, n_exponents)
+        ndarray of shape (n_integrands, n_channels, n_exponents)
         """
         found = np.zeros(self._shape)
         for group in self._groups:
@@ -84,14 +91,16 @@ class MixedMoments:
             sums = fields.products()
             for index, a, b in fields.places():
                 found[index] = sums[:, a, b]
+            for index, a in fields.places_alone():
+                found[index] = sums[:, a, a] + 2 * fields.low[:, a] * sums[:, a, -1]
         return found
 
     def jacobian(self) -> _Array:
-        """Differentiate all mixed moments.
+        """Differentiate all coefficients.
 
         Returns
         -------
-        ndarray of shape (n_pairs, n_channels, n_exponents, n_atoms, 3)
+        ndarray of shape (n_integrands, n_channels, n_exponents, n_atoms, 3)
         """
         found = np.zeros((*self._shape, *self._frame.positions.shape))
         n_exponents = len(self._halves)
@@ -99,22 +108,26 @@ class MixedMoments:
             fields = _Fields(self, group)
             n = len(fields.paths) * len(self.weights)
             # By exponent and both fields, where the first one is differentiated.
-            sums = np.zeros((n, n_exponents * n, found[0, 0, 0].size))
+            sums = np.zeros((n, n_exponents * (n + 1), found[0, 0, 0].size))
             for chunk in fields.chunks():
                 weighed = chunk.powers * chunk.weights
                 gradients = fields.gradients(chunk)
+                gradients *= chunk.inverse[:, np.newaxis]
                 for a in range(n):
                     factors = weighed * chunk.slopes[:, a, np.newaxis]
                     sums[a] += factors.reshape(-1, factors.shape[-1]) @ gradients[a].T
-            sums = sums.reshape(n, n_exponents, n, -1, 3) @ self._frame.rotation.T
+            sums = sums.reshape(n, n_exponents, n + 1, -1, 3) @ self._frame.rotation.T
             for index, a, b in fields.places():
                 found[index] = sums[a, :, b] + sums[b, :, a]
+            for index, a in fields.places_alone():
+                low = fields.low[:, a, np.newaxis, np.newaxis]
+                found[index] = 2 * (sums[a, :, a] + low * sums[a, :, -1])
         return found
 
     def gradient(self, factors: _Array) -> _Array:
-        """Differentiate the sum of all mixed moments with factors.
+        """Differentiate the sum of all coefficients with factors.
 
-        `factors` are of shape (n_pairs, n_channels, n_exponents).
+        `factors` are of shape (n_integrands, n_channels, n_exponents).
 
         Returns
         -------
@@ -124,13 +137,19 @@ class MixedMoments:
         for group in self._groups:
             fields = _Fields(self, group)
             n = len(fields.paths) * len(self.weights)
-            symmetric = np.zeros((len(self._halves), n, n))
+            # By exponent, field that is differentiated, and partner.
+            of_pairs = np.zeros((len(self._halves), n, n + 1))
             for index, a, b in fields.places():
-                symmetric[:, a, b] += factors[index]
-                symmetric[:, b, a] += factors[index]
+                of_pairs[:, a, b] += factors[index]
+                of_pairs[:, b, a] += factors[index]
+            for index, a in fields.places_alone():
+                of_pairs[:, a, a] += 2 * factors[index]
+                of_pairs[:, a, -1] += 2 * factors[index] * fields.low[:, a]
             for chunk in fields.chunks():
-                partners = (symmetric @ chunk.powers) * chunk.slopes
-                fields.add_gradient(chunk, partners.sum(axis=0) * chunk.weights, total)
+                partners = of_pairs @ chunk.powers
+                partners *= chunk.slopes
+                onto = partners.sum(axis=0) * (chunk.inverse * chunk.weights)
+                fields.add_gradient(chunk, onto, total)
         return total @ self._frame.rotation.T
 
 
@@ -142,22 +161,34 @@ class _Chunk(NamedTuple):
     points : ndarray of shape (3, n_points)
     weights : ndarray of shape (n_points,)
         Weights of a quadrature rule.
-    components : ndarray of shape (n_scales, n_harmonics, n_channels, n_points)
-    powers : ndarray of shape (n_exponents, n_fields, n_points)
-        Softened powers of half of the exponents, of paths by channels.
+    of_kinds : ndarray of shape (n_scales, n_harmonics, n_kinds, n_points)
+        Components of atoms of weight 1.
+    powers : ndarray of shape (n_exponents, n_fields + 1, n_points)
+        Softened powers of half of the exponents, of paths by channels; the last field
+        is one everywhere.
     slopes : ndarray of shape (n_exponents, n_fields, n_points)
-        Times a component, their derivatives with respect to it.
+    inverse : ndarray of shape (n_fields, n_points)
+        The derivative of a power with respect to a component is the product of both and
+        the component.
     """
 
     points: _Array
     weights: _Array
-    components: _Array
+    of_kinds: _Array
     powers: _Array
     slopes: _Array
+    inverse: _Array
 
 
 class _Fields:
-    """The fields of a group on its grid."""
+    """The fields of a group on its grid.
+
+    Attributes
+    ----------
+    paths : list of Path
+    low : ndarray of shape (n_exponents, n_fields)
+        Powers of the softening, to half of the exponents.
+    """
 
     def __init__(self, moments: MixedMoments, group: PairGroup) -> None:
         transform = moments.transform
@@ -166,6 +197,10 @@ class _Fields:
         self._group = group
         self.paths = group.fields
         self._scales = sorted({path.scales[0] for path in self.paths})
+        # The scale and the degree of each field.
+        self._places = np.array(
+            [(self._scales.index(path.scales[0]), path.degree) for path in self.paths]
+        )
         self._degrees = max(path.degree for path in self.paths)
         self._widths = np.array([hypot(sigma, sigma * 2**j) for j in self._scales])
         degrees = np.arange(self._degrees + 1)
@@ -189,6 +224,7 @@ class _Fields:
         self._cut = self._margin + 0.5
         epsilon = np.array([self._softening_of(path) for path in self.paths])
         self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
+        self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]
         of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
@@ -206,13 +242,26 @@ class _Fields:
         return [soften(path, c) for c in range(len(self._moments.weights))]
 
     def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
-        """Yield the index of each moment (pair, channel), and of both of its fields."""
+        """Yield the index of each pair (integrand, channel), and of its two fields."""
         n_channels = len(self._moments.weights)
+        transform = self._moments.transform
         for i, first, second in self._group.places:
-            shift = self._moments.transform.pairs[i].shift
+            shift = transform.pairs[i].shift
             for c in range(n_channels):
                 other = (c + shift) % n_channels
-                yield (i, c), first * n_channels + c, second * n_channels + other
+                index = len(transform.paths) + i, c
+                yield index, first * n_channels + c, second * n_channels + other
+
+    def places_alone(self) -> Iterator[tuple[tuple[int, int], int]]:
+        """Yield the index of each path of the least width (integrand, channel), and of
+        its field.
+        """
+        n_channels = len(self._moments.weights)
+        narrow = _narrow_fields(self._group)
+        for i, path in enumerate(self._moments.transform.paths):
+            if path in narrow:
+                for c in range(n_channels):
+                    yield (i, c), self.paths.index(path) * n_channels + c
 
     def chunks(self) -> Iterator[_Chunk]:
         """Compute the fields, some points at a time."""
@@ -220,15 +269,16 @@ class _Fields:
         for points, weights in self._points():
             these = np.ascontiguousarray(points.T)
             of_kinds = point_sums.components(these, self._wavelets)
-            components = np.matmul(self._wavelets.weights, of_kinds)
-            squared = np.concatenate([self._squares(components, p) for p in self.paths])
+            squared = point_sums.squares(of_kinds, self._wavelets.weights, self._places)
             squared += self._squared_epsilon + _LEAST
             root = np.sqrt(squared)
-            # NumPy is fast for powers that are the same for a whole array.
-            powers = np.stack([root**half for half in halves.ravel().tolist()])
-            slopes = powers * (halves / squared)
-            powers -= self._squared_epsilon ** (halves / 2)
-            yield _Chunk(these, weights, components, powers, slopes)
+            powers = np.ones((len(halves), len(squared) + 1, len(weights)))
+            of_fields = powers[:, :-1]
+            for to, half in zip(of_fields, halves.ravel().tolist(), strict=True):
+                to[:] = root**half  # fast, as NumPy knows the power
+            slopes = of_fields * halves
+            of_fields -= self.low[..., np.newaxis]
+            yield _Chunk(these, weights, of_kinds, powers, slopes, 1 / squared)
 
     def gradients(self, chunk: _Chunk) -> _Array:
         """Differentiate half of the squared moduli with respect to positions.
@@ -237,11 +287,9 @@ class _Fields:
         -------
         ndarray of shape (n_fields, 3 * n_atoms, n_points)
         """
-        fields = np.array(
-            [(self._scales.index(p.scales[0]), p.degree) for p in self.paths]
-        )
+        components = np.matmul(self._wavelets.weights, chunk.of_kinds)
         found: _Array = point_sums.gradients(
-            chunk.points, self._wavelets, chunk.components, fields
+            chunk.points, self._wavelets, components, self._places
         )
         return found
 
@@ -250,24 +298,10 @@ class _Fields:
 
         `factors` are of shape (n_fields, n_points).
         """
-        onto = np.zeros_like(chunk.components)
-        n_channels = len(self._moments.weights)
-        for k, path in enumerate(self.paths):
-            where = self._where(path)
-            of_path = factors[k * n_channels : (k + 1) * n_channels]
-            onto[where] = chunk.components[where] * of_path
-        of_kinds = np.matmul(self._wavelets.weights.T, onto)
-        point_sums.add_gradient(chunk.points, self._wavelets, of_kinds, total)
-
-    def _where(self, path: Path) -> tuple[int, slice]:
-        """Return where the components of a path are."""
-        degree = path.degree
-        harmonics = slice(degree**2, (degree + 1) ** 2)
-        return self._scales.index(path.scales[0]), harmonics
-
-    def _squares(self, components: _Array, path: Path) -> _Array:
-        squares: _Array = np.square(components[self._where(path)]).sum(axis=0)
-        return squares
+        onto = point_sums.squares_back(
+            chunk.of_kinds, self._wavelets.weights, self._places, factors
+        )
+        point_sums.add_gradient(chunk.points, self._wavelets, onto, total)
 
     def grids(self) -> tuple[Grid, Grid]:
         """Make the two grids of a body-centred one for the least width."""
@@ -305,9 +339,9 @@ class _Fields:
 
         Returns
         -------
-        ndarray of shape (n_exponents, n_fields, n_fields)
-            Fields are paths by channels. Other products are zero, as are those across
-            channels where no pair needs them.
+        ndarray of shape (n_exponents, n_fields, n_fields + 1)
+            Fields are paths by channels; the last one is constant. Other products are
+            zero, as are those across channels where no pair needs them.
         """
         moments, transform = self._moments, self._moments.transform
         weights, positions = moments.weights, moments._frame.positions
@@ -321,10 +355,11 @@ class _Fields:
         scales = power_scales(exponents) ** halves
         softening = self._softening / self._constants[..., np.newaxis]
         reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
-        total: Any = 0.0
+        products: Any = 0.0
+        alone: Any = 0.0
         for grid in self.grids():
             for tile in cut_into_tiles(grid, positions, reach, effect):
-                total = total + integrate_products(
+                of_tile = integrate_products(
                     np.ascontiguousarray(positions[tile.atoms].T),
                     (weights / unit * AMPLITUDE)[:, tile.atoms].astype(dtype),
                     tile,
@@ -337,15 +372,16 @@ class _Fields:
                     FLOOR**2,
                     transform.joins_channels,
                 )
+                products, alone = products + of_tile[0], alone + of_tile[1]
         # By channel, width and degree.
         units = (field_unit[:, :, np.newaxis] * self._constants).reshape(
             len(weights), -1
         )
         units = units ** halves[:, None, None] / scales[:, None, None]
         units[:, is_empty] = 0.0
-        return self._in_order(total, units)
+        return self._in_order(products, alone, units)
 
-    def _in_order(self, products: _Array, units: _Array) -> _Array:
+    def _in_order(self, products: _Array, alone: _Array, units: _Array) -> _Array:
         """Bring products to the order of the fields, and give them their units."""
         n_exponents, n_groups = products.shape[:2]
         n_channels, n_degrees = len(self._moments.weights), self._degrees + 1
@@ -354,36 +390,67 @@ class _Fields:
         for g, of_group in enumerate(np.moveaxis(products, 1, 0)):
             these = slice(None) if n_groups == 1 else slice(g, g + 1)
             by_channel[:, these, :, these] = of_group.reshape(n_exponents, *shape)
-        by_channel *= units[:, :, :n_degrees, None, None] * units[:, None, None]
-        columns = [
-            self._scales.index(p.scales[0]) * n_degrees + p.degree for p in self.paths
-        ]
+        of_narrow = units[:, :, :n_degrees]
+        by_channel *= of_narrow[..., None, None] * units[:, None, None]
+        alone = alone.reshape(of_narrow.shape) * of_narrow
+        columns = (self._places @ [n_degrees, 1]).tolist()
         narrow = [k for k, column in enumerate(columns) if column < n_degrees]
-        chosen = by_channel[:, :, [columns[k] for k in narrow]][..., columns]
+        chosen = [columns[k] for k in narrow]
+        chosen_pairs = by_channel[:, :, chosen][..., columns]
         found = np.zeros((n_exponents, *2 * (len(columns), n_channels)))
-        found[:, narrow] = chosen.transpose(0, 2, 1, 4, 3)
-        found[:, :, :, narrow] = chosen.transpose(0, 4, 3, 2, 1)
-        return found.reshape(n_exponents, *2 * (len(columns) * n_channels,))
+        found[:, narrow] = chosen_pairs.transpose(0, 2, 1, 4, 3)
+        found[:, :, :, narrow] = chosen_pairs.transpose(0, 4, 3, 2, 1)
+        with_constant = np.zeros(found.shape[:3])
+        with_constant[:, narrow] = alone[..., chosen].swapaxes(1, 2)
+        n = len(columns) * n_channels
+        return np.concatenate(
+            [
+                found.reshape(n_exponents, n, n),
+                with_constant.reshape(n_exponents, n, 1),
+            ],
+            axis=2,
+        )
+
+
+def _narrow_fields(group: PairGroup) -> list[Path]:
+    """List the fields of the least width."""
+    least = min(path.scales[0] for path in group.fields)
+    return [path for path in group.fields if path.scales[0] == least]
 
 
 class MomentsEngine:
-    """Adds mixed moments to the coefficients of free molecules and single atoms.
+    """Computes free molecules and single atoms: pairs here, and paths elsewhere.
 
     Parameters
     ----------
     transform : Transform
         With the pairs.
-    engine : Engine
-        Computes the paths of the transform. Only a
+    make : callable
+        Makes the engine of the paths that do not share the grids of pairs. Only a
         :class:`~skscatharm.engine.protocol.DifferentiableEngine` differentiates.
     """
 
-    def __init__(self, transform: Transform, engine: Engine) -> None:
+    def __init__(
+        self, transform: Transform, make: Callable[[Transform], Engine]
+    ) -> None:
         self.transform = transform
-        self._engine = engine
+        shared = _shared_paths(transform)
+        others = tuple(path for path in transform.paths if path not in shared)
+        self._engine = make(replace(transform, paths=others))
+        # Where the integrands of the engine are, and those of mixed moments.
+        self._others = [transform.paths.index(path) for path in others]
+        self._here = [
+            i for i in range(len(transform.integrands)) if i not in self._others
+        ]
         self._of_pairs = list(transform.kept.of_pairs)
         exponents = tuple(transform.exponents[i] for i in self._of_pairs)
-        self._pairs = replace(transform, exponents=exponents)
+        self._pairs = replace(
+            transform,
+            paths=shared,
+            exponents=exponents,
+            path_exponents=None,
+            pair_exponents=None,
+        )
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
@@ -409,9 +476,9 @@ class MomentsEngine:
         for atoms, of_paths in zip(
             batch, self._differentiable.jacobian(batch), strict=True
         ):
-            of_pairs = np.zeros((len(self.transform.pairs), *of_paths.shape[1:]))
-            of_pairs[:, :, self._of_pairs] = self._moments(atoms).jacobian()
-            found.append(np.concatenate([of_paths, of_pairs]))
+            here = np.zeros((len(self._here), *of_paths.shape[1:]))
+            here[:, :, self._of_pairs] = self._moments(atoms).jacobian()
+            found.append(self._joined(of_paths, here))
         return found
 
     def gradient(
@@ -425,9 +492,8 @@ class MomentsEngine:
         -------
         list of ndarray of shape (n_atoms, 3)
         """
-        n_paths = len(self.transform.paths)
-        of_paths = self._differentiable.gradient(batch, [w[:n_paths] for w in weights])
-        return self._added(batch, weights, of_paths)
+        others = [of_molecule[self._others] for of_molecule in weights]
+        return self._added(batch, weights, self._differentiable.gradient(batch, others))
 
     def linearize(
         self, batch: Sequence[Atoms], weigh: Callable[[_Array], _Array]
@@ -437,14 +503,13 @@ class MomentsEngine:
         The arguments and results are those of
         :meth:`~skscatharm.engine.protocol.DifferentiableEngine.linearize`.
         """
-        n_paths = len(self.transform.paths)
         coefficients = weights = np.empty(0)
 
         def weigh_paths(of_paths: _Array) -> _Array:
             nonlocal coefficients, weights
             coefficients = self._completed(batch, of_paths)
             weights = weigh(coefficients)
-            return weights[:, :n_paths]
+            return weights[:, self._others]
 
         _, of_paths = self._differentiable.linearize(batch, weigh_paths)
         return coefficients, self._added(batch, weights, of_paths)
@@ -457,13 +522,20 @@ class MomentsEngine:
         return MixedMoments(atoms, self._pairs)
 
     def _completed(self, batch: Sequence[Atoms], of_paths: _Array) -> _Array:
-        n_paths, transform = len(self.transform.paths), self.transform
-        shape = len(batch[0].weights), len(transform.exponents)
-        found = np.zeros((len(batch), len(transform.integrands), *shape))
-        if n_paths:
-            found[:, :n_paths] = of_paths
-        for of_molecule, atoms in zip(found[:, n_paths:], batch, strict=True):
-            of_molecule[..., self._of_pairs] = self._moments(atoms).coefficients()
+        shape = len(self._here), len(batch[0].weights), len(self.transform.exponents)
+        found = []
+        for others, atoms in zip(of_paths, batch, strict=True):
+            here = np.zeros(shape)
+            here[..., self._of_pairs] = self._moments(atoms).coefficients()
+            found.append(self._joined(others, here))
+        return np.stack(found)
+
+    def _joined(self, others: _Array, here: _Array) -> _Array:
+        """Join what belongs to each integrand."""
+        found = np.empty((len(self.transform.integrands), *here.shape[1:]))
+        found[self._here] = here
+        if self._others:
+            found[self._others] = others
         return found
 
     def _added(
@@ -472,11 +544,22 @@ class MomentsEngine:
         weights: Sequence[_Array] | _Array,
         of_paths: Sequence[_Array],
     ) -> list[_Array]:
-        n_paths = len(self.transform.paths)
         return [
             gradient
-            + self._moments(atoms).gradient(of_molecule[n_paths:][..., self._of_pairs])
+            + self._moments(atoms).gradient(
+                of_molecule[self._here][..., self._of_pairs]
+            )
             for atoms, of_molecule, gradient in zip(
                 batch, weights, of_paths, strict=True
             )
         ]
+
+
+def _shared_paths(transform: Transform) -> tuple[Path, ...]:
+    """List the paths whose moduli are integrated on the grids of pairs."""
+    if not transform.shares_grids:
+        return ()
+    narrow = {
+        p for group in group_pairs(transform.pairs) for p in _narrow_fields(group)
+    }
+    return tuple(path for path in transform.paths if path in narrow)

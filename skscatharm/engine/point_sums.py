@@ -19,6 +19,8 @@ __all__ = [
     "gradients",
     "monomials_of_harmonics",
     "near",
+    "squares",
+    "squares_back",
 ]
 
 _Array = NDArray[np.float64]
@@ -180,6 +182,63 @@ def components(
                 norm, value, to = atoms.norms[j, m], values[m], found[j, m, kind]
                 for p in range(n_points):
                     to[p] += norm * envelope[p] * value[p]
+    return found
+
+
+@compile_loops
+def squares(of_kinds: Any, weights: Any, fields: Any) -> Any:
+    """Compute squared moduli, of shape (n_fields * n_channels, n_points).
+
+    `of_kinds` are from :func:`components`, and a field is (scale, degree).
+    """
+    n_channels, n_kinds = weights.shape
+    found = np.zeros((len(fields) * n_channels, of_kinds.shape[-1]))
+    component = np.empty(of_kinds.shape[-1])
+    for i in range(len(fields)):
+        j, degree = fields[i]
+        for m in range(degree**2, (degree + 1) ** 2):
+            for c in range(n_channels):
+                component[:] = 0.0
+                for k in range(n_kinds):
+                    weight, of_kind = weights[c, k], of_kinds[j, m, k]
+                    if weight != 0:
+                        for p in range(len(component)):
+                            component[p] += weight * of_kind[p]
+                to = found[i * n_channels + c]
+                for p in range(len(component)):
+                    to[p] += component[p] * component[p]
+    return found
+
+
+@compile_loops
+def squares_back(of_kinds: Any, weights: Any, fields: Any, factors: Any) -> Any:
+    """Differentiate half of the sum of squared moduli times factors.
+
+    `factors` are of the shape of :func:`squares`, and the result of that of `of_kinds`.
+    """
+    n_channels, n_kinds = weights.shape
+    n_points = of_kinds.shape[-1]
+    found = np.zeros(of_kinds.shape)
+    # The same matrix for all components of a field.
+    matrix = np.empty((n_kinds, n_kinds, n_points))
+    for i in range(len(fields)):
+        j, degree = fields[i]
+        matrix[:] = 0.0
+        for c in range(n_channels):
+            factor = factors[i * n_channels + c]
+            for k in range(n_kinds):
+                for o in range(k + 1):
+                    weight, to = weights[c, k] * weights[c, o], matrix[k, o]
+                    if weight != 0:
+                        for p in range(n_points):
+                            to[p] += weight * factor[p]
+        for m in range(degree**2, (degree + 1) ** 2):
+            for k in range(n_kinds):
+                to = found[j, m, k]
+                for o in range(n_kinds):
+                    element, of_kind = matrix[max(k, o), min(k, o)], of_kinds[j, m, o]
+                    for p in range(n_points):
+                        to[p] += element[p] * of_kind[p]
     return found
 
 

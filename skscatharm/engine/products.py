@@ -98,10 +98,11 @@ def integrate_products(
     epsilon: Array,
     floor: float,
     joined: bool,
-) -> Array:
-    """Integrate products of powers of the moduli of two fields.
+) -> tuple[Array, Array]:
+    """Integrate powers of moduli, and products of those of two fields.
 
-    The fields are those of all widths and of all degrees up to `degree`.
+    The fields are those of all widths and of all degrees up to `degree`. One of two has
+    the least width.
 
     Parameters
     ----------
@@ -127,9 +128,11 @@ def integrate_products(
 
     Returns
     -------
-    ndarray of shape (n_exponents, n_groups, n_narrow, n_fields)
+    products : ndarray of shape (n_exponents, n_groups, n_narrow, n_fields)
         The first of two fields has the least width. Each channel is a group of its own;
         if `joined`, all are one group, and fields are listed channel by channel.
+    powers : ndarray of shape (n_exponents, n_groups, n_narrow)
+        The integrals of fields of the least width alone.
     """
     dtype = weights.dtype
     return _integrate_products(
@@ -210,6 +213,7 @@ def _integrate_products(
     in_group = n_channels // n_groups
     n_narrow = in_group * n_powers
     integrals = np.zeros((n_exponents, n_groups, n_narrow, in_group * n_fields))
+    alone = np.zeros((n_exponents, n_groups, n_narrow))
     product = np.empty((n_narrow, in_group * n_fields), dtype)
     size, least = _COLUMNS + n_y, dtype.type(_LEAST)
     all_axial = np.empty(n_terms * n_atoms * n_rows, dtype)
@@ -298,11 +302,14 @@ def _integrate_products(
                             weighed[c * n_powers + d],
                             of_group[c * n_fields + d],
                         )
+                        total = dtype.type(0)
                         for k in range(block):
                             to[k] = weights[k] * found[k]
+                            total += to[k]
+                        alone[e, g, c * n_powers + d] += total
                 np.dot(weighed, of_group.T, product)
                 for i in range(product.shape[0]):
                     for k in range(product.shape[1]):
                         integrals[e, g, i, k] += product[i, k]
         start = stop
-    return integrals
+    return integrals, alone

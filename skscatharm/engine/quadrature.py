@@ -22,6 +22,7 @@ from scipy.spatial.distance import pdist, squareform
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.accuracy import LEAST_EXPONENT, SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
+from skscatharm.transform.transform import COARSE
 
 __all__ = [
     "FAR",
@@ -249,7 +250,7 @@ def _product(
     rules = [_fine(crowding, 1, d, accuracy) for d in range(degree + 1)]
     steps, _, outer, knees, _ = zip(*rules, strict=True)
     factor: Any = _BODY_CENTRED
-    if accuracy.softness and min(exponents) >= 2:
+    if accuracy.softness and min(exponents) >= COARSE:
         factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
     return (
         factor * reduce(np.minimum, steps),

@@ -9,11 +9,14 @@ from skscatharm.transform.columns import Kept
 from skscatharm.transform.modulus import path_peak
 from skscatharm.transform.paths import Pair, Path
 
-__all__ = ["NUMERICS_VERSION", "Transform", "check_exponents"]
+__all__ = ["COARSE", "NUMERICS_VERSION", "Transform", "check_exponents"]
 
 # Raise it if coefficients change by more than rounding. Stores then recompute theirs.
 # tests/test_frozen.py compares coefficients with frozen numbers.
 NUMERICS_VERSION = 6
+
+#: The grids of products whose exponents are no smaller are coarser than those of paths.
+COARSE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,18 @@ class Transform:
         return self.integrands, n_channels, len(self.exponents), self.kept
 
     @property
+    def shares_grids(self) -> bool:
+        """Whether free molecules have paths of order 1 on the grids of products.
+
+        These are as fine for low exponents, and products have all exponents of paths.
+        """
+        if not self.pairs or self.signed or self.engine != "separable":
+            return False
+        of_pairs = {self.exponents[i] for i in self.kept.of_pairs}
+        of_paths = {self.exponents[i] for i in self.kept.of_paths}
+        return of_paths <= of_pairs and min(of_pairs) < COARSE
+
+    @property
     def dimension(self) -> int:
         """Dimension of the space of the densities."""
         return 2 if self.engine == "planar" else 3
@@ -111,6 +126,8 @@ class Transform:
             settings["window"] = self.window
         if self.joins_channels:
             settings["joins_channels"] = True
+        if self.shares_grids:
+            settings["shares_grids"] = True
         if self.signed:
             settings["signed"] = list(self.signed)
         return settings

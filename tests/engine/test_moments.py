@@ -10,7 +10,8 @@ from references.points import first_order
 from skscatharm.engine import make_engine
 from skscatharm.engine.dispatch import StructureEngine
 from skscatharm.engine.protocol import Atoms
-from skscatharm.transform.paths import Pair, Path, field_pairs
+from skscatharm.structures import check_structures
+from skscatharm.transform.paths import Pair, Path, field_pairs, scattering_paths
 from skscatharm.transform.transform import Transform
 
 SIGMA, SOFTENING = 0.5, 4.0
@@ -90,6 +91,59 @@ def test_against_sums_on_a_fine_grid(on_device, squares) -> None:
     engine = engine_of(on_device, signed=tuple(np.flatnonzero(of_densities)))
     (found,) = engine.coefficients([atoms_of(weights=weights)])
     assert_allclose(found[len(FIELDS) :], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("squares", ["positive"], indirect=True)
+def test_paths_on_the_grids_of_pairs_against_sums_on_a_fine_grid(squares) -> None:
+    weights, squares, _, volume = squares
+    engine = engine_of()
+    assert engine.transform.shares_grids
+    (found,) = engine.coefficients([atoms_of(weights=weights)])
+    for path, of_path, of_channels in zip(FIELDS, found, squares, strict=False):
+        low = epsilon(path.scales, path.degree, SIGMA, SOFTENING)
+        expected = [
+            [volume * power(squared, q, low).sum() for q in Q]
+            for squared in of_channels
+        ]
+        assert_allclose(of_path, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+@pytest.mark.parametrize("softening", [0.0, 4.0])
+def test_paths_with_and_without_pairs(tol, softening, molecules) -> None:
+    settings = {
+        "paths": tuple(scattering_paths(J=1, L=3, max_order=1)[1:]),
+        "exponents": (1.0, 2.0, 4.0),
+        "sigma": 0.4,
+        "tol": tol,
+        "softening": softening,
+    }
+    settings["pairs"] = tuple(field_pairs(settings["paths"], 2))
+    batch = [
+        Atoms(s.positions, s.charges, np.stack([s.charges, np.ones(len(s.charges))]))
+        for s in check_structures(molecules[:6])
+    ]
+    alone = engine_of(**settings | {"pairs": ()}).coefficients(batch)
+    together = engine_of(**settings).coefficients(batch)
+    assert_allclose(together[:, : alone.shape[1]], alone, rtol=2 * tol)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        ({}, True),
+        ({"path_exponents": (1.0, 2.0), "pair_exponents": (1.0, 2.0, 5.0)}, True),
+        ({"path_exponents": (0.5, 1.0), "pair_exponents": (1.0, 2.0)}, False),
+        ({"path_exponents": (2.0,), "pair_exponents": (2.0,)}, False),
+        ({"signed": (1,)}, False),
+        ({"engine": "fourier"}, False),
+        ({"pairs": ()}, False),
+    ],
+)
+def test_which_transforms_share_grids(settings, shared) -> None:
+    transform = engine_of(**settings).transform
+    assert transform.shares_grids == shared
+    assert ("shares_grids" in transform.settings) == shared
 
 
 def test_each_pair_of_fields_occurs_once() -> None:
