@@ -103,25 +103,35 @@ class MixedMoments:
         ndarray of shape (n_integrands, n_channels, n_exponents, n_atoms, 3)
         """
         found = np.zeros((*self._shape, *self._frame.positions.shape))
-        n_exponents = len(self._halves)
+        n_exponents, n_channels = len(self._halves), len(self.weights)
         for group in self._groups:
             fields = _Fields(self, group)
-            n = len(fields.paths) * len(self.weights)
-            # By exponent and both fields, where the first one is differentiated.
-            sums = np.zeros((n, n_exponents * (n + 1), found[0, 0, 0].size))
+            n = len(fields.paths) * n_channels
+            # By exponent and both fields, where the second one is differentiated.
+            sums = np.zeros((n_exponents, n + 1, n, found[0, 0, 0].size))
             for chunk in fields.chunks():
-                weighed = chunk.powers * chunk.weights
                 gradients = fields.gradients(chunk)
                 gradients *= chunk.inverse[:, np.newaxis]
-                for a in range(n):
-                    factors = weighed * chunk.slopes[:, a, np.newaxis]
-                    sums[a] += factors.reshape(-1, factors.shape[-1]) @ gradients[a].T
-            sums = sums.reshape(n, n_exponents, n + 1, -1, 3) @ self._frame.rotation.T
+                weighed = chunk.powers * chunk.weights
+                for of_exponent, powers, slopes in zip(
+                    sums, weighed, chunk.slopes, strict=True
+                ):
+                    for k in range(0, n, n_channels):
+                        these = slice(k, k + n_channels)
+                        onto = slopes[these, np.newaxis] * gradients[these]
+                        # Wide fields are multiplied with narrow ones alone.
+                        first = (
+                            powers if k < fields.n_narrow else powers[: fields.n_narrow]
+                        )
+                        of_exponent[: len(first), these] += np.tensordot(
+                            first, onto, (1, 2)
+                        )
+            sums = sums.reshape(*sums.shape[:3], -1, 3) @ self._frame.rotation.T
             for index, a, b in fields.places():
-                found[index] = sums[a, :, b] + sums[b, :, a]
+                found[index] = sums[:, b, a] + sums[:, a, b]
             for index, a in fields.places_alone():
                 low = fields.low[:, a, np.newaxis, np.newaxis]
-                found[index] = 2 * (sums[a, :, a] + low * sums[a, :, -1])
+                found[index] = 2 * (sums[:, a, a] + low * sums[:, -1, a])
         return found
 
     def gradient(self, factors: _Array) -> _Array:
@@ -145,8 +155,16 @@ class MixedMoments:
             for index, a in fields.places_alone():
                 of_pairs[:, a, a] += 2 * factors[index]
                 of_pairs[:, a, -1] += 2 * factors[index] * fields.low[:, a]
+            narrow, wide = np.split(of_pairs, [fields.n_narrow], axis=1)
+            wide = wide[..., : fields.n_narrow]  # and narrow ones alone
             for chunk in fields.chunks():
-                partners = of_pairs @ chunk.powers
+                partners = np.empty(chunk.slopes.shape)
+                np.matmul(narrow, chunk.powers, out=partners[:, : fields.n_narrow])
+                np.matmul(
+                    wide,
+                    chunk.powers[:, : fields.n_narrow],
+                    out=partners[:, fields.n_narrow :],
+                )
                 partners *= chunk.slopes
                 onto = partners.sum(axis=0) * (chunk.inverse * chunk.weights)
                 fields.add_gradient(chunk, onto, total)
@@ -186,6 +204,9 @@ class _Fields:
     Attributes
     ----------
     paths : list of Path
+        The narrowest come first.
+    n_narrow : int
+        Number of the narrowest, of all channels.
     low : ndarray of shape (n_exponents, n_fields)
         Powers of the softening, to half of the exponents.
     """
@@ -196,6 +217,7 @@ class _Fields:
         self._moments = moments
         self._group = group
         self.paths = group.fields
+        self.n_narrow = len(_narrow_fields(group)) * len(moments.weights)
         self._scales = sorted({path.scales[0] for path in self.paths})
         # The scale and the degree of each field.
         self._places = np.array(
