@@ -18,7 +18,7 @@ mixed
     Quadratic forms of ``SETTINGS["mixed"]``, the default.
 atoms
     `AtomicRegressor` with its defaults; the only one with more than 10,000 molecules.
-    With 50,000, it needs 9 GB of memory.
+    With 100,000, it needs 17 GB of memory.
 
 The table of errors goes into ``doc/measured/qm9_atoms.csv``; CPU times of coefficients
 and fits go into ``doc/measured/qm9_atoms_times.csv``.
