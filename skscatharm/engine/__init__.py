@@ -13,7 +13,7 @@ from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.batched import BatchedEngine
 from skscatharm.engine.dispatch import StructureEngine
 from skscatharm.engine.fourier import FourierEngine
-from skscatharm.engine.moments import MomentsEngine
+from skscatharm.engine.moments import with_moments
 from skscatharm.engine.planar import PlanarEngine
 from skscatharm.engine.points import Points
 from skscatharm.engine.protocol import Atoms, Derivatives, Engine
@@ -52,9 +52,7 @@ def _with_moments(maker: _Maker) -> _Maker:
     """Let an engine that computes the paths of molecules compute their pairs too."""
 
     def make(transform: Transform, library: Library) -> Engine:
-        if transform.pairs:
-            return MomentsEngine(transform, lambda of_paths: maker(of_paths, library))
-        return maker(transform, library)
+        return with_moments(lambda of_paths: maker(of_paths, library), transform)
 
     return make
 

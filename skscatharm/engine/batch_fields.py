@@ -34,7 +34,7 @@ from skscatharm.engine.separable import _First, _plan, _Second
 from skscatharm.engine.tiles import cut
 from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
 from skscatharm.transform.modulus import path_peak
-from skscatharm.transform.paths import Path
+from skscatharm.transform.paths import PairGroup, Path
 from skscatharm.transform.transform import Transform
 
 __all__ = [
@@ -120,11 +120,11 @@ class ProductFields(NamedTuple):
     n_narrow: int
 
     @classmethod
-    def of(cls, paths: Sequence[Path], sigma: float) -> "ProductFields":
-        """Plan the fields of paths of order 1, in increasing order."""
-        found = {first.path: first for first in _plan(paths, sigma, signed=False)}
-        plan = [found[path] for path in paths]
-        return cls(plan, sum(first.width == plan[0].width for first in plan))
+    def of(cls, pairs: PairGroup, sigma: float) -> "ProductFields":
+        """Plan the fields of pairs."""
+        plan = _plan(pairs.fields, sigma, signed=False)
+        found = {first.path: first for first in plan}
+        return cls([found[path] for path in pairs.fields], len(pairs.narrow))
 
     @property
     def width(self) -> float:
@@ -257,14 +257,14 @@ class MoleculeBatch:
         return self.xp.stack([found[path][0] for path in paths], axis=1), scales
 
     def mixed_moments(
-        self, paths: Sequence[Path], products: Sequence[Product]
+        self, pairs: PairGroup, products: Sequence[Product]
     ) -> tuple[Array, _Array]:
         """Integrate products of fields.
 
         Parameters
         ----------
-        paths : sequence of Path
-            Of the fields.
+        pairs : PairGroup
+            Which fields.
         products : sequence of Product
 
         Returns
@@ -274,7 +274,7 @@ class MoleculeBatch:
             The coefficients are the products of both.
         """
         xp, transform = self.xp, self.transform
-        fields = ProductFields.of(paths, transform.sigma)
+        fields = ProductFields.of(pairs, transform.sigma)
         degree, width, Q = fields.degree, fields.width, self.Q.tolist()
         extents, crowding = self.sizes.extents, self.sizes.crowding(width)
         axes = product_axes(extents, crowding, width, degree, Q, self.accuracy)

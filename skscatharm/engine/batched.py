@@ -9,7 +9,7 @@ channels of both signs. The fields are those of :mod:`skscatharm.engine.batch_fi
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from skscatharm.engine.batch_fields import (
 )
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.groups import compute_in_groups
-from skscatharm.engine.moments import MomentsEngine
+from skscatharm.engine.moments import with_moments
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine
 from skscatharm.engine.quadrature import (
     body_centred_points,
@@ -41,7 +41,7 @@ from skscatharm.engine.quadrature import (
     product_points,
 )
 from skscatharm.engine.separable import SeparableEngine, _plan
-from skscatharm.transform.paths import PairGroup, Path, group_pairs
+from skscatharm.transform.paths import PairGroup, group_pairs
 from skscatharm.transform.transform import Transform
 
 __all__ = ["BatchedEngine"]
@@ -72,11 +72,9 @@ class BatchedEngine:
     def __init__(self, transform: Transform, library: Library) -> None:
         self.transform = transform
         self.library = library
-        self._one_by_one: DifferentiableEngine = (
-            MomentsEngine(transform, partial(SeparableEngine, library=library))
-            if transform.pairs
-            else SeparableEngine(transform, library)
-        )
+        self._kernels = choose_kernels(library.namespace())
+        one_by_one = with_moments(partial(SeparableEngine, library=library), transform)
+        self._one_by_one = cast(DifferentiableEngine, one_by_one)
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a molecule needs at least."""
@@ -204,7 +202,7 @@ class BatchedEngine:
             integrands = np.array([[p.integrand] for p in products])
             channels = job.channels[[[p.first[1]] for p in products]]
             where = group[:, None, None], integrands, channels, job.exponents
-            of_pairs = molecules.mixed_moments(job.pairs.fields, products)
+            of_pairs = molecules.mixed_moments(job.pairs, products)
             computed.append(_Computed(where, *of_pairs))
 
     def _dtype(self, job: "_Job") -> str:
@@ -218,13 +216,13 @@ class BatchedEngine:
         if job.pairs is None:
             n_values = self._values_of_paths(job, sizes)
         else:
-            n_values = self._values_of_pairs(job, job.pairs.fields, sizes)
+            n_values = self._values_of_pairs(job, job.pairs, sizes)
         return n_values * np.dtype(self._dtype(job)).itemsize
 
     def _values_of_paths(self, job: "_Job", sizes: "Sizes") -> _Array:
         """Estimate how many values are held at a time, at the smallest scale."""
         transform, extents, accuracy = self.transform, sizes.extents, job.accuracy
-        fields = choose_kernels(self.library.namespace()).FIELDS * len(job.channels)
+        fields = self._kernels.FIELDS * len(job.channels)
         most = np.zeros(len(extents))
         for first in _plan(transform.paths, transform.sigma, signed=False):
             degree, width = first.path.degree, first.width
@@ -243,17 +241,14 @@ class BatchedEngine:
                 most = np.maximum(most, rows * n_x * n_y)
         return most
 
-    def _values_of_pairs(
-        self, job: "_Job", paths: Sequence[Path], sizes: "Sizes"
-    ) -> _Array:
+    def _values_of_pairs(self, job: "_Job", pairs: PairGroup, sizes: "Sizes") -> _Array:
         """Estimate how many values are held at a time."""
-        fields = ProductFields.of(paths, self.transform.sigma)
+        fields = ProductFields.of(pairs, self.transform.sigma)
         Q = [self.transform.exponents[i] for i in job.exponents]
         grid = sizes.extents, sizes.crowding(fields.width), fields.width
         n_x, n_y, n_z = product_points(*grid, fields.degree, Q, job.accuracy).T
         n_channels = len(job.channels)
-        kernels = choose_kernels(self.library.namespace())
-        n_kept = kernels.PRODUCTS * len(paths) + kernels.FIELDS
+        n_kept = self._kernels.PRODUCTS * len(pairs.fields) + self._kernels.FIELDS
         rows = n_kept * np.minimum(n_channels * n_z, max(LAYERS, n_channels))
         n_terms = sum(len(planar_polynomials(f.path.degree)) for f in fields.plan)
         values: _Array = (rows + n_terms * sizes.n_atoms) * n_x * n_y

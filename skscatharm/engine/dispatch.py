@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from skscatharm.engine.arrays import Library
 from skscatharm.engine.crystals import CrystalEngine
-from skscatharm.engine.moments import MomentsEngine
+from skscatharm.engine.moments import with_moments
 from skscatharm.engine.protocol import Atoms, Derivatives, DifferentiableEngine, Engine
 from skscatharm.engine.radial import RadialEngine
 from skscatharm.engine.rigid import remove_rigid_motions
@@ -41,11 +41,7 @@ class StructureEngine:
         self.transform = transform
         self._molecules = molecules
         self._crystals = CrystalEngine(transform, library)
-        self._atoms: Engine = (
-            MomentsEngine(transform, RadialEngine)
-            if transform.pairs
-            else RadialEngine(transform)
-        )
+        self._atoms = with_moments(RadialEngine, transform)
 
     def memory(self, atoms: Atoms) -> float:
         """Estimate the bytes that a structure needs at least."""

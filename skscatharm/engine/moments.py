@@ -40,7 +40,7 @@ from skscatharm.transform.harmonics import wavelet_constant
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
 
-__all__ = ["MixedMoments", "MomentsEngine"]
+__all__ = ["MixedMoments", "MomentsEngine", "with_moments"]
 
 _Array = NDArray[np.float64]
 
@@ -217,7 +217,7 @@ class _Fields:
         self._moments = moments
         self._group = group
         self.paths = group.fields
-        self.n_narrow = len(_narrow_fields(group)) * len(moments.weights)
+        self.n_narrow = len(group.narrow) * len(moments.weights)
         self._scales = sorted({path.scales[0] for path in self.paths})
         # The scale and the degree of each field.
         self._places = np.array(
@@ -279,11 +279,11 @@ class _Fields:
         its field.
         """
         n_channels = len(self._moments.weights)
-        narrow = _narrow_fields(self._group)
+        narrow = self._group.narrow
         for i, path in enumerate(self._moments.transform.paths):
             if path in narrow:
                 for c in range(n_channels):
-                    yield (i, c), self.paths.index(path) * n_channels + c
+                    yield (i, c), narrow.index(path) * n_channels + c
 
     def chunks(self) -> Iterator[_Chunk]:
         """Compute the fields, some points at a time."""
@@ -415,15 +415,14 @@ class _Fields:
         of_narrow = units[:, :, :n_degrees]
         by_channel *= of_narrow[..., None, None] * units[:, None, None]
         alone = alone.reshape(of_narrow.shape) * of_narrow
-        columns = (self._places @ [n_degrees, 1]).tolist()
-        narrow = [k for k, column in enumerate(columns) if column < n_degrees]
-        chosen = [columns[k] for k in narrow]
-        chosen_pairs = by_channel[:, :, chosen][..., columns]
+        columns = self._places @ [n_degrees, 1]
+        narrow = columns[: len(self._group.narrow)]
+        of_pairs = by_channel[:, :, narrow][..., columns]
         found = np.zeros((n_exponents, *2 * (len(columns), n_channels)))
-        found[:, narrow] = chosen_pairs.transpose(0, 2, 1, 4, 3)
-        found[:, :, :, narrow] = chosen_pairs.transpose(0, 4, 3, 2, 1)
+        found[:, : len(narrow)] = of_pairs.transpose(0, 2, 1, 4, 3)
+        found[:, :, :, : len(narrow)] = of_pairs.transpose(0, 4, 3, 2, 1)
         with_constant = np.zeros(found.shape[:3])
-        with_constant[:, narrow] = alone[..., chosen].swapaxes(1, 2)
+        with_constant[:, : len(narrow)] = alone[..., narrow].swapaxes(1, 2)
         n = len(columns) * n_channels
         return np.concatenate(
             [
@@ -434,10 +433,9 @@ class _Fields:
         )
 
 
-def _narrow_fields(group: PairGroup) -> list[Path]:
-    """List the fields of the least width."""
-    least = min(path.scales[0] for path in group.fields)
-    return [path for path in group.fields if path.scales[0] == least]
+def with_moments(make: Callable[[Transform], Engine], transform: Transform) -> Engine:
+    """Make an engine of paths that computes pairs too, if there are any."""
+    return MomentsEngine(transform, make) if transform.pairs else make(transform)
 
 
 class MomentsEngine:
@@ -581,7 +579,5 @@ def _shared_paths(transform: Transform) -> tuple[Path, ...]:
     """List the paths whose moduli are integrated on the grids of pairs."""
     if not transform.shares_grids:
         return ()
-    narrow = {
-        p for group in group_pairs(transform.pairs) for p in _narrow_fields(group)
-    }
+    narrow = {path for group in group_pairs(transform.pairs) for path in group.narrow}
     return tuple(path for path in transform.paths if path in narrow)

@@ -105,13 +105,19 @@ class PairGroup(NamedTuple):
     Attributes
     ----------
     fields : list of Path
-        All fields in them.
+        All fields in them, in increasing order.
     places : list of (int, int, int)
         Index of each pair among all, and of both of its fields among these.
     """
 
     fields: list[Path]
     places: list[tuple[int, int, int]]
+
+    @property
+    def narrow(self) -> list[Path]:
+        """The fields of the least scale, which are the first."""
+        least = self.fields[0].scales
+        return [path for path in self.fields if path.scales == least]
 
 
 def group_pairs(pairs: Sequence[Pair]) -> list[PairGroup]:
