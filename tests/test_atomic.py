@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_regressor
@@ -84,6 +85,60 @@ def test_search(sample) -> None:
     assert search.best_estimator_.alpha_ == search.best_params_["alpha"]
 
 
+@pytest.fixture(scope="module")
+def charged(sample):
+    """Molecules with charges that depend on the surroundings, and their vectors."""
+    X = sample[0]
+    local = LocalScattering(**COARSE, tol=1e-3)
+    rows, ids = local.fit_transform(X), local.molecule_ids(X)
+    charges, positions = X[X[:, :, 0] > 0][:, 0], X[X[:, :, 0] > 0][:, 1:]
+    centres = np.stack([np.bincount(ids, charges * p) for p in positions.T], axis=1)
+    centres /= np.bincount(ids, charges)[:, np.newaxis]
+    relative = positions - centres[ids]
+    deviations = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    of_atoms = np.where(charges == 1, 0.3, -0.2) + 0.05 * deviations[:, 7]
+    moments = np.zeros((len(X), 3))
+    np.add.at(moments, ids, relative * of_atoms[:, np.newaxis])
+    extents = np.bincount(ids, (relative**2).sum(axis=1) * (3 + 0.1 * of_atoms))
+    return X, moments, extents
+
+
+def test_learns_vectors(charged) -> None:
+    X, vectors, _ = charged
+    regressor = make_regressor(target="dipole").fit(X[:40], vectors[:40])
+    found = regressor.predict(X[40:])
+    assert abs(found - vectors[40:]).mean() < 0.02 * abs(vectors).mean()
+    assert regressor.score(X[40:], vectors[40:]) > 0.99
+    # Vectors turn with the molecule, and follow from the order of its atoms.
+    moved = molecule("CH3OH")
+    expected = regressor.predict([moved])
+    moved.rotate(90, "z")
+    moved.positions += 3
+    turned = expected[:, [1, 0, 2]] * [-1, 1, 1]
+    assert_allclose(regressor.predict([moved[::-1]]), turned, atol=1e-3)
+
+
+def test_learns_norms(charged) -> None:
+    X, vectors, _ = charged
+    norms = np.linalg.norm(vectors, axis=1)
+    regressor = make_regressor(target="dipole").fit(X[:60], norms[:60])
+    errors = abs(regressor.predict(X[60:]) - norms[60:])
+    assert errors.mean() < 0.03 * norms.mean()
+    assert regressor.predict([molecule("H2O"), Atoms("H")])[1] == 0
+    assert regressor.scattering_ is None
+    again = pickle.loads(pickle.dumps(regressor))
+    assert_array_equal(again.predict(X[:3]), regressor.predict(X[:3]))
+
+
+def test_learns_extents(charged) -> None:
+    X, _, extents = charged
+    errors = {}
+    for target in ("sum", "extent"):
+        regressor = make_regressor(target=target).fit(X[:60], extents[:60])
+        errors[target] = abs(regressor.predict(X[60:]) - extents[60:]).mean()
+    assert errors["extent"] < 1e-3 * extents.std() < errors["sum"]
+
+
 def test_interface(fitted, sample) -> None:
     assert is_regressor(fitted)
     assert not hasattr(clone(fitted), "elements_")
@@ -106,6 +161,10 @@ def test_interface(fitted, sample) -> None:
         ({"sample_weight": [1, -1]}, "[Nn]egative"),
         ({"alpha": -1.0}, "alpha"),
         ({"n_axes": 0}, "n_axes"),
+        ({"target": "charge"}, "target"),
+        ({"target": "dipole", "y": [1.0, -1.0]}, "Molecule 1 has .* -1.0. Norms are 0"),
+        ({"target": "dipole", "y": [[0, 0]] * 2}, r"or vectors of shape"),
+        ({"y": np.zeros((2, 3))}, r"targets have shape \(2, 3\)"),
         ({"local": SolidHarmonicScattering()}, "local"),
     ],
 )
@@ -120,12 +179,20 @@ def test_refused_fits(change, message, fitted) -> None:
     assert_array_equal(regressor.predict(X), fitted.predict(X))
 
 
+@pytest.mark.parametrize("target", ["sum", "extent"])
 @pytest.mark.parametrize("names", [["H2O"], ["H"], ["H2O"] * 3, ["H2O", "CH4", "H"]])
-def test_few_molecules(names) -> None:
+def test_few_molecules(names, target) -> None:
     X, y = [molecule(name) for name in names], np.arange(len(names)) + 2.0
-    found = make_regressor().fit(X, y).predict(X)
+    found = make_regressor(target=target).fit(X, y).predict(X)
     expected = y if len(set(names)) > 1 else np.full(len(y), y.mean())
     assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["H2O"], ["H2O"] * 3, ["H2O", "NH3"]])
+def test_dipole_moments_of_few_molecules(names) -> None:
+    X, y = [molecule(name) for name in names], np.full(len(names), 1.8)
+    found = make_regressor(target="dipole", alpha=1e-6).fit(X, y).predict(X)
+    assert_allclose(found, y, rtol=1e-3)
 
 
 def test_unknown_elements(fitted) -> None:

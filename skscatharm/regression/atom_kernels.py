@@ -39,11 +39,15 @@ class Atoms(NamedTuple):
         Standard deviations before whitening.
     owners : ndarray of shape (n_atoms,)
         The sample of each atom, in ascending order.
+    factors : ndarray of shape (n_atoms,)
+        By which the function of each atom is multiplied: 1, or a function of its
+        position, for moments.
     """
 
     white: Array
     deviations: Array
     owners: NDArray[np.int64]
+    factors: Array
 
     def of(self, samples: NDArray[np.int64]) -> "Atoms":
         """Return the atoms of some samples, given in ascending order."""
@@ -51,7 +55,7 @@ class Atoms(NamedTuple):
         counts = np.searchsorted(self.owners, samples, side="right") - starts
         owners = np.repeat(np.arange(len(samples)), counts)
         kept = np.arange(len(owners)) + (starts + counts - np.cumsum(counts))[owners]
-        return Atoms(self.white[kept], self.deviations, owners)
+        return Atoms(self.white[kept], self.deviations, owners, self.factors[kept])
 
 
 class Form(NamedTuple):
@@ -88,12 +92,16 @@ def sum_over_atoms(values: Array, owners: NDArray[np.int64], n_samples: int) -> 
     return sums
 
 
-def sums_of_products(coordinates: Array, owners: NDArray[np.int64], n: int) -> Array:
+def sums_of_products(
+    coordinates: Array, factors: Array, owners: NDArray[np.int64], n: int
+) -> Array:
     """Sum products of two coordinates over the atoms of each of n samples.
 
     Parameters
     ----------
     coordinates : ndarray of shape (n_atoms, n_axes)
+    factors : ndarray of shape (n_atoms,)
+        By which the products of each atom are multiplied.
     owners : ndarray of shape (n_atoms,)
         The sample of each atom, in ascending order.
     n : int
@@ -102,15 +110,18 @@ def sums_of_products(coordinates: Array, owners: NDArray[np.int64], n: int) -> A
     -------
     sums : ndarray of shape (n, n_axes * (n_axes + 1) / 2)
         Scalar products of its rows are the sums over pairs of atoms, one of each
-        sample, of the squared scalar products of their coordinates.
+        sample, of their factors and the squared scalar products of their coordinates.
     """
     upper = np.triu_indices(coordinates.shape[1])
-    factors = np.where(upper[0] == upper[1], 1.0, np.sqrt(2))
-    sums = np.zeros((n, len(factors)))
+    twice = np.where(upper[0] == upper[1], 1.0, np.sqrt(2))
+    sums = np.zeros((n, len(twice)))
     samples, starts = np.unique(owners, return_index=True)
-    for i, rows in zip(samples, np.split(coordinates, starts[1:]), strict=True):
-        sums[i] = (rows.T @ rows)[upper]
-    sums *= factors
+    stops = np.append(starts, len(owners))[1:]
+    for i, start, stop in zip(samples, starts, stops, strict=True):
+        of = slice(start, stop)
+        rows = coordinates[of]
+        sums[i] = ((rows.T * factors[of]) @ rows)[upper]
+    sums *= twice
     return sums
 
 
@@ -144,7 +155,8 @@ def quadratic_form(
     squared = slice(n_squared_axes if product.factor else 0)
     scales = axis_factors(deviations, product.decay)[squared] ** 2
     square = np.zeros((len(scales),) * 2)
-    for rows in gen_batches(len(white), _ATOMS):
+    for start in range(0, len(white), _ATOMS):
+        rows = slice(start, start + _ATOMS)
         leading = white[rows, squared]
         square += (leading.T * weights[rows]) @ leading
     square *= product.factor * np.multiply.outer(scales, scales)
@@ -174,31 +186,44 @@ class AtomicKernels(NamedTuple):
     """The kernels of the terms, between all pairs of samples.
 
     The term ``linear`` is scalar products of the coordinates of samples, ``product``
-    their squares, ``atom_linear`` sums of 1 plus scalar products over pairs of atoms of
-    the same element, and ``atom_product`` sums of their squares.
+    their squares. For each sum over atoms there are two, such as ``atom_linear``, the
+    sums of 1 plus scalar products over pairs of atoms of the same element, times their
+    factors, and ``atom_product``, the sums of the squared scalar products.
 
     Attributes
     ----------
     white, deviations : ndarrays of shape (n_samples, n_axes) and (n_axes,)
         White coordinates of samples, and standard deviations before whitening.
-    elements : list of Atoms
-        The atoms of the samples, for each element.
+    sums : dict of lists of Atoms
+        The atoms of the samples, for each element, in each sum.
     n_axes : int
         Number of axes of an atom whose products are used.
     """
 
     white: Array
     deviations: Array
-    elements: list[Atoms]
+    sums: dict[str, list[Atoms]]
     n_axes: int
 
     def of(self, samples: NDArray[np.int64]) -> Self:
         """Return the kernels of some samples, given in ascending order."""
-        elements = [atoms.of(samples) for atoms in self.elements]
-        return self._replace(white=self.white[samples], elements=elements)
+        sums = {
+            name: [atoms.of(samples) for atoms in elements]
+            for name, elements in self.sums.items()
+        }
+        return self._replace(white=self.white[samples], sums=sums)
 
-    def variance(self, name: str, decay: float) -> tuple[Array, float]:
+    def scale(self, name: str, decay: float, *, centred: bool) -> tuple[Array, float]:
         """Compute the matrix of a term, and its factor for a variance of 1.
+
+        Parameters
+        ----------
+        name : str
+            The term.
+        decay : float
+            Power that scales the coordinates.
+        centred : bool
+            Whether the variance is around the mean over the samples, or around 0.
 
         Returns
         -------
@@ -209,7 +234,7 @@ class AtomicKernels(NamedTuple):
         n = len(self.white)
         kernel = self.matrix({name: Term(1.0, decay)})
         mean_square = np.trace(kernel) / n
-        variance = mean_square - kernel.mean()
+        variance = mean_square - (kernel.mean() if centred else 0.0)
         return kernel, float(1 / variance) if variance > 1e-12 * mean_square else 0.0
 
     def matrix(self, terms: Mapping[str, Term]) -> Array:
@@ -235,15 +260,15 @@ class AtomicKernels(NamedTuple):
 
     def function(
         self, terms: Mapping[str, Term], dual: Array
-    ) -> tuple[Form, list[Form]]:
+    ) -> tuple[Form, dict[str, list[Form]]]:
         """Return the function with these dual coefficients.
 
         Returns
         -------
         form : Form
             That of samples.
-        forms : list of Form
-            That of the atoms of each element.
+        forms : dict of lists of Form
+            Those of the atoms of each element, in each sum.
         """
         form = quadratic_form(
             self.white,
@@ -253,28 +278,25 @@ class AtomicKernels(NamedTuple):
             terms["product"],
             len(self.deviations),
         )
-        forms = []
-        for atoms in self.elements:
-            shares = dual[atoms.owners]
-            linear = terms["atom_linear"]
-            of_atoms = quadratic_form(
-                atoms.white,
-                atoms.deviations,
-                shares,
-                linear,
-                terms["atom_product"],
-                self.n_axes,
-            )
-            constant = linear.factor * shares.sum()
-            forms.append(of_atoms._replace(constant=constant))
+        forms: dict[str, list[Form]] = {name: [] for name in self.sums}
+        for name, elements in self.sums.items():
+            linear, product = terms[f"{name}_linear"], terms[f"{name}_product"]
+            for atoms in elements:
+                shares = dual[atoms.owners] * atoms.factors
+                of_atoms = quadratic_form(
+                    atoms.white, atoms.deviations, shares, linear, product, self.n_axes
+                )
+                constant = linear.factor * shares.sum()
+                forms[name].append(of_atoms._replace(constant=constant))
         return form, forms
 
-    def evaluate(self, form: Form, forms: Sequence[Form]) -> Array:
+    def evaluate(self, form: Form, forms: Mapping[str, Sequence[Form]]) -> Array:
         """Compute the values of a function at the samples."""
         values = form.evaluate(self.white)
-        for atoms, of_atoms in zip(self.elements, forms, strict=True):
-            found = of_atoms.evaluate(atoms.white)
-            values += sum_over_atoms(found, atoms.owners, len(values))
+        for name, elements in self.sums.items():
+            for atoms, of_atoms in zip(elements, forms[name], strict=True):
+                found = of_atoms.evaluate(atoms.white) * atoms.factors
+                values += sum_over_atoms(found, atoms.owners, len(values))
         return values
 
     def _features(
@@ -289,17 +311,19 @@ class AtomicKernels(NamedTuple):
         for name, term in terms.items():
             if not term.factor:
                 continue
-            if name in ("linear", "product"):
-                power = 2 if name == "product" else 1
+            of, _, kind = name.rpartition("_")
+            if not of:
+                power = 2 if kind == "product" else 1
                 scaled, _ = scale_axes(self.white, self.deviations, term.decay)
                 yield power, term.factor, scaled
                 continue
-            for atoms in self.elements:
+            for atoms in self.sums[of]:
                 scaled, _ = scale_axes(atoms.white, atoms.deviations, term.decay)
-                if name == "atom_linear":
+                if kind == "linear":
                     values = np.column_stack([np.ones(len(scaled)), scaled])
+                    values *= atoms.factors[:, np.newaxis]
                     features = sum_over_atoms(values, atoms.owners, n)
                 else:
                     leading = scaled[:, : self.n_axes]
-                    features = sums_of_products(leading, atoms.owners, n)
+                    features = sums_of_products(leading, atoms.factors, atoms.owners, n)
                 yield 1, term.factor, features

@@ -62,6 +62,8 @@ def fit_kernel(
     sample_weight: Array,
     alpha: float,
     left_out: NDArray[np.intp],
+    *,
+    fit_intercept: bool = True,
 ) -> tuple[Array, float, Array]:
     """Fit a penalised function and a free intercept.
 
@@ -80,6 +82,8 @@ def fit_kernel(
         Penalty. Raised if it is too small for double precision.
     left_out : ndarray of shape (n_left_out,)
         Samples whose leave-one-out residuals are computed.
+    fit_intercept : bool
+        Whether b is free. If not, it is 0.
 
     Returns
     -------
@@ -90,21 +94,30 @@ def fit_kernel(
     residuals : ndarray of shape (n_left_out,)
         Target minus prediction of the fit without the sample.
     """
-    dual, intercept, ones, factor = _factorise(kernel, y, sample_weight, alpha)
+    dual, intercept, freed, factor = _factorise(
+        kernel, y, sample_weight, alpha, fit_intercept
+    )
     units = np.zeros((len(y), len(left_out)))
     units[left_out, np.arange(len(left_out))] = 1
     half = solve_triangular(factor, units, lower=True, overwrite_b=True)
     inverse = np.einsum("ij,ij->j", half, half)
-    precision = sample_weight[left_out] * inverse - ones[left_out] ** 2 / ones.sum()
+    precision = sample_weight[left_out] * inverse - freed[left_out]
     return dual, intercept, _residuals(dual[left_out], precision)
 
 
-def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -> Array:
+def leave_one_out(
+    kernel: Array,
+    y: Array,
+    sample_weight: Array,
+    alpha: float,
+    *,
+    fit_intercept: bool = True,
+) -> Array:
     """Compute the leave-one-out residuals of all samples, without the fit.
 
     Parameters
     ----------
-    kernel, y, sample_weight, alpha
+    kernel, y, sample_weight, alpha, fit_intercept
         As in `fit_kernel`.
 
     Returns
@@ -112,10 +125,9 @@ def leave_one_out(kernel: Array, y: Array, sample_weight: Array, alpha: float) -
     residuals : ndarray of shape (n_samples,)
         Target minus prediction of the fit without the sample.
     """
-    dual, _, ones, factor = _factorise(kernel, y, sample_weight, alpha)
+    dual, _, freed, factor = _factorise(kernel, y, sample_weight, alpha, fit_intercept)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    precision = sample_weight * np.diag(inverse) - ones**2 / ones.sum()
-    return _residuals(dual, precision)
+    return _residuals(dual, sample_weight * np.diag(inverse) - freed)
 
 
 def _residuals(dual: Array, precision: Array) -> Array:
@@ -124,7 +136,7 @@ def _residuals(dual: Array, precision: Array) -> Array:
 
 
 def _factorise(
-    kernel: Array, y: Array, sample_weight: Array, alpha: float
+    kernel: Array, y: Array, sample_weight: Array, alpha: float, fit_intercept: bool
 ) -> tuple[Array, float, Array, Array]:
     """Solve for the dual coefficients by a Cholesky factorisation.
 
@@ -132,8 +144,8 @@ def _factorise(
     -------
     dual : ndarray of shape (n_samples,)
     intercept : float
-    ones : ndarray of shape (n_samples,)
-        Dual coefficients of a target of ones, without an intercept.
+    freed : ndarray of shape (n_samples,)
+        By how much the intercept reduces the diagonal of the inverse of the system.
     factor : ndarray of shape (n_samples, n_samples)
         Lower triangular Cholesky factor of the weighted kernel matrix plus penalty.
     """
@@ -145,8 +157,10 @@ def _factorise(
     factor, _ = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
     sides = root[:, None] * np.column_stack([y, np.ones(len(y))])
     dual, ones = (root[:, None] * cho_solve((factor, True), sides)).T
+    if not fit_intercept:
+        return dual, 0.0, np.zeros(len(y)), factor
     intercept = float(dual.sum() / ones.sum())
-    return dual - intercept * ones, intercept, ones, factor
+    return dual - intercept * ones, intercept, ones**2 / ones.sum(), factor
 
 
 def fit_kernel_iteratively(
@@ -158,13 +172,14 @@ def fit_kernel_iteratively(
     sample_weight: Array,
     alpha: float,
     *,
+    fit_intercept: bool = True,
     tol: float = 1e-4,
     max_iter: int = 500,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Array, float]:
     """Solve the problem of `fit_kernel` without the kernel matrix.
 
-    Conjugate gradients run on dual coefficients with sum 0, which removes the
+    Conjugate gradients run on dual coefficients with sum 0, which removes a free
     intercept. The preconditioner is the Nyström approximation from some columns of the
     kernel matrix.
 
@@ -178,7 +193,7 @@ def fit_kernel_iteratively(
         Indices of these columns.
     trace : float
         Trace of the weighted kernel matrix.
-    y, sample_weight, alpha
+    y, sample_weight, alpha, fit_intercept
         As in `fit_kernel`.
     tol : float
         Relative norm of the residual at which iterations stop.
@@ -200,7 +215,7 @@ def fit_kernel_iteratively(
         If `max_iter` iterations are not enough.
     """
     root = np.sqrt(sample_weight)
-    unit = root / np.linalg.norm(root)
+    unit = fit_intercept * root / np.linalg.norm(root)
     alpha = feasible_penalty(alpha, trace)
 
     def project(v: Array) -> Array:

@@ -11,6 +11,7 @@ from skscatharm.structures.structure import Structure
 
 __all__ = [
     "Labels",
+    "check_dipoles",
     "check_energies",
     "check_forces",
     "check_stresses",
@@ -153,20 +154,66 @@ def check_targets(targets: Any, n_molecules: int) -> _Array:
     return _check_scalars(targets, n_molecules, "targets", "target")
 
 
+def check_dipoles(dipoles: Any, n_molecules: int) -> _Array:
+    """Check dipole moments.
+
+    Parameters
+    ----------
+    dipoles : array-like of shape (n_molecules,) or (n_molecules, 3)
+        Norms or vectors.
+    n_molecules : int
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, if an entry is not finite, or if a norm is negative.
+    """
+    wanted = "norms of shape (n_molecules,), or vectors of shape (n_molecules, 3)"
+    array = _check_rows(
+        dipoles, n_molecules, "dipole moments", "dipole moment", wanted, n_components=3
+    )
+    negative = np.flatnonzero(array < 0)
+    if array.ndim == 1 and len(negative):
+        raise ValueError(
+            f"Molecule {negative[0]} has the dipole moment {array[negative[0]]}. Norms "
+            f"are 0 or more; pass {wanted}."
+        )
+    return array
+
+
 def _check_scalars(given: Any, n_molecules: int, plural: str, singular: str) -> _Array:
     wanted = f"one {singular} for each molecule, of shape (n_molecules,)"
+    return _check_rows(given, n_molecules, plural, singular, wanted, n_components=1)
+
+
+def _check_rows(
+    given: Any,
+    n_molecules: int,
+    plural: str,
+    singular: str,
+    wanted: str,
+    *,
+    n_components: int,
+) -> _Array:
+    """Check that there is a finite number, or a vector, for each molecule."""
     array = as_numbers(given, plural, wanted)
-    if array.shape not in ((n_molecules,), (n_molecules, 1)):
+    n = n_molecules
+    if array.shape not in ((n,), (n, 1), (n, n_components)):
         raise ValueError(
-            f"{plural} have shape {array.shape}, but there are {n_molecules} "
-            f"molecules; pass {wanted}."
+            f"{plural} have shape {array.shape}, but there are {n} molecules; pass "
+            f"{wanted}."
         )
-    array = array.reshape(n_molecules)
-    wrong = np.flatnonzero(~np.isfinite(array))
+    if array.shape == (n, 1):
+        array = array.reshape(n)
+    wrong = np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))
     if len(wrong):
         raise ValueError(
-            f"Molecule {wrong[0]} has the {singular} {array[wrong[0]]}; give it a "
-            "finite one, or leave the molecule out."
+            f"Molecule {wrong[0]} has the {singular} {array[wrong[0]].tolist()}; give "
+            "it a finite one, or leave the molecule out."
         )
     return array
 

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 
 from skscatharm.regression import atoms
 from skscatharm.regression.atom_kernels import sum_over_atoms
-from skscatharm.regression.atoms import fit_atoms
+from skscatharm.regression.atoms import evaluate_atoms, fit_atoms
 
 N_AXES = 3  # of the four features of an atom
 
@@ -19,6 +19,20 @@ def draw(n: int, rng: np.random.Generator):
     return features, rows, charges, owners
 
 
+def fit_sums(features, rows, charges, owners, y, weight, **params):
+    ones = {"atom": np.ones(len(owners))}
+    return fit_atoms(
+        features,
+        rows,
+        charges,
+        owners,
+        y,
+        weight,
+        ones,
+        **{"n_axes": N_AXES, "alpha": None, "seed": 0} | params,
+    )
+
+
 def additive(rows, charges, owners, n):
     """Sum over atoms, of other quadratic forms for each element."""
     of_atoms = np.where(charges == 1, rows[:, 0] * rows[:, 1], rows[:, 2] ** 2)
@@ -28,11 +42,8 @@ def additive(rows, charges, owners, n):
 def predict(fit, features, rows, charges, owners):
     form, forms, _ = fit
     found = form.evaluate(features)
-    for z, of_element in forms.items():
-        here = charges == z
-        values = of_element.evaluate(rows[here])
-        found += sum_over_atoms(values, owners[here], len(features))
-    return found
+    values = evaluate_atoms(forms["atom"], rows, charges)
+    return found + sum_over_atoms(values, owners, len(features))
 
 
 def coordinates(features, of, decay):
@@ -53,7 +64,7 @@ def test_fit_is_that_of_the_kernel(rng) -> None:
     others = draw(10, rng)
     y = additive(*train[1:], 40) + features[:, 0] ** 2 + rng.normal(size=40)
     weight = np.ones(40)
-    fit = fit_atoms(*train, y, weight, n_axes=N_AXES, alpha=0.1, seed=0)
+    fit = fit_sums(*train, y, weight, alpha=0.1)
     prior = fit[-1]
 
     def kernels(left, right):
@@ -93,7 +104,7 @@ def test_fit_is_that_of_the_kernel(rng) -> None:
 def test_learns_sums_over_atoms(rng) -> None:
     train, others = draw(120, rng), draw(50, rng)
     y, expected = (additive(*s[1:], len(s[0])) for s in (train, others))
-    fit = fit_atoms(*train, y, np.ones(120), n_axes=4, alpha=None, seed=0)
+    fit = fit_sums(*train, y, np.ones(120), n_axes=4)
     assert abs(predict(fit, *others) - expected).max() < 1e-3 * expected.std()
 
 
@@ -103,7 +114,7 @@ def test_largest_of_equal_penalties(rng, monkeypatch) -> None:
 
     def penalty(equal: float) -> float:
         monkeypatch.setattr(atoms, "_EQUAL", equal)
-        return fit_atoms(*train, y, np.ones(100), n_axes=4, alpha=None, seed=0)[2].alpha
+        return fit_sums(*train, y, np.ones(100), n_axes=4)[2].alpha
 
     assert penalty(1.0) <= penalty(1.01) < penalty(100.0)
 
@@ -112,7 +123,7 @@ def test_samples_of_little_weight(rng) -> None:
     train = draw(30, rng)
     y = additive(*train[1:], 30) + rng.normal(size=30)
     weight = np.where(np.arange(30) < 10, 1e-12, 1.0)
-    fit = fit_atoms(*train, y, weight, n_axes=4, alpha=1e-6, seed=0)
+    fit = fit_sums(*train, y, weight, n_axes=4, alpha=1e-6)
     residuals = abs(predict(fit, *train) - y)
     assert residuals[10:].max() < 1e-2 * residuals[:10].max()
 
@@ -123,9 +134,7 @@ def test_elements_without_axes(rng) -> None:
     rows[charges == 8] = 1.5
     charges[3] = 6
     y = features[:, 0]
-    fit = fit_atoms(
-        features, rows, charges, owners, y, np.ones(20), n_axes=5, alpha=None, seed=0
-    )
+    fit = fit_sums(features, rows, charges, owners, y, np.ones(20), n_axes=5)
     found = predict(fit, features, rows, charges, owners)
     assert abs(found - y).max() < 1e-2
 
@@ -136,10 +145,34 @@ def test_iterations_find_the_direct_fit(rng, monkeypatch) -> None:
     weight = rng.uniform(0.5, 2, size=300)
 
     def fit():
-        found = fit_atoms(*train, y, weight, n_axes=N_AXES, alpha=0.1, seed=0)
+        found = fit_sums(*train, y, weight, alpha=0.1)
         return predict(found, *others)
 
     direct = fit()
     monkeypatch.setattr(atoms, "_DIRECT_SIZE", 100)
     monkeypatch.setattr(atoms, "_PRECONDITIONER_SIZE", 20)
     assert_allclose(fit(), direct, atol=1e-3 * y.std())
+
+
+def test_extents(rng) -> None:
+    """Forms that are multiplied by factors of the atoms are told from those of sums."""
+    train, others = draw(150, rng), draw(50, rng)
+    squares = [rng.uniform(0, 9, size=len(s[1])) for s in (train, others)]
+
+    def extents(factors, features, rows, charges, owners):
+        form = np.where(charges == 1, rows[:, 0], rows[:, 1] ** 2)
+        return sum_over_atoms(factors * form, owners, len(features))
+
+    y, expected = (
+        additive(*s[1:], len(s[0])) + extents(f, *s)
+        for f, s in zip(squares, (train, others), strict=True)
+    )
+    factors = {"atom": np.ones(len(squares[0])), "extent": squares[0]}
+    form, forms, prior = fit_atoms(
+        *train, y, np.ones(150), factors, n_axes=4, alpha=None, seed=0
+    )
+    _, rows, charges, owners = others
+    values = squares[1] * evaluate_atoms(forms["extent"], rows, charges)
+    found = predict((form, forms, prior), *others) + sum_over_atoms(values, owners, 50)
+    assert prior.extent > 0
+    assert abs(found - expected).max() < 1e-2 * expected.std()

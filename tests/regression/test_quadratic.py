@@ -29,19 +29,27 @@ from skscatharm.regression.quadratic import (
 NO_SAMPLES = np.arange(0)
 
 
-def test_kernel_minimises_the_objective(rng) -> None:
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_kernel_minimises_the_objective(rng, fit_intercept) -> None:
     features = rng.normal(size=(30, 8))
     y = rng.normal(size=30)
     weight = rng.uniform(0.5, 2, size=30)
-    dual, intercept, _ = fit_kernel(features @ features.T, y, weight, 0.1, NO_SAMPLES)
+    dual, intercept, _ = fit_kernel(
+        features @ features.T, y, weight, 0.1, NO_SAMPLES, fit_intercept=fit_intercept
+    )
     coef = dual @ features
     # There the gradient vanishes.
     residual = y - intercept - features @ coef
     assert_allclose(features.T @ (weight * residual), 0.1 * coef, atol=1e-12)
-    assert weight @ residual == pytest.approx(0, abs=1e-12)
+    if fit_intercept:
+        assert weight @ residual == pytest.approx(0, abs=1e-12)
+    else:
+        assert intercept == 0
 
 
-def test_leave_one_out(rng) -> None:
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_leave_one_out(rng, fit_intercept) -> None:
+    free = {"fit_intercept": fit_intercept}
     Z = rng.normal(size=(15, 3))
     y = rng.normal(size=15)
     weight = rng.uniform(0.5, 2, size=15)
@@ -49,17 +57,21 @@ def test_leave_one_out(rng) -> None:
 
     def fit(kept):
         part = kernel[np.ix_(kept, kept)].copy()
-        dual, intercept, _ = fit_kernel(part, y[kept], weight[kept], 0.3, NO_SAMPLES)
+        dual, intercept, _ = fit_kernel(
+            part, y[kept], weight[kept], 0.3, NO_SAMPLES, **free
+        )
         return kernel[:, kept] @ dual + intercept
 
     expected = brute_force_errors(fit, y)
-    assert_allclose(leave_one_out(kernel.copy(), y, weight, 0.3), expected)
+    assert_allclose(leave_one_out(kernel.copy(), y, weight, 0.3, **free), expected)
     some = np.array([2, 3, 11])
-    _, _, errors = fit_kernel(kernel, y, weight, 0.3, some)
+    _, _, errors = fit_kernel(kernel, y, weight, 0.3, some, **free)
     assert_allclose(errors, expected[some])
 
 
-def test_iterations_find_the_same(rng) -> None:
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_iterations_find_the_same(rng, fit_intercept) -> None:
+    free = {"fit_intercept": fit_intercept}
     Z = rng.normal(size=(120, 6))
     kernel = (1 + Z @ Z.T / 6) ** 3
     y = rng.normal(size=120)
@@ -76,10 +88,10 @@ def test_iterations_find_the_same(rng) -> None:
     )
     counts = []
     dual, intercept = fit_kernel_iteratively(
-        *problem, tol=1e-12, progress=lambda: counts.append(1)
+        *problem, **free, tol=1e-12, progress=lambda: counts.append(1)
     )
     expected, expected_intercept, _ = fit_kernel(
-        kernel.copy(), y, weight, 0.1, NO_SAMPLES
+        kernel.copy(), y, weight, 0.1, NO_SAMPLES, **free
     )
     assert_allclose(dual, expected, atol=1e-8)
     assert intercept == pytest.approx(expected_intercept)
