@@ -1,4 +1,4 @@
-"""Mixed moments, and sums over atoms, beside the default on QM9.
+"""Mixed moments, and sums and moments of atoms, beside the default on QM9.
 
     python benchmarks/qm9/atoms.py FOLDER
 
@@ -10,24 +10,27 @@ The protocol: QM9 is put in an order drawn with seed 20261126. A size n means th
 n of the first 10,000 molecules, followed by those from place 13,000. The 1,000 from
 place 10,000 chose the defaults of `AtomicRegressor` and the mixed moments, together
 with molecules to train on. The test is on the 1,000 from place 12,000, which no choice
-has seen. All models see the same molecules:
+has seen, and each size and property is tested once. All models see the same molecules:
 
 molecule
     Quadratic forms of ``SETTINGS["soft"]``.
 mixed
     Quadratic forms of ``SETTINGS["mixed"]``, the default.
+products
+    Trained products of three factors, of first order and mixed moments.
 atoms
-    `AtomicRegressor` with its defaults; the only one with more than 10,000 molecules.
-    With 100,000, it needs 17 GB of memory.
+    `AtomicRegressor` with its defaults, and the target "dipole" for mu and "extent" for
+    r2. With 100,000 molecules, it needs 17 GB of memory.
 
-The table of errors goes into ``doc/measured/qm9_atoms.csv``; CPU times of coefficients
-and fits go into ``doc/measured/qm9_atoms_times.csv``.
+The first two have at most 10,000 molecules. The tables of errors go into
+``doc/measured/qm9_atoms.csv`` and ``qm9_moments.csv``; CPU times of coefficients and
+fits go into ``qm9_atoms_times.csv`` and ``qm9_moments_times.csv``.
 """
 
 import argparse
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -48,8 +51,20 @@ from skscatharm.datasets import fetch_qm9
 MEASURED = Path(__file__).resolve().parents[2] / "doc" / "measured"
 TRAIN, TEST = np.r_[0:10_000, 13_000:103_000], slice(12_000, 13_000)
 SIZES = (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
-LARGEST_FORM = 10_000  # molecules that models without atoms train on
-PROPERTIES = ("U0", "Cv", "homo")
+LARGEST_FORM = 10_000  # molecules that quadratic forms of molecules train on
+FORMS = ("molecule", "mixed")
+# The models of each property, in each table.
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "qm9_atoms": {name: (*FORMS, "atoms") for name in ("U0", "Cv", "homo")},
+    "qm9_moments": {
+        "mu": ("products", "atoms"),
+        "r2": ("products", "atoms"),
+        "homo": ("products",),
+        "lumo": ("products",),
+        "gap": ("products",),
+    },
+}
+TARGETS = {"mu": "dipole", "r2": "extent"}  # of atoms; "sum" for others
 N_TIMED = 30
 
 
@@ -58,9 +73,11 @@ def make_models(memory: Any) -> dict[str, Any]:
     mixed = SolidHarmonicScattering(**SETTINGS["mixed"], memory=memory)
     whole = SolidHarmonicScattering(max_order=1, memory=memory)
     local = LocalScattering(max_order=1, tol=1e-4, memory=memory)
+    products = MultilinearRegressor(degree=3, random_state=0)
     return {
         "molecule": make_pipeline(soft, MultilinearRegressor(random_state=0)),
         "mixed": make_pipeline(mixed, MultilinearRegressor(random_state=0)),
+        "products": make_pipeline(whole, products),
         "atoms": AtomicRegressor(local, whole, random_state=0, verbose=1),
     }
 
@@ -109,10 +126,10 @@ def main() -> None:
     parser.add_argument(
         "--properties",
         nargs="+",
-        choices=PROPERTIES,
-        default=PROPERTIES,
-        help="to fit; the table has what FOLDER has of the others",
+        choices=sorted({name for table in TABLES.values() for name in table}),
+        help="to fit; the tables have what FOLDER has of the others",
     )
+    parser.add_argument("--models", nargs="+", choices=list(make_models(None)))
     arguments = parser.parse_args()
     sizes = [n for n in SIZES if n <= arguments.largest]
     qm9 = fetch_qm9(target="all")
@@ -122,44 +139,73 @@ def main() -> None:
     path = arguments.folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     test = order[TEST]
-    for n in sizes:
-        train = order[TRAIN[:n]]
-        for name in arguments.properties:
-            y = qm9.target[:, qm9.target_names.index(name)]
-            for kind, model in models.items():
-                if kind != "atoms" and n > LARGEST_FORM:
-                    continue
-                key = f"{kind} {name} {n}"
-                if key not in results:
-                    results[key] = evaluate(
-                        model, (qm9.data[train], y[train]), (qm9.data[test], y[test])
-                    )
-                    path.write_text(json.dumps(results))
-                print(key, results[key], flush=True)
-    header = ["Molecules"]
-    for name in PROPERTIES:
-        unit = qm9.target_units[qm9.target_names.index(name)]
-        header += [f"{name}, {kind} ({unit})" for kind in models]
+    wanted = [
+        (n, name, kind)
+        for n in sizes
+        for table in TABLES.values()
+        for name, kinds in table.items()
+        for kind in kinds
+        if kind not in FORMS or n <= LARGEST_FORM
+        if arguments.properties is None or name in arguments.properties
+        if arguments.models is None or kind in arguments.models
+    ]
+    for n, name, kind in wanted:
+        train, y = order[TRAIN[:n]], qm9.target[:, qm9.target_names.index(name)]
+        model, key = models[kind], f"{kind} {name} {n}"
+        if kind == "atoms":
+            model.set_params(target=TARGETS.get(name, "sum"))
+        if key not in results:
+            found = evaluate(
+                model, (qm9.data[train], y[train]), (qm9.data[test], y[test])
+            )
+            # Another process may have added some.
+            results = json.loads(path.read_text()) if path.exists() else {}
+            results[key] = found
+            path.write_text(json.dumps(results))
+        print(key, results[key], flush=True)
+
+    units = dict(zip(qm9.target_names, qm9.target_units, strict=True))
+    for table, of_table in TABLES.items():
+        columns = [(name, kind) for name, kinds in of_table.items() for kind in kinds]
+        header = [f"{name}, {kind} ({units[name]})" for name, kind in columns]
+        rows = tabulate(results, sizes, columns, format_error)
+        write(f"{table}.csv", ["Molecules", *header], rows)
+    rows = tabulate(results, sizes, columns, format_seconds)
+    header = [f"{name}, {kind} (s)" for name, kind in columns]
+    write(f"{table}_times.csv", ["Molecules", *header], rows)
+    times = time_coefficients(qm9.data[test[:N_TIMED]])
+    kinds = list(times)
+    rows = tabulate(results, sizes, [("U0", kind) for kind in kinds], format_seconds)
+    write(
+        "qm9_atoms_times.csv",
+        ["CPU time", *kinds],
+        [
+            ["Coefficients of a molecule (ms)", *(f"{t:.0f}" for t in times.values())],
+            *([f"Fit of {row[0]} molecules, U0 (s)", *row[1:]] for row in rows),
+        ],
+    )
+
+
+def tabulate(
+    results: dict[str, dict[str, float]],
+    sizes: list[int],
+    columns: list[tuple[str, str]],
+    show: Callable[[dict[str, float]], str],
+) -> list[list[str]]:
+    """Return a row for each size, with what has been measured of each column."""
     rows = []
     for n in sizes:
-        found = [
-            results.get(f"{kind} {name} {n}") for name in PROPERTIES for kind in models
-        ]
-        rows.append(
-            [str(n)]
-            + [
-                f"{f['error']:.3g} ± {f['standard error']:.1g}" if f else "–"
-                for f in found
-            ]
-        )
-    write("qm9_atoms.csv", header, rows)
-    times = time_coefficients(qm9.data[test[:N_TIMED]])
-    rows = [["Coefficients of a molecule (ms)", *(f"{t:.0f}" for t in times.values())]]
-    for n in sizes:
-        found = [results.get(f"{kind} U0 {n}") for kind in models]
-        seconds = [f"{f['seconds']:.0f}" if f else "–" for f in found]
-        rows.append([f"Fit of {n} molecules, U0 (s)", *seconds])
-    write("qm9_atoms_times.csv", ["CPU time", *models], rows)
+        found = [results.get(f"{kind} {name} {n}") for name, kind in columns]
+        rows.append([str(n), *(show(f) if f else "–" for f in found)])
+    return rows
+
+
+def format_error(found: dict[str, float]) -> str:
+    return f"{found['error']:.3g} ± {found['standard error']:.1g}"
+
+
+def format_seconds(found: dict[str, float]) -> str:
+    return f"{found['seconds']:.0f}"
 
 
 if __name__ == "__main__":
