@@ -1,4 +1,4 @@
-"""The regressor of sums over atoms."""
+"""The regressor of sums and moments of atoms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -164,7 +164,7 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
        learning", J. Chem. Phys. 148, 241717 (2018): a kernel that sums over pairs of
        atoms. https://doi.org/10.1063/1.5020710
     .. [2] K. T. Schütt, H. E. Sauceda, P.-J. Kindermans, A. Tkatchenko, K.-R. Müller,
-       "SchNet – a deep learning architecture for molecules and materials", J. Chem.
+       "SchNet: a deep learning architecture for molecules and materials", J. Chem.
        Phys. 148, 241722 (2018): dipole moments and extents from terms of atoms, in a
        neural network. https://doi.org/10.1063/1.5019779
 
