@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skscatharm.structures import check_structures
 from skscatharm.structures.labels import (
+    check_dipoles,
     check_energies,
     check_forces,
     check_stresses,
@@ -137,6 +138,27 @@ def test_energies() -> None:
 def test_wrong_energies(energies, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_energies(energies, 3)
+
+
+def test_dipoles() -> None:
+    vectors = [[1.0, 2, 3], [4, 5, 6]]
+    assert_array_equal(check_dipoles(vectors, 2), vectors)
+    for norms in ([1, 2], [[1], [2]]):
+        assert_array_equal(check_dipoles(norms, 2), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("dipoles", "message"),
+    [
+        ([1, 2, 3], r"norms of shape \(n_molecules,\), or vectors"),
+        ([[1, 2], [3, 4]], r"dipole moments have shape \(2, 2\)"),
+        ([1, -2], "Molecule 1 has the dipole moment -2.0. Norms are 0 or more"),
+        ([[1, 2, 3], [4, np.inf, 6]], r"Molecule 1 has the dipole moment \[4.0, inf"),
+    ],
+)
+def test_wrong_dipoles(dipoles, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_dipoles(dipoles, 2)
 
 
 @pytest.fixture
