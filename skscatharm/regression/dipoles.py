@@ -248,9 +248,11 @@ def _fit_norms(
 ) -> dict[str, list[Form]]:
     """Fit norms by fits of components, whose directions follow from other samples."""
 
-    def fit(samples: NDArray[np.intp]) -> dict[str, list[Form]]:
+    def fit(
+        part: AtomicKernels, samples: NDArray[np.intp] | slice
+    ) -> dict[str, list[Form]]:
         return _fit_components(
-            kernels.of(samples),
+            part,
             terms,
             directions[samples],
             norms[samples],
@@ -266,13 +268,14 @@ def _fit_norms(
     for _ in range(_MAX_TURNS if len(norms) > 1 else 0):
         moments = np.empty_like(directions)
         for seen, unseen in (halves, halves[::-1]):
-            moments[unseen] = _moments(kernels.of(unseen), fit(seen))
+            forms = fit(kernels.of(seen), seen)
+            moments[unseen] = _moments(kernels.of(unseen), forms)
         components = np.einsum("ik,ik->i", moments, directions)
         excess = share @ (np.linalg.norm(moments, axis=1) - components)
         directions = _directions(moments)
         if excess < _EQUAL:
             break
     for _ in range(_N_FITS):
-        forms = fit(np.arange(len(norms)))
+        forms = fit(kernels, slice(None))
         directions = _directions(_moments(kernels, forms))
     return forms
