@@ -17,7 +17,7 @@ from skscatharm.regression.gaussian_process import (
     prior_variance,
     solve_dual,
 )
-from skscatharm.regression.kernel_selection import search, select_some
+from skscatharm.regression.kernel_selection import log_error, search, select_some
 from skscatharm.regression.kernels import Kernel, expand, linear, square
 from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.whitening import Array, scale_axes
@@ -129,7 +129,7 @@ def fit_form(
         else:
             some = select_some(problem, random_state)
             unseen = _leave_one_out(some, progress)
-        prior: Prior = search(unseen, some, start, grids)
+        prior: Prior = search(lambda p: log_error(unseen(p), some), start, grids)
     fit = _fit_linear if degree == 1 else _fit_quadratic
     polynomial, errors = fit(problem, prior, references, progress)
     return polynomial, prior, errors

@@ -45,8 +45,12 @@ _GRIDS: dict[str, tuple[float, ...]] = {
     "decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0),
     "gradient_weight": tuple(float(f"1e{k}") for k in range(-3, 4)),
 }
-# Number of targets and derivatives that choose a setting. More add little.
-_SELECTION_ROWS = 2000
+# Number of targets and derivatives in a part of the samples that chooses a setting, and
+# number of parts. One part alone may choose a decay that is wrong for the others.
+_SELECTION_ROWS, _N_PARTS = 2000, 3
+# Parts need more noise than all samples: errors within 2 % of the lowest are equal
+# there, and the least noise wins.
+_EQUAL = 0.02
 START = Setting(8.0, 1e-7, 0.25, 1.0)
 
 
@@ -57,9 +61,19 @@ def select_some(problem: Problem, random_state: np.random.RandomState) -> Proble
     return problem.part(np.sort(random_state.permutation(n_samples)[: max(size, 2)]))
 
 
+def select_parts(
+    problem: Problem, random_state: np.random.RandomState
+) -> list[Problem]:
+    """Draw parts that choose a setting together; one if it has all samples."""
+    parts = [select_some(problem, random_state)]
+    if len(parts[0].y) < len(problem.y):
+        parts += [select_some(problem, random_state) for _ in range(_N_PARTS - 1)]
+    return parts
+
+
 def select_setting(
     profile: Profile,
-    problem: Problem,
+    parts: Sequence[Problem],
     fixed: Mapping[str, float],
     progress: Callable[[], object] = lambda: None,
 ) -> Setting:
@@ -69,8 +83,9 @@ def select_setting(
     ----------
     profile : callable
         Profile of the kernel.
-    problem : Problem
-        Few samples: the time grows with the cube of the number of rows.
+    parts : sequence of Problem
+        All samples, or several parts of them. Few samples each: the time grows with the
+        cube of the number of rows.
     fixed : mapping
         Parameters that are given.
     progress : callable
@@ -81,38 +96,60 @@ def select_setting(
     setting : Setting
     """
 
-    def unseen(setting: Setting) -> Errors | None:
-        errors = leave_one_out(
-            [setting.kernel(profile, problem)],
-            problem,
-            setting.alpha,
-            setting.gradient_weight,
-        )
+    @cache
+    def score(setting: Setting) -> float:
+        total = 0.0
+        for part in parts:
+            kernels = [setting.kernel(profile, part)]
+            errors = leave_one_out(
+                kernels, part, setting.alpha, setting.gradient_weight
+            )
+            total += log_error(errors, part)
         progress()
-        return errors
+        return total / len(parts)
 
     grids = {name: grid for name, grid in _GRIDS.items() if name not in fixed}
-    return search(unseen, problem, START._replace(**fixed), grids)
+    best: Setting = search(score, START._replace(**fixed), grids)
+    if len(parts) > 1 and "alpha" in grids:
+        limit = score(best) + _EQUAL
+        noises = [best._replace(alpha=alpha) for alpha in grids["alpha"]]
+        best = next(setting for setting in noises if score(setting) <= limit)
+    return best
 
 
-def search(
-    unseen: Callable[[Any], Errors | None],
-    problem: Problem,
-    start: Any,
-    grids: Mapping[str, Sequence[float]],
-) -> Any:
-    """Minimise errors of samples that fits do not see, over parameters on grids.
+def log_error(errors: Errors | None, problem: Problem) -> float:
+    """Return the logarithm of what a choice of parameters minimises.
 
-    Minimises the product of the mean absolute error of the targets and the mean norm
-    of the errors of their derivatives. Each parameter in turn goes to the best place
-    nearby on its grid, as long as that is better.
+    This is the product of the mean absolute error of the targets and the mean norm of
+    the errors of their derivatives.
 
     Parameters
     ----------
-    unseen : callable
-        Maps a setting to the errors of all samples of the problem, each in a fit
-        without the sample; to None if there is no such fit.
+    errors : Errors or None
+        Of all samples, each in a fit without the sample. None if there is no such fit.
     problem : Problem
+        Has the weights of the samples.
+    """
+    if errors is None:
+        return np.inf
+    result = np.log(problem.weight @ abs(errors.values))
+    if len(problem.slopes):
+        result += np.log(problem.weight @ errors.slopes)
+    return float(result)
+
+
+def search(
+    score: Callable[[Any], float], start: Any, grids: Mapping[str, Sequence[float]]
+) -> Any:
+    """Minimise a score over parameters on grids.
+
+    Each parameter in turn goes to the best place nearby on its grid, as long as that is
+    better.
+
+    Parameters
+    ----------
+    score : callable
+        What to minimise, for a setting.
     start : NamedTuple
         First setting, on the grids.
     grids : mapping
@@ -123,24 +160,11 @@ def search(
     setting : NamedTuple
         The best setting.
     """
-    has_slopes = len(problem.slopes) > 0
-
-    @cache
-    def score(setting: Any) -> float:
-        errors = unseen(setting)
-        if errors is None:
-            return np.inf
-        result = np.log(problem.weight @ abs(errors.values))
-        if has_slopes:
-            result += np.log(problem.weight @ errors.slopes)
-        return float(result)
-
+    score = cache(score)
     best, previous = start, None
     while best != previous:
         previous = best
         for name, grid in grids.items():
-            if name == "gradient_weight" and not has_slopes:
-                continue
             last = None
             while best != last:
                 last = best

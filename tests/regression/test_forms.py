@@ -30,7 +30,7 @@ def design(z, factors, product_factors, curvature):
 def test_dense_solution(problem, degree, monkeypatch) -> None:
     monkeypatch.setattr(forms, "_START", PRIOR)
     monkeypatch.setattr(forms, "_GRIDS", dict.fromkeys(forms._GRIDS, ()))
-    monkeypatch.setattr(forms, "search", lambda unseen, some, start, _: start)
+    monkeypatch.setattr(forms, "search", lambda score, start, grids: start)
     some = np.array([0, 3, 4])
     polynomial, prior, errors = fit_form(
         problem, degree, None, None, np.random.RandomState(0), some

@@ -1,7 +1,9 @@
+import numpy as np
 from synthetic import smooth_problem
 
+from skscatharm.regression import kernel_selection
 from skscatharm.regression.gaussian_process import leave_one_out
-from skscatharm.regression.kernel_selection import START, select_setting
+from skscatharm.regression.kernel_selection import START, select_parts, select_setting
 from skscatharm.regression.kernels import gaussian, matern
 
 
@@ -20,7 +22,7 @@ def test_selection_finds_the_noise(rng) -> None:
     found = {}
     for noise in (0.0, 0.3):
         problem = smooth_problem(rng, 30, noise).values()
-        found[noise] = select_setting(gaussian, problem, {"length_scale": 1.0})
+        found[noise] = select_setting(gaussian, [problem], {"length_scale": 1.0})
         assert (
             errors(gaussian, problem, found[noise])[0]
             <= errors(gaussian, problem, START._replace(length_scale=1.0))[0]
@@ -31,11 +33,34 @@ def test_selection_finds_the_noise(rng) -> None:
 
 def test_selection_with_derivatives(rng) -> None:
     problem = smooth_problem(rng, 20)
-    setting = select_setting(matern, problem, {"decay": 0.123})
+    setting = select_setting(matern, [problem], {"decay": 0.123})
     assert setting.decay == 0.123
     value, slope = errors(matern, problem, setting)
     start = START._replace(decay=0.123)
     start_value, start_slope = errors(matern, problem, start)
     assert value * slope <= start_value * start_slope
     alone = problem.values()
-    assert value < 0.5 * errors(matern, alone, select_setting(matern, alone, {}))[0]
+    assert value < 0.5 * errors(matern, alone, select_setting(matern, [alone], {}))[0]
+
+
+def test_parts_choose_together(rng, monkeypatch) -> None:
+    """The errors of the parts are averaged, and of equal ones the least noise wins."""
+    problem = smooth_problem(rng, 60, 0.1)
+    rows = len(problem.sides) // 2
+    monkeypatch.setattr(kernel_selection, "_SELECTION_ROWS", rows)
+    parts = select_parts(problem, np.random.RandomState(0))
+    assert [len(part.y) for part in parts] == [30] * 3
+    assert not np.array_equal(parts[0].y, parts[1].y)
+
+    def score(setting):
+        return np.mean([np.log(errors(matern, part, setting)).sum() for part in parts])
+
+    found = {}
+    for equal in (0.0, 0.5):
+        monkeypatch.setattr(kernel_selection, "_EQUAL", equal)
+        found[equal] = select_setting(matern, parts, {})
+    assert found[0.5].alpha < found[0.0].alpha
+    assert score(found[0.0]) <= score(found[0.5]) <= score(found[0.0]) + 0.5
+    assert score(found[0.0]) <= score(START)
+    monkeypatch.setattr(kernel_selection, "_SELECTION_ROWS", 2 * rows)
+    assert len(select_parts(problem, np.random.RandomState(0))) == 1
