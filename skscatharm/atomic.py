@@ -149,11 +149,10 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
     also where these are None. With ``memory="folder"`` in both parts, a search computes
     each coefficient once.
 
-    Norms of dipole moments are fitted by several fits of components along directions
-    that the previous fit predicts. The time is up to four times that of sums. The sign
-    of all charges is arbitrary then. Vectors count as three targets for each molecule.
-    The unit of charges is that of the targets per Å. They are not those of a population
-    analysis: their sum need not be the charge of the molecule.
+    Norms of dipole moments need several fits, each of the components along directions
+    that fits of other molecules predict. Vectors count as three targets for each
+    molecule. Charges are in the unit of the targets per Å. They are not those of a
+    population analysis: their sum need not be the charge of the molecule.
 
     A fit that is refused or interrupted leaves the previous fit unchanged.
 
