@@ -2,9 +2,10 @@
 
     python benchmarks/qm9/atoms.py FOLDER
 
-runs in an environment with the package and its extra ``qm9``. FOLDER keeps coefficients
-and finished fits, so that the same command continues after an interruption.
-``--largest 2000`` trains on no more molecules, and ``--properties U0`` fits no others.
+runs in an environment with the package and its extras ``qm9`` and ``plot``. FOLDER
+keeps coefficients and finished fits, so that the same command continues after an
+interruption. ``--largest 2000`` trains on no more molecules, and ``--properties U0``
+fits no others.
 
 The protocol: QM9 is put in an order drawn with seed 20261126. A size n means the first
 n of the first 10,000 molecules, followed by those from place 13,000. The 1,000 from
@@ -25,7 +26,9 @@ atoms
 
 The first two have at most 10,000 molecules to train on. The tables of errors go into
 ``doc/measured/qm9_atoms.csv`` and ``qm9_moments.csv``; CPU times of coefficients and
-fits go into ``qm9_atoms_times.csv`` and ``qm9_moments_times.csv``.
+fits go into ``qm9_atoms_times.csv`` and ``qm9_moments_times.csv``. The learning curves
+of four properties go into ``qm9_atoms.svg``, beside those that ``table.py`` measured
+and published errors.
 """
 
 import argparse
@@ -36,6 +39,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.pipeline import make_pipeline
 
@@ -49,7 +53,8 @@ from skscatharm import (
 )
 from skscatharm.datasets import fetch_qm9
 
-MEASURED = Path(__file__).resolve().parents[2] / "doc" / "measured"
+HERE = Path(__file__).resolve().parent
+MEASURED = HERE.parents[1] / "doc" / "measured"
 TRAIN, TEST = np.r_[0:10_000, 13_000:103_000], slice(12_000, 13_000)
 SIZES = (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 LARGEST_FORM = 10_000  # molecules that quadratic forms of molecules train on
@@ -66,6 +71,12 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 JOINT = ("homo", "lumo", "gap")  # trained products share them
+DRAWN = ("U0", "mu", "r2", "gap")
+COLORS = {"molecule": "C0", "mixed": "C1", "products": "C3", "atoms": "C2"}
+# Errors of U0 by number of molecules, read from a figure of Faber et al. (2018) by
+# others; and the number of molecules of ``published.csv``.
+FCHL18 = {10_000: 0.44, 20_000: 0.30}
+SCHNET_SIZE = 110_000
 TARGETS = {"mu": "dipole", "r2": "extent"}  # of atoms; "sum" for others
 N_TIMED = 30
 
@@ -188,6 +199,7 @@ def main() -> None:
     rows = tabulate(results, sizes, pairs, format_seconds)
     header = [f"{fit} (s)" for fit in fits]
     write("qm9_moments_times.csv", ["Molecules", *header], rows)
+    draw(results, units)
     times = time_coefficients(qm9.data[test[:N_TIMED]])
     kinds = list(times)
     rows = tabulate(results, sizes, [("U0", kind) for kind in kinds], format_seconds)
@@ -199,6 +211,40 @@ def main() -> None:
             *([f"Fit of {row[0]} molecules, U0 (s)", *row[1:]] for row in rows),
         ],
     )
+
+
+def draw(results: dict[str, dict[str, float]], units: dict[str, str]) -> None:
+    """Draw learning curves beside earlier and published ones."""
+    with (HERE / "published.csv").open(newline="") as file:
+        published = {row["property"]: row for row in csv.DictReader(file)}
+    with (MEASURED / "qm9_learning.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["Regression"] == "trilinear"]
+    plt.rcParams["svg.hashsalt"] = "skscatharm"
+    figure, grid = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
+    for panel, name in zip(grid.flat, DRAWN, strict=True):
+        sizes = [int(row["Molecules"]) for row in rows]
+        errors = [float(row[name]) for row in rows]
+        label = "trilinear, soft coefficients"
+        panel.loglog(sizes, errors, ".--", color="0.6", label=label)
+        for kind, color in COLORS.items():
+            sizes = [n for n in SIZES if f"{kind} {name} {n}" in results]
+            errors = [results[f"{kind} {name} {n}"]["error"] for n in sizes]
+            if sizes:
+                panel.loglog(sizes, errors, "o-", color=color, label=kind)
+        panel.plot(SCHNET_SIZE, float(published[name]["SchNet"]), "k*", label="SchNet")
+        if name == "U0":
+            panel.plot(*zip(*FCHL18.items(), strict=True), "kx", label="FCHL18")
+        panel.set_xlabel("molecules to train on")
+        panel.set_ylabel(f"mean absolute error of {name} / ({units[name]})")
+        panel.grid(which="both", alpha=0.3)
+    # Each label once.
+    labelled = {
+        label: handle
+        for panel in grid.flat
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labelled.values(), labelled, loc="outside lower center", ncols=4)
+    figure.savefig(MEASURED / "qm9_atoms.svg", metadata={"Date": None})
 
 
 def tabulate(
