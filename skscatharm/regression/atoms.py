@@ -215,14 +215,16 @@ def select_prior(
         )
         return float(sample_weight @ abs(errors))
 
-    best = search_prior(start, choices, alpha, score)
-    if alpha is None:
-        limit = _EQUAL * score(best)
-        penalised = [best._replace(alpha=value) for value in choices["alpha"]]
-        best = max(
-            (prior for prior in penalised if score(prior) <= limit),
-            key=lambda prior: prior.alpha,
-        )
+    # The matrices are small: more threads would wait for each other.
+    with one_blas_thread():
+        best = search_prior(start, choices, alpha, score)
+        if alpha is None:
+            limit = _EQUAL * score(best)
+            penalised = [best._replace(alpha=value) for value in choices["alpha"]]
+            best = max(
+                (prior for prior in penalised if score(prior) <= limit),
+                key=lambda prior: prior.alpha,
+            )
     terms = {
         name: Term(weight * scale(name, decay)[1] if weight else 0.0, decay)
         for name, (weight, decay) in _relative(best).items()
@@ -357,16 +359,14 @@ def fit_atoms(
 
     random_state = np.random.RandomState(seed)
     chosen = choose_samples(len(y), random_state)
-    # The matrices are small: more threads would wait for each other.
-    with one_blas_thread():
-        prior, terms = select_prior(
-            kernels.of(chosen),
-            y[chosen],
-            sample_weight[chosen],
-            alpha,
-            start=start,
-            choices=choices,
-        )
+    prior, terms = select_prior(
+        kernels.of(chosen),
+        y[chosen],
+        sample_weight[chosen],
+        alpha,
+        start=start,
+        choices=choices,
+    )
     dual, intercept = fit_terms(
         kernels,
         terms,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm._threads import one_blas_thread
 from skscatharm.regression.atom_kernels import (
     AtomicKernels,
     Form,
@@ -98,17 +97,15 @@ def fit_dipoles(
     def select(
         directions: Array, y: Array, choices: Mapping[str, tuple[float, ...]]
     ) -> tuple[AtomicPrior, dict[str, Term]]:
-        # The matrices are small: more threads would wait for each other.
-        with one_blas_thread():
-            return select_prior(
-                _along(some, directions),
-                y,
-                weight,
-                alpha,
-                start=_START,
-                choices=choices,
-                fit_intercept=False,
-            )
+        return select_prior(
+            _along(some, directions),
+            y,
+            weight,
+            alpha,
+            start=_START,
+            choices=choices,
+            fit_intercept=False,
+        )
 
     if y.ndim == 1:
         directions = _first_directions(some, targets, weight, random_state)
