@@ -269,8 +269,7 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
             "alpha": self.alpha,
             "seed": check_random_state(self.random_state).randint(2**31 - 1),
         }
-        constants = dict.fromkeys(factors, np.zeros(len(elements)))
-        intercept = 0.0
+        atomic_targets, intercept = np.zeros(len(elements)), 0.0
         form: FormOfFeatures | None = None
         with progress_bar(self.verbose, "iteration") as advance:
             if self.target == "dipole":
@@ -282,8 +281,8 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
             else:
                 columns = _sums_of_elements(atoms, factors, elements, len(structures))
                 *of_elements, intercept = fit_atomic_energies(columns, targets, weight)
-                parts = np.split(np.array(of_elements), len(factors))
-                constants = dict(zip(factors, parts, strict=True))
+                constants = np.reshape(of_elements, (len(factors), -1))
+                atomic_targets = constants[0]
                 form, forms, prior = fit_atoms(
                     scattering.transform(structures),
                     rows,
@@ -295,13 +294,20 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
                     **settings,
                     progress=advance,
                 )
+                for name, row in zip(factors, constants, strict=True):
+                    forms[name] = {
+                        z: of_element.plus(constant)
+                        for (z, of_element), constant in zip(
+                            forms[name].items(), row, strict=True
+                        )
+                    }
         self.local_, self.scattering_ = local, scattering
         self.elements_ = elements
-        self.atomic_targets_ = constants.get("atom", np.zeros(len(elements)))
+        self.atomic_targets_ = atomic_targets
         self.intercept_ = float(intercept)
         self.alpha_ = prior.alpha
         self._target, self._has_vectors = self.target, targets.ndim == 2
-        self._form, self._forms, self._constants = form, forms, constants
+        self._form, self._forms = form, forms
         return self
 
     def predict(self, X: Any) -> _Array:
@@ -328,11 +334,9 @@ class AtomicRegressor(RegressorMixin, EstimatorOfParts):
         structures = check_structures(to_host(X))
         check_elements(structures, self.elements_, "regressor")
         rows, atoms = self.local_.transform(structures), _list_atoms(structures)
-        kinds = np.searchsorted(self.elements_, atoms.charges)
         found = np.full((len(structures), 1), self.intercept_)
         for name, factors in _factors(atoms.positions, self._target).items():
             values = evaluate_atoms(self._forms[name], rows, atoms.charges)
-            values += self._constants[name][kinds]
             moments = values[:, np.newaxis] * factors.reshape(len(values), -1)
             found = found + sum_over_atoms(moments, atoms.owners, len(structures))
         if self._form is None:

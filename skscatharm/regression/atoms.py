@@ -102,6 +102,11 @@ class FormOfFeatures(NamedTuple):
         """Compute the values of rows of features."""
         return self.form.evaluate(self.whitening.coordinates(features))
 
+    def plus(self, constant: float) -> "FormOfFeatures":
+        """Add a constant."""
+        form = self.form._replace(constant=self.form.constant + constant)
+        return self._replace(form=form)
+
 
 class Elements(NamedTuple):
     """Atoms in the white coordinates of their element.
