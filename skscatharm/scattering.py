@@ -568,6 +568,10 @@ class SolidHarmonicScattering(MoleculeScattering):
         do not depend on them: derivatives are taken with the grids fixed. Translations
         and rotations of a molecule as a whole change nothing, and are projected out.
 
+        `tol` is relative to the coefficients. Where fields of neighbouring atoms hardly
+        overlap, a coefficient hardly changes, and the relative error of its derivatives
+        is larger. A smaller `tol` reduces it.
+
         Parameters
         ----------
         X : array-like of shape (n_molecules, n_atoms, 4) or sequence of ase.Atoms
