@@ -56,11 +56,11 @@ REGRESSIONS = {
     "quadratic": {"degree": 2},
     "mixed": {"degree": 1},
 }
+MORE = (1, 2, 3, 4, 6)  # exponents of mixed moments
 SETTINGS = {
     "linear": SETTING | {"mixed_moments": False},
     "quadratic": SETTING | {"mixed_moments": False},
-    "mixed": SETTING
-    | {"L": 8, "Q": (1, 2, 3, 4, 6), "mixed_Q": (1, 2, 3, 4, 6), "max_order": 1},
+    "mixed": SETTING | {"L": 8, "Q": MORE, "mixed_Q": MORE, "max_order": 1},
 }
 
 

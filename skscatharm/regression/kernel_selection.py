@@ -109,6 +109,8 @@ def select_setting(
         return total / len(parts)
 
     grids = {name: grid for name, grid in _GRIDS.items() if name not in fixed}
+    if len(parts[0].slopes) == 0:  # without derivatives, their weight has no effect
+        grids.pop("gradient_weight", None)
     best: Setting = search(score, START._replace(**fixed), grids)
     if len(parts) > 1 and "alpha" in grids:
         limit = score(best) + _EQUAL
