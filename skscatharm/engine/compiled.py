@@ -28,6 +28,7 @@ __all__ = [
     "integrate_powers",
     "monomials",
     "near_columns",
+    "other_exponents",
     "power_derivatives",
     "products",
     "spread",
@@ -38,6 +39,7 @@ __all__ = [
 Array = NDArray[Any]
 
 CHUNK = 512  # values whose powers are computed at a time
+_FLOOR_OF_FOURTH = 1e-18  # added to squares, it keeps their squares normal numbers
 
 
 def atom_terms(
@@ -180,9 +182,15 @@ def integrate_powers(
     """
     modulus = np.empty_like(squared)
     integrals = np.zeros((len(squared), len(exponents)))
-    scales, epsilon = scales.astype(squared.dtype), epsilon.astype(squared.dtype)
     _add_powers_of_rows(
-        squared, weights, exponents, scales, epsilon, modulus, integrals
+        squared,
+        weights,
+        exponents,
+        scales.astype(squared.dtype),
+        other_exponents(exponents),
+        epsilon.astype(squared.dtype),
+        modulus,
+        integrals,
     )
     return modulus, integrals.T
 
@@ -250,13 +258,14 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
 
 
 @compile_loops
-def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
+def near_columns(x: Any, y: Any, z: Any, positions: Any, reach: float) -> Any:
     """Find the columns along z that come near an atom, and those between them in a row.
 
     Parameters
     ----------
     x : ndarray of shape (n_x,)
     y : ndarray of shape (n_y,)
+    z : ndarray of shape (n_z,)
     positions : ndarray of shape (n_atoms, 3)
     reach : float
         What is near.
@@ -265,22 +274,36 @@ def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
     -------
     rows, columns : ndarray of int of shape (n_columns,)
         Indices into x and y.
+    spans : ndarray of int of shape (2, n_columns)
+        The first index into z that is near, and one more than the last one.
     """
-    rows = np.empty(len(x) * len(y), np.int64)
-    columns = np.empty(len(x) * len(y), np.int64)
-    found = 0
+    found, size = 0, len(x) * len(y)
+    rows, columns = np.empty(size, np.int64), np.empty(size, np.int64)
+    spans = np.empty((2, size), np.int64)
+    lows, highs = np.empty(len(y)), np.empty(len(y))
     for i in range(len(x)):
-        low, high = np.inf, -np.inf
+        lows[:] = np.inf
+        highs[:] = -np.inf
         for n in range(len(positions)):
             square = reach**2 - (x[i] - positions[n, 0]) ** 2
             if square > 0:
-                low = min(low, positions[n, 1] - np.sqrt(square))
-                high = max(high, positions[n, 1] + np.sqrt(square))
-        for j in range(len(y)):
-            if low < y[j] < high:
-                rows[found], columns[found] = i, j
-                found += 1
-    return rows[:found], columns[:found]
+                centre, height = positions[n, 1], positions[n, 2]
+                for j in range(len(y)):
+                    left = square - (y[j] - centre) ** 2
+                    half = np.sqrt(max(left, 0.0)) if left > 0 else -np.inf
+                    lows[j] = min(lows[j], height - half)
+                    highs[j] = max(highs[j], height + half)
+        first, last = 0, len(y) - 1
+        while first <= last and highs[first] < lows[first]:
+            first += 1
+        while last >= first and highs[last] < lows[last]:
+            last -= 1
+        for j in range(first, last + 1):
+            rows[found], columns[found] = i, j
+            spans[0, found] = np.searchsorted(z, lows[j])
+            spans[1, found] = np.searchsorted(z, highs[j])
+            found += 1
+    return rows[:found], columns[:found], spans[:, :found].copy()
 
 
 @cache
@@ -343,13 +366,21 @@ def _add_powers_of_rows(
     weights: Any,
     exponents: Any,
     scales: Any,
+    others: Any,
     epsilon: Any,
     moduli: Any,
     integrals: Any,
 ) -> None:
     for i in range(len(squared)):
         add_powers(
-            squared[i], weights, exponents, scales, epsilon[i], moduli[i], integrals[i]
+            squared[i],
+            weights,
+            exponents,
+            scales,
+            others,
+            epsilon[i],
+            moduli[i],
+            integrals[i],
         )
 
 
@@ -359,24 +390,72 @@ def add_powers(
     weights: Any,
     exponents: Any,
     scales: Any,
+    others: Any,
     low: Any,
     moduli: Any,
     integrals: Any,
 ) -> None:
     """Compute a modulus from its square, and add the integrals of its powers.
 
-    `low` is the softening. Otherwise, as `integrate_powers` for one row.
+    `low` is the softening, `others` are the :func:`other_exponents`. Otherwise, as
+    `integrate_powers` for one row.
     """
-    powers = np.empty((len(exponents) + 2, CHUNK), squares.dtype)
+    # The formulas are those of skscatharm.transform.modulus.
+    dtype = squares.dtype
+    tiny, floor = dtype.type(TINY), dtype.type(_FLOOR_OF_FOURTH)
+    area, low_root, unit = low * low, np.sqrt(low), dtype.type(0)
+    for e in range(len(exponents)):
+        if exponents[e] == 4:
+            unit = scales[e] * scales[e]
+    twice = (area + area) * unit
     for start in range(0, len(squares), CHUNK):
         part = slice(start, min(start + CHUNK, len(squares)))
-        fill_powers(squares[part], exponents, scales, low, moduli[part], powers)
-        weights_here = weights[part]
+        square, weight, modulus = squares[part], weights[part], moduli[part]
+        half_sum = first_sum = second_sum = third_sum = fourth_sum = dtype.type(0)
+        # All in one loop: roots and the division hide the rest.
+        for k in range(len(square)):
+            u, w = square[k], weight[k]
+            root = np.sqrt(u + area)
+            # One division for both: U^2 / (r + e) = (r^1/2 - e^1/2) (r^1/2 + e^1/2).
+            both = np.sqrt(root) + low_root
+            half = u / ((root + low) * both + tiny)
+            first = half * both
+            scaled = u * unit + floor
+            modulus[k] = first
+            half_sum += w * half
+            first_sum += w * first
+            second_sum += w * u
+            third_sum += w * (first * (root * (root + low) + area))
+            fourth_sum += w * (scaled * (scaled + twice))
         for e in range(len(exponents)):
-            total, power = squares.dtype.type(0), powers[e]
-            for k in range(len(weights_here)):
-                total += weights_here[k] * power[k]
-            integrals[e] += total
+            q = exponents[e]
+            if q == 0.5:
+                integrals[e] += half_sum
+            elif q == 1:
+                integrals[e] += first_sum
+            elif q == 2:
+                integrals[e] += second_sum
+            elif q == 3:
+                integrals[e] += third_sum
+            elif q == 4:
+                integrals[e] += fourth_sum
+        # Numba compiles no other powers where there are none.
+        if others is not None:
+            powers = np.empty((len(others) + 2, CHUNK), dtype)
+            fill_powers(
+                square, exponents[others], scales[others], low, modulus, powers
+            )
+            for i in range(len(others)):
+                total, power = dtype.type(0), powers[i]
+                for k in range(len(weight)):
+                    total += weight[k] * power[k]
+                integrals[others[i]] += total
+
+
+def other_exponents(exponents: Array) -> Array | None:
+    """Return the indices of exponents whose powers are no roots and products."""
+    others = np.flatnonzero(~np.isin(exponents, (0.5, 1, 2, 3, 4)))
+    return others if len(others) else None
 
 
 @compile_loops
@@ -429,9 +508,9 @@ def fill_powers(
                 power[k] = modulus[k] * (root[k] * (root[k] + low) + area)
         elif q == 4:
             unit, twice = scale * scale, 2 * area * scale * scale
-            floor = dtype.type(1e-18)
+            floor = dtype.type(_FLOOR_OF_FOURTH)
             for k in range(n):
-                s = square[k] * unit + floor  # keeps s * s a normal number
+                s = square[k] * unit + floor
                 power[k] = s * (s + twice)
         elif low == 0:
             for k in range(n):

@@ -25,12 +25,9 @@ from skscatharm.engine import compiled, portable
 from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.arrays import to_numpy
 from skscatharm.engine.compiled import gaussian_factors
+from skscatharm.engine.convolutions import integrate_convolutions
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.integrals import (
-    Powers,
-    integrate_atoms,
-    integrate_convolutions,
-)
+from skscatharm.engine.integrals import Powers, integrate_atoms
 from skscatharm.engine.pooling import FLOOR, Block, Windows
 from skscatharm.engine.quadrature import Axis, coarse_grid
 from skscatharm.engine.tiles import Tile, cut, cut_grid, window
@@ -177,7 +174,7 @@ class AtomFields:
             1.0 if windows is None else windows.width,
         )
         if smooth is not None:
-            smooth.add(modulus)
+            smooth.add(modulus.swapaxes(1, 2))
         if windows is None:
             return np.asarray(integrals[0])
         return np.tensordot(windows.groups, integrals, 1)

@@ -23,11 +23,11 @@ from skscatharm.engine.compiled import (
     fill_powers,
     gaussian_factors,
     monomials,
+    other_exponents,
     square,
 )
-from skscatharm.engine.quadrature import Grid
 from skscatharm.engine.tiles import Tile
-from skscatharm.transform.harmonics import solid_harmonics, wavelet_constant
+from skscatharm.transform.harmonics import solid_harmonics
 
 __all__ = [
     "FAR",
@@ -38,7 +38,7 @@ __all__ = [
     "fill_near",
     "fill_weights",
     "integrate_atoms",
-    "integrate_convolutions",
+    "span_of",
 ]
 
 Array = NDArray[Any]
@@ -50,6 +50,7 @@ FAR = 8.5
 _LOWEST = -40.0
 _LEAST = 1e-20
 _COLUMNS = 96  # along z, worked on at a time, and those to the end of a row
+_GROUP = 8  # rows of a banded matrix, which share its columns
 
 
 class Powers(NamedTuple):
@@ -70,11 +71,12 @@ class Powers(NamedTuple):
     epsilon: Array
     floor: float
 
-    def of_dtype(self, dtype: Any) -> tuple[Array, Array, Array, Any]:
-        """Return the attributes in the type of the fields."""
+    def of_dtype(self, dtype: Any) -> tuple[Array, Array, Array | None, Array, Any]:
+        """Return the attributes in the type of the fields, and other exponents."""
         return (
             self.exponents,
             self.scales.astype(dtype),
+            other_exponents(self.exponents),
             self.epsilon.astype(dtype),
             dtype.type(self.floor),
         )
@@ -119,7 +121,7 @@ def integrate_atoms(
     -------
     integrals : ndarray of shape (n_windows, n_channels, n_exponents)
         Without windows, of length 1 along the first axis.
-    smooth : ndarray of shape (n_channels, n_z, n_x, n_y)
+    smooth : ndarray of shape (n_channels, n_x, n_z, n_y)
         The modulus, smoothed.
     """
     dtype = weights.dtype
@@ -131,6 +133,7 @@ def integrate_atoms(
         *(axis.weights.astype(dtype) for axis in tile.axes),
         tile.rows,
         tile.columns,
+        tile.spans,
         width,
         degree + 1,
         cut,
@@ -141,53 +144,6 @@ def integrate_atoms(
         *smoothing,
         windows,
         window_width,
-    )
-
-
-def integrate_convolutions(
-    values: Array,
-    coarse: Grid,
-    axes: Grid,
-    scale: float,
-    degree: int,
-    cut: float,
-    powers: Powers,
-) -> Array:
-    """Integrate powers of the modulus of smooth fields convolved with wavelets.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_channels, n_x, n_z, n_y)
-        Smooth fields.
-    coarse : Grid
-        Where they are.
-    axes : Grid
-        Where to integrate.
-    scale : float
-        Scale of the wavelets.
-    degree : int
-    cut : float
-        Beyond it, in scales, factors of wavelets are zero.
-    powers : Powers
-
-    Returns
-    -------
-    ndarray of shape (n_channels, n_exponents)
-    """
-    dtype = values.dtype
-    return _integrate_convolutions(
-        values,
-        *(axis.points for axis in coarse),
-        *(axis.weights for axis in coarse),
-        *(axis.points for axis in axes),
-        *(axis.weights.astype(dtype) for axis in axes),
-        scale,
-        degree + 1,
-        cut,
-        *axial_powers(degree),
-        *monomials(degree, dtype),
-        wavelet_constant(degree),
-        *powers.of_dtype(dtype),
     )
 
 
@@ -215,6 +171,48 @@ def end_of_block(rows: Any, start: int, n_columns: int) -> int:
 
 
 @compile_loops
+def _in_groups(matrix: Any) -> Any:
+    """Cut a banded matrix into groups of rows.
+
+    Returns
+    -------
+    groups : ndarray of shape (n_groups, n_columns, _GROUP)
+        Each group transposed, filled up with zeros.
+    supports : ndarray of int of shape (n_groups, 2)
+        The columns that are not zero, from and to.
+    """
+    n_rows, n_columns = matrix.shape
+    n_groups = (n_rows + _GROUP - 1) // _GROUP
+    groups = np.zeros((n_groups, n_columns, _GROUP), matrix.dtype)
+    supports = np.empty((n_groups, 2), np.int64)
+    for g in range(n_groups):
+        low, high = n_columns, 0
+        for i in range(g * _GROUP, min((g + 1) * _GROUP, n_rows)):
+            for j in range(n_columns):
+                groups[g, j, i - g * _GROUP] = matrix[i, j]
+                if matrix[i, j] != 0:
+                    low, high = min(low, j), max(high, j + 1)
+        supports[g] = low, high
+    return groups, supports
+
+
+@compile_loops
+def _apply_groups(groups: Any, supports: Any, start: int, values: Any, out: Any) -> None:
+    """Multiply values by a banded matrix: they are those of its columns from `start`.
+
+    Rows of `out` are filled up like those of the groups.
+    """
+    for g in range(len(groups)):
+        low = max(supports[g, 0], start)
+        high = min(supports[g, 1], start + len(values))
+        rows = out[g * _GROUP : (g + 1) * _GROUP]
+        if low < high:
+            np.dot(groups[g, low:high].T, values[low - start : high - start], rows)
+        else:
+            rows[:] = 0
+
+
+@compile_loops
 def fill_weights(
     rows: Any, columns: Any, along_x: Any, along_y: Any, along_z: Any, weights: Any
 ) -> None:
@@ -229,14 +227,32 @@ def fill_weights(
 
 
 @compile_loops
-def fill_near(axial: Any, powers_of_z: Any, low: int, near: Any) -> None:
-    """Choose the factors along z of the terms, for the atoms from `low` on."""
+def fill_near(
+    axial: Any, powers_of_z: Any, low: int, bottom: int, n_channels: int, near: Any
+) -> None:
+    """Choose factors along z of the terms: of atoms from `low`, points from `bottom`.
+
+    In `axial` and `near`, rows are those of one channel after the other.
+    """
     n_near = len(near) // len(powers_of_z)
+    n, n_z = near.shape[1] // n_channels, axial.shape[2] // n_channels
     for p in range(len(powers_of_z)):
         for i in range(n_near):
             to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
-            for k in range(len(to)):
-                to[k] = found[k]
+            for c in range(n_channels):
+                to_points = to[c * n : (c + 1) * n]
+                points = found[c * n_z + bottom : c * n_z + bottom + n]
+                for k in range(n):
+                    to_points[k] = points[k]
+
+
+@compile_loops
+def span_of(spans: Any) -> tuple[int, int]:
+    """Find the points in z that are near in any of some columns, from and to."""
+    bottom, top = spans[0, 0], spans[1, 0]
+    for k in range(1, spans.shape[1]):
+        bottom, top = min(bottom, spans[0, k]), max(top, spans[1, k])
+    return bottom, max(bottom, top)
 
 
 @compile_loops
@@ -319,6 +335,7 @@ def _integrate_atoms(
     weights_z: Any,
     rows: Any,
     columns: Any,
+    spans: Any,
     width: float,
     n_powers: int,
     cut: float,
@@ -328,6 +345,7 @@ def _integrate_atoms(
     starts: Any,
     exponents: Any,
     scales: Any,
+    others: Any,
     epsilon: Any,
     floor: Any,
     along_x: Any,
@@ -350,7 +368,9 @@ def _integrate_atoms(
             for c in range(n_channels):
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
-    smooth = np.zeros((n_channels, len(along_z), len(points_x), n_y), dtype)
+    s_x, s_y, s_z = len(along_x), len(along_y), len(along_z)
+    smooth = np.zeros((n_channels, len(points_x), s_z, n_y), dtype)
+    groups_z, supports_z = _in_groups(along_z)
     # Numba compiles no windows where there are none.
     n_exponents = len(exponents)
     if centres is None:
@@ -367,12 +387,18 @@ def _integrate_atoms(
     all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
     squares = np.empty(n_rows * size, dtype)
     components = np.empty(n_rows * size, dtype)
-    layers = np.empty(len(along_z) * size, dtype)
+    layers = np.empty(len(groups_z) * _GROUP * size, dtype)
     weights = np.empty(n_z * size, dtype)
     start, low, high = 0, 0, 0
     while start < len(rows):
         stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
+        bottom, top = span_of(spans[:, start:stop])
+        if bottom == top:
+            start = stop
+            continue
+        n_here = top - bottom
+        n_rows, block = n_channels * n_here, n_here * n
         # The atoms from low to high are within reach.
         first, last = points_x[rows[start]], points_x[rows[stop - 1]]
         while low < n_atoms - 1 and positions[0, low] < first - reach:
@@ -381,7 +407,7 @@ def _integrate_atoms(
             high += 1
         n_near = high - low
         near = as_matrix(all_axial, n_polynomials * n_near, n_rows)
-        fill_near(axial, powers_of_z, low, near)
+        fill_near(axial, powers_of_z, low, bottom, n_channels, near)
         terms = as_matrix(all_terms, n_polynomials * n_near, n)
         fill_atom_terms(
             x[:, low:high].copy(),
@@ -405,10 +431,9 @@ def _integrate_atoms(
             columns[start:stop],
             weights_x,
             weights_y,
-            weights_z,
+            weights_z[bottom:top],
             weights,
         )
-        block = n_z * n
         for c in range(n_channels):
             part = slice(c * block, (c + 1) * block)
             # The modulus takes the place of the components.
@@ -416,9 +441,10 @@ def _integrate_atoms(
             if centres is None:
                 add_powers(
                     squares[part],
-                    weights,
+                    weights[:block],
                     exponents,
                     scales,
+                    others,
                     epsilon[c],
                     modulus,
                     integrals[0, c],
@@ -434,15 +460,17 @@ def _integrate_atoms(
                     powers,
                     all_powers[in_all : in_all + n_exponents * block],
                 )
-            if len(along_z) > 0:
-                layer = as_matrix(layers, len(along_z), n)
-                np.dot(along_z, modulus.reshape(n_z, n), layer)
+            if s_z > 0:
+                layer = as_matrix(layers, len(groups_z) * _GROUP, n)
+                _apply_groups(
+                    groups_z, supports_z, bottom, modulus.reshape(n_here, n), layer
+                )
                 first = start
                 while first < stop:
                     last = end_of_row(rows, first)
                     i, k = rows[first], columns[first]
-                    for j in range(len(along_z)):
-                        to = smooth[c, j, i, k:]
+                    for j in range(s_z):
+                        to = smooth[c, i, j, k:]
                         found = layer[j, first - start : last - start]
                         for column in range(last - first):
                             to[column] = found[column]
@@ -454,7 +482,7 @@ def _integrate_atoms(
                 window_width,
                 points_x,
                 points_y,
-                points_z,
+                points_z[bottom:top],
                 rows[start:stop],
                 columns[start:stop],
                 weights,
@@ -467,128 +495,17 @@ def _integrate_atoms(
                     for e in range(n_exponents):
                         integrals[i, c, e] += windowed[i, c * n_exponents + e]
         start = stop
-    result = np.empty((n_channels, len(along_z), len(along_x), len(along_y)), dtype)
-    smooth_x = np.empty((len(along_x), n_y), dtype)
-    to_y = np.empty((n_y, len(along_y)), dtype)
-    for i in range(n_y):
-        for j in range(len(along_y)):
-            to_y[i, j] = along_y[j, i]
-    for c in range(n_channels):
-        for j in range(len(along_z)):
-            np.dot(along_x, smooth[c, j], smooth_x)
-            np.dot(smooth_x, to_y, result[c, j])
-    return integrals, result
-
-
-@compile_loops
-def _integrate_convolutions(
-    values: Any,
-    coarse_x: Any,
-    coarse_y: Any,
-    coarse_z: Any,
-    coarse_weights_x: Any,
-    coarse_weights_y: Any,
-    coarse_weights_z: Any,
-    points_x: Any,
-    points_y: Any,
-    points_z: Any,
-    weights_x: Any,
-    weights_y: Any,
-    weights_z: Any,
-    scale: float,
-    n_powers: int,
-    cut: float,
-    powers_of_z: Any,
-    starts: Any,
-    terms: Any,
-    factors: Any,
-    constant: float,
-    exponents: Any,
-    scales: Any,
-    epsilon: Any,
-    floor: Any,
-) -> Any:
-    n_channels, n_x, n_z, n_y = values.shape
-    t_x, t_y, t_z = len(points_x), len(points_y), len(points_z)
-    dtype = values.dtype
-    plane, in_plane = n_z * t_y, t_z * t_y
-    n_layers = max(min(_COLUMNS // n_z, t_x), 1)
-    # Points of the tile, and those of the smooth fields, for each power.
-    x = gaussian_factors(points_x, coarse_x, scale, n_powers - 1, cut)
-    y = gaussian_factors(points_y, coarse_y, scale, n_powers - 1, cut)
-    z = gaussian_factors(points_z, coarse_z, scale, n_powers - 1, cut)
-    along_x = np.empty((n_powers * t_x, n_x), dtype)
-    along_y = np.empty((n_powers, n_y, t_y), dtype)
-    for a in range(n_powers):
-        for i in range(t_x):
-            for j in range(n_x):
-                along_x[a * t_x + i, j] = x[a, i, j] * coarse_weights_x[j] / scale
-        for i in range(t_y):
-            for j in range(n_y):
-                along_y[a, j, i] = y[a, i, j] * coarse_weights_y[j] / scale
-    along_z = np.empty(len(powers_of_z) * n_z * t_z, dtype)
-    for m in range(len(starts) - 1):
-        n_of_component = starts[m + 1] - starts[m]
-        of_component = along_z[starts[m] * n_z * t_z : starts[m + 1] * n_z * t_z]
-        of_component = of_component.reshape(t_z, n_of_component * n_z)
-        for p in range(n_of_component):
-            power = z[powers_of_z[starts[m] + p]]
-            for i in range(t_z):
-                for j in range(n_z):
-                    weight = coarse_weights_z[j] * constant / scale
-                    of_component[i, p * n_z + j] = power[i, j] * weight
-    integrals = np.zeros((n_channels, len(exponents)))
-    convolved = np.empty((n_powers * t_x, n_z * n_y), dtype)
-    monomials = np.empty((n_powers, n_powers, n_layers * n_z, t_y), dtype)
-    polynomials = np.empty((len(powers_of_z) * n_z, t_y), dtype)
-    squares, components = np.empty(in_plane, dtype), np.empty(in_plane, dtype)
-    component = components.reshape(t_z, t_y)
-    weights_yz, weights = np.empty(in_plane, dtype), np.empty(in_plane, dtype)
-    for i in range(t_z):
-        for j in range(t_y):
-            weights_yz[i * t_y + j] = weights_z[i] * weights_y[j]
-    flat_monomials, flat_polynomials = monomials.reshape(-1), polynomials.reshape(-1)
-    for channel in range(n_channels):
-        np.dot(along_x, values[channel].reshape(n_x, n_z * n_y), convolved)
-        for k in range(t_x):
-            layer = k % n_layers
-            if layer == 0:
-                n = min(n_layers, t_x - k)
-                for a in range(n_powers):
-                    layers = convolved[a * t_x + k : a * t_x + k + n]
-                    layers = layers.reshape(n * n_z, n_y)
-                    for b in range(n_powers - a):
-                        np.dot(layers, along_y[b], monomials[a, b, : n * n_z])
-            for i in range(len(flat_polynomials)):
-                flat_polynomials[i] = 0
-            for t in range(len(terms)):
-                p, a, b = terms[t]
-                to = flat_polynomials[p * plane : (p + 1) * plane]
-                start = ((a * n_powers + b) * n_layers + layer) * plane
-                found, factor = flat_monomials[start : start + plane], factors[t]
-                for i in range(plane):
-                    to[i] += factor * found[i]
-            for m in range(len(starts) - 1):
-                start, stop = starts[m] * n_z, starts[m + 1] * n_z
-                of_component = along_z[start * t_z : stop * t_z]
-                np.dot(
-                    of_component.reshape(t_z, stop - start),
-                    polynomials[start:stop],
-                    component,
-                )
-                if m == 0:
-                    square(components, floor, squares, in_plane)
-                else:
-                    add_squares(components, squares, in_plane)
-            for i in range(in_plane):
-                weights[i] = weights_x[k] * weights_yz[i]
-            add_powers(
-                squares,
-                weights,
-                exponents,
-                scales,
-                epsilon[channel],
-                components,
-                integrals[channel],
+    result = np.empty((n_channels, s_x, s_z, s_y), dtype)
+    if s_z > 0:
+        groups_x, supports_x = _in_groups(along_x)
+        smooth_x = np.empty((len(groups_x) * _GROUP, s_z * n_y), dtype)
+        to_y = along_y.T.copy()
+        for c in range(n_channels):
+            rows_x = smooth[c].reshape(len(points_x), s_z * n_y)
+            _apply_groups(groups_x, supports_x, 0, rows_x, smooth_x)
+            np.dot(
+                smooth_x[:s_x].reshape(s_x * s_z, n_y),
+                to_y,
+                result[c].reshape(s_x * s_z, s_y),
             )
-    return integrals
+    return integrals, result

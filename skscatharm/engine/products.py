@@ -28,6 +28,7 @@ from skscatharm.engine.integrals import (
     end_of_block,
     fill_near,
     fill_weights,
+    span_of,
 )
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
@@ -142,6 +143,7 @@ def integrate_products(
         *(axis.weights.astype(dtype) for axis in tile.axes),
         tile.rows,
         tile.columns,
+        tile.spans,
         widths,
         degree + 1,
         cut,
@@ -179,6 +181,7 @@ def _integrate_products(
     weights_z: Any,
     rows: Any,
     columns: Any,
+    spans: Any,
     widths: Any,
     n_powers: int,
     cut: float,
@@ -230,13 +233,18 @@ def _integrate_products(
     while start < len(rows):
         stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
-        block = n_z * n
+        bottom, top = span_of(spans[:, start:stop])
+        if bottom == top:
+            start = stop
+            continue
+        block = (top - bottom) * n
+        n_rows = n_channels * (top - bottom)
         fill_weights(
             rows[start:stop],
             columns[start:stop],
             weights_x,
             weights_y,
-            weights_z,
+            weights_z[bottom:top],
             weights,
         )
         first, last = points_x[rows[start]], points_x[rows[stop - 1]]
@@ -250,7 +258,7 @@ def _integrate_products(
                 high += 1
             n_near = high - low
             near = as_matrix(all_axial, n_terms * n_near, n_rows)
-            fill_near(axial[j], of_z, low, near)
+            fill_near(axial[j], of_z, low, bottom, n_channels, near)
             terms = as_matrix(all_terms, n_terms * n_near, n)
             fill_atom_terms(
                 x[j, :, low:high].copy(),

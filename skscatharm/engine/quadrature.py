@@ -57,6 +57,7 @@ _Array = NDArray[np.float64]
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
+_MIRRORED = 0.5  # with this shift, an axis mirrors itself
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
@@ -139,7 +140,7 @@ def fine_grid(
     -------
     Grid
     """
-    return _fine_grid(frame, width, order, degree, accuracy, 1.0)
+    return _fine_grid(frame, width, order, degree, accuracy, 1.0, _MIRRORED)
 
 
 def body_centred_grid(
@@ -160,7 +161,7 @@ def body_centred_grid(
         The integral is the sum of those over both.
     """
     return _with_mirror(
-        _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED)
+        _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED, SHIFT)
     )
 
 
@@ -268,11 +269,12 @@ def _fine_grid(
     degree: int,
     accuracy: Accuracy,
     factor: float,
+    shift: float,
 ) -> Grid:
     step, margin, outer, *knee = _fine(frame.crowding(width), order, degree, accuracy)
     largest = accuracy.window_step / width
     step, outer = (factor * min(h, largest) for h in (step, outer))
-    return tensor_grid(frame, width, step, margin, outer, *knee)
+    return tensor_grid(frame, width, step, margin, outer, *knee, shift=shift)
 
 
 def fine_axes(
@@ -407,7 +409,7 @@ def coarse_grid(
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return tensor_grid(frame, width, step, margin, outer, KNEE)
+    return tensor_grid(frame, width, step, margin, outer, KNEE, shift=_MIRRORED)
 
 
 def coarse_axes(
@@ -452,10 +454,11 @@ def tensor_grid(
     outer: float,
     knee: float,
     sharpness: float = 1.0,
+    shift: float = SHIFT,
 ) -> Grid:
     r"""Make the three axes of the grid of a molecule that is centred on the origin.
 
-    With :math:`\xi` running over the integers, the points are
+    With :math:`\xi` running over the integers plus a shift, the points are
 
     .. math::
 
@@ -479,6 +482,8 @@ def tensor_grid(
         beyond them it begins to change, in widths.
     sharpness : float
         Number :math:`\delta` of points in which it changes.
+    shift : float
+        Of the points, in steps.
 
     Returns
     -------
@@ -487,7 +492,9 @@ def tensor_grid(
     if frame.is_lattice:
         outer = step
     x, y, z = (
-        Axis(*stretched_axis(extent, width, step, margin, outer, knee, sharpness))
+        Axis(
+            *stretched_axis(extent, width, step, margin, outer, knee, sharpness, shift)
+        )
         for extent in frame.half_lengths / width
     )
     return x, y, z
@@ -512,7 +519,7 @@ def stretched_axes(width: float, rules: _Array, n_points: int) -> _Array:
     for i, rule in enumerate(rules):
         extent, step, margin, outer, knee, sharpness = rule
         points, weights = stretched_axis(
-            extent, width, step, margin, outer, knee, sharpness
+            extent, width, step, margin, outer, knee, sharpness, SHIFT
         )
         axes[0, i, : len(points)] = points
         axes[1, i, : len(weights)] = weights
@@ -528,6 +535,7 @@ def stretched_axis(
     outer: float,
     knee: float,
     sharpness: float,
+    shift: float,
 ) -> tuple[_Array, _Array]:
     """Make an axis of :func:`tensor_grid`: points and weights.
 
@@ -539,7 +547,7 @@ def stretched_axis(
     points, weights = np.empty(2 * reach + 1), np.empty(2 * reach + 1)
     n = 0
     for i in range(-reach, reach + 1):
-        xi = i + SHIFT
+        xi = i + shift
         right, right_slope = _softplus((xi - knee) / sharpness)
         left, left_slope = _softplus((-xi - knee) / sharpness)
         point = step * xi + (outer - step) * sharpness * (right - left)
