@@ -258,14 +258,13 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
 
 
 @compile_loops
-def near_columns(x: Any, y: Any, z: Any, positions: Any, reach: float) -> Any:
+def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
     """Find the columns along z that come near an atom, and those between them in a row.
 
     Parameters
     ----------
     x : ndarray of shape (n_x,)
     y : ndarray of shape (n_y,)
-    z : ndarray of shape (n_z,)
     positions : ndarray of shape (n_atoms, 3)
     reach : float
         What is near.
@@ -274,13 +273,13 @@ def near_columns(x: Any, y: Any, z: Any, positions: Any, reach: float) -> Any:
     -------
     rows, columns : ndarray of int of shape (n_columns,)
         Indices into x and y.
-    spans : ndarray of int of shape (2, n_columns)
-        The first index into z that is near, and one more than the last one.
+    spans : ndarray of shape (2, n_columns)
+        Least and largest z that are near.
     """
     found, size = 0, len(x) * len(y)
     rows, columns = np.empty(size, np.int64), np.empty(size, np.int64)
-    spans = np.empty((2, size), np.int64)
-    lows, highs = np.empty(len(y)), np.empty(len(y))
+    spans = np.empty((2, size))
+    lows, highs, halves = np.empty(len(y)), np.empty(len(y)), np.empty(len(y))
     for i in range(len(x)):
         lows[:] = np.inf
         highs[:] = -np.inf
@@ -290,9 +289,11 @@ def near_columns(x: Any, y: Any, z: Any, positions: Any, reach: float) -> Any:
                 centre, height = positions[n, 1], positions[n, 2]
                 for j in range(len(y)):
                     left = square - (y[j] - centre) ** 2
-                    half = np.sqrt(max(left, 0.0)) if left > 0 else -np.inf
-                    lows[j] = min(lows[j], height - half)
-                    highs[j] = max(highs[j], height + half)
+                    halves[j] = np.sqrt(left) if left > 0 else -np.inf
+                for j in range(len(y)):
+                    lows[j] = min(lows[j], height - halves[j])
+                for j in range(len(y)):
+                    highs[j] = max(highs[j], height + halves[j])
         first, last = 0, len(y) - 1
         while first <= last and highs[first] < lows[first]:
             first += 1
@@ -300,8 +301,7 @@ def near_columns(x: Any, y: Any, z: Any, positions: Any, reach: float) -> Any:
             last -= 1
         for j in range(first, last + 1):
             rows[found], columns[found] = i, j
-            spans[0, found] = np.searchsorted(z, lows[j])
-            spans[1, found] = np.searchsorted(z, highs[j])
+            spans[0, found], spans[1, found] = lows[j], highs[j]
             found += 1
     return rows[:found], columns[:found], spans[:, :found].copy()
 
@@ -454,8 +454,9 @@ def add_powers(
 
 def other_exponents(exponents: Array) -> Array | None:
     """Return the indices of exponents whose powers are no roots and products."""
-    others = np.flatnonzero(~np.isin(exponents, (0.5, 1, 2, 3, 4)))
-    return others if len(others) else None
+    usual = 0.5, 1, 2, 3, 4
+    others = [e for e, q in enumerate(exponents.tolist()) if q not in usual]
+    return np.array(others) if others else None
 
 
 @compile_loops

@@ -22,6 +22,7 @@ from skscatharm.engine.compiled import (
 )
 from skscatharm.engine.integrals import Powers, as_matrix, axial_powers
 from skscatharm.engine.quadrature import Grid
+from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
 
 __all__ = ["integrate_convolutions"]
@@ -34,7 +35,7 @@ _COLUMNS = 240  # along z, worked on at a time
 def integrate_convolutions(
     values: Array,
     coarse: Grid,
-    axes: Grid,
+    tile: Tile,
     scale: float,
     degree: int,
     cut: float,
@@ -48,7 +49,7 @@ def integrate_convolutions(
         Smooth fields.
     coarse : Grid
         Where they are.
-    axes : Grid
+    tile : Tile
         Where to integrate.
     scale : float
         Scale of the wavelets.
@@ -66,8 +67,11 @@ def integrate_convolutions(
         values,
         *(axis.points for axis in coarse),
         *(axis.weights / scale for axis in coarse),
-        *(axis.points for axis in axes),
-        *(axis.weights.astype(dtype) for axis in axes),
+        *(axis.points for axis in tile.axes),
+        *(axis.weights.astype(dtype) for axis in tile.axes),
+        tile.rows,
+        tile.columns,
+        tile.spans,
         scale,
         degree + 1,
         cut,
@@ -132,6 +136,25 @@ def _factors(
 
 
 @compile_loops
+def _bounds(rows: Any, columns: Any, spans: Any, start: int, stop: int) -> Any:
+    """Bound the columns of some rows, and what they have within reach.
+
+    Returns
+    -------
+    int, int
+        Columns, from and to.
+    float, float
+        Least and largest z.
+    """
+    left, right, least, largest = len(rows), 0, np.inf, -np.inf
+    for k in range(len(rows)):
+        if start <= rows[k] < stop:
+            left, right = min(left, columns[k]), max(right, columns[k] + 1)
+            least, largest = min(least, spans[0, k]), max(largest, spans[1, k])
+    return left, right, least, largest
+
+
+@compile_loops
 def _fold(values: Any, n_parities: int, n: int) -> None:
     """Replace values along an axis by sums and differences of those that mirror.
 
@@ -170,6 +193,9 @@ def _integrate_convolutions(
     weights_x: Any,
     weights_y: Any,
     weights_z: Any,
+    rows: Any,
+    columns: Any,
+    spans: Any,
     scale: float,
     n_powers: int,
     cut: float,
@@ -228,6 +254,7 @@ def _integrate_convolutions(
     in_x = np.empty((p_x, n_most * n_powers, n_z * n_y), dtype)
     all_x = np.empty((n_powers, p_x * n_most * n_z * n_y), dtype)
     all_y = np.empty(n_z * size, dtype)
+    along_y_here = np.empty(along_y.size, dtype)
     polynomials = np.empty((p_z, n_terms * h_z * size), dtype)
     components = np.empty((p_z, t_z * size), dtype)
     squares, weights = np.empty_like(components), np.empty(t_z * size, dtype)
@@ -236,14 +263,36 @@ def _integrate_convolutions(
         # Layers above zero, and those that mirror them.
         n = min(n_most, t_x - start)
         layers = p_x * n
-        n_columns = layers * t_y
-        for k in range(t_z):
+        above = (p_x - 1) * t_x + start
+        left, right, least, largest = _bounds(rows, columns, spans, above, above + n)
+        if p_x == 2:
+            mirrored = t_x - start
+            bounds = _bounds(rows, columns, spans, mirrored - n, mirrored)
+            left, right = min(left, bounds[0]), max(right, bounds[1])
+            least, largest = min(least, bounds[2]), max(largest, bounds[3])
+        if p_z == 2:
+            least, largest = 0.0, max(-least, largest)
+        bottom, top = 0, t_z
+        points_here = points_z[(p_z - 1) * t_z :]
+        while bottom < top and points_here[bottom] < least:
+            bottom += 1
+        while top > bottom and points_here[top - 1] > largest:
+            top -= 1
+        in_row = right - left
+        n_columns, n_points = layers * in_row, (top - bottom) * layers * in_row
+        if n_points <= 0:
+            continue
+        for k in range(top - bottom):
             for i in range(layers):
-                layer = (p_x - 1) * t_x + start + i % n
-                factor = weights_z[(p_z - 1) * t_z + k] * weights_x[layer]
-                to = weights[k * n_columns + i * t_y :]
-                for j in range(t_y):
-                    to[j] = factor * weights_y[j]
+                factor = weights_z[(p_z - 1) * t_z + bottom + k]
+                factor *= weights_x[above + i % n]
+                to = weights[k * n_columns + i * in_row :]
+                for j in range(in_row):
+                    to[j] = factor * weights_y[left + j]
+        for i in range(n_powers * n_y):
+            to, found = along_y_here[i * in_row :], along_y.reshape(-1)[i * t_y + left :]
+            for j in range(in_row):
+                to[j] = found[j]
         for channel in range(n_channels):
             for p in range(p_x):
                 np.dot(
@@ -275,8 +324,8 @@ def _integrate_convolutions(
                 for b in range(n_powers - a):
                     np.dot(
                         as_matrix(all_x[a], n_z * layers, n_y),
-                        along_y[b],
-                        as_matrix(all_y, n_z * layers, t_y),
+                        as_matrix(along_y_here[b * n_y * in_row :], n_y, in_row),
+                        as_matrix(all_y, n_z * layers, in_row),
                     )
                     n_here = h_z * n_columns
                     for t in range(len(factors)):
@@ -291,27 +340,27 @@ def _integrate_convolutions(
             for m in range(len(starts) - 1):
                 first, last = starts[m] * h_z, starts[m + 1] * h_z
                 for p in range(p_z):
+                    of_component = along_z[p, first * t_z : last * t_z]
                     np.dot(
-                        along_z[p, first * t_z : last * t_z].reshape(t_z, last - first),
+                        of_component.reshape(t_z, last - first)[bottom:top],
                         as_matrix(
                             polynomials[p, first * n_columns :],
                             last - first,
                             n_columns,
                         ),
-                        as_matrix(components[p], t_z, n_columns),
+                        as_matrix(components[p], top - bottom, n_columns),
                     )
-                n_here = t_z * n_columns
                 if p_z == 2:
-                    _unfold(components[0], components[1], n_here)
+                    _unfold(components[0], components[1], n_points)
                 for p in range(p_z):
                     if m == 0:
-                        square(components[p], floor, squares[p], n_here)
+                        square(components[p], floor, squares[p], n_points)
                     else:
-                        add_squares(components[p], squares[p], n_here)
+                        add_squares(components[p], squares[p], n_points)
             for p in range(p_z):
                 add_powers(
-                    squares[p, : t_z * n_columns],
-                    weights,
+                    squares[p, :n_points],
+                    weights[:n_points],
                     exponents,
                     scales,
                     others,

@@ -558,7 +558,7 @@ class ConvolvedFields:
         return integrate_convolutions(
             np.ascontiguousarray(self._values.transpose(1, 0, 3, 2)),
             self._coarse,
-            self._tile.axes,
+            self._tile,
             self._scale,
             self.degree,
             self._cut,

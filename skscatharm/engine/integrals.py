@@ -247,12 +247,17 @@ def fill_near(
 
 
 @compile_loops
-def span_of(spans: Any) -> tuple[int, int]:
+def span_of(spans: Any, points_z: Any) -> tuple[int, int]:
     """Find the points in z that are near in any of some columns, from and to."""
-    bottom, top = spans[0, 0], spans[1, 0]
-    for k in range(1, spans.shape[1]):
-        bottom, top = min(bottom, spans[0, k]), max(top, spans[1, k])
-    return bottom, max(bottom, top)
+    least, largest = np.inf, -np.inf
+    for k in range(spans.shape[1]):
+        least, largest = min(least, spans[0, k]), max(largest, spans[1, k])
+    bottom, top = 0, len(points_z)
+    while bottom < top and points_z[bottom] < least:
+        bottom += 1
+    while top > bottom and points_z[top - 1] > largest:
+        top -= 1
+    return bottom, top
 
 
 @compile_loops
@@ -393,7 +398,7 @@ def _integrate_atoms(
     while start < len(rows):
         stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
-        bottom, top = span_of(spans[:, start:stop])
+        bottom, top = span_of(spans[:, start:stop], points_z)
         if bottom == top:
             start = stop
             continue

@@ -157,9 +157,9 @@ class Lattice:
 
     def _tiles(self) -> Iterator[tuple[tuple[slice, ...], Tile]]:
         for part, axes in cut_grid(self.grid):
-            n_x, n_y, n_z = (len(axis.points) for axis in axes)
+            n_x, n_y = len(axes[0].points), len(axes[1].points)
             rows, columns = np.divmod(np.arange(n_x * n_y), n_y)
-            spans = np.repeat([[0], [n_z]], n_x * n_y, axis=1)
+            spans = np.repeat([[-np.inf], [np.inf]], n_x * n_y, axis=1)
             yield part, Tile(axes, np.arange(0), rows, columns, spans)
 
 

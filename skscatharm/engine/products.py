@@ -233,7 +233,7 @@ def _integrate_products(
     while start < len(rows):
         stop = end_of_block(rows, start, _COLUMNS)
         n = stop - start
-        bottom, top = span_of(spans[:, start:stop])
+        bottom, top = span_of(spans[:, start:stop], points_z)
         if bottom == top:
             start = stop
             continue

@@ -22,7 +22,7 @@ class Tile(NamedTuple):
     atoms: NDArray[np.int64]  # those within reach, sorted along x
     rows: NDArray[np.int64]  # indices of the columns in x
     columns: NDArray[np.int64]  # and in y
-    spans: NDArray[np.int64]  # those of the points within reach, from and to: (2, n)
+    spans: NDArray[np.float64]  # least and largest z within reach: (2, n_columns)
 
 
 def cut_into_tiles(
@@ -50,8 +50,8 @@ def cut_into_tiles(
         effect = reach
     every = np.argsort(positions[:, 0])
     if max(len(axis.points) for axis in grid) <= _SIDE:
-        points = [axis.points for axis in grid]
-        yield Tile(grid, every, *near_columns(*points, positions, reach))
+        x, y, _ = grid
+        yield Tile(grid, every, *near_columns(x.points, y.points, positions, reach))
         return
 
     def near(axis: int, atoms: NDArray[np.int64]) -> Iterator[tuple[Axis, Any]]:
@@ -67,9 +67,7 @@ def cut_into_tiles(
     for x, near_x in near(0, every):
         for y, near_xy in near(1, near_x):
             for z, atoms in near(2, near_xy):
-                columns = near_columns(
-                    x.points, y.points, z.points, positions[atoms], reach
-                )
+                columns = near_columns(x.points, y.points, positions[atoms], reach)
                 if len(columns[0]):
                     yield Tile((x, y, z), atoms, *columns)
 
