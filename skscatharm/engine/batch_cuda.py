@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skscatharm.engine import batch_portable
-from skscatharm.engine.quadrature import FAR, SHIFT, Axes
+from skscatharm.engine.quadrature import FAR, Axes
 from skscatharm.transform.modulus import TINY
 
 __all__ = [
@@ -500,11 +500,11 @@ def _grid_axis() -> Any:
         "raw float64 rules, float64 width, int32 n_points",
         "float64 point, T weight",
         f"""
-        const double* rule = &rules[i / n_points * 6];
+        const double* rule = &rules[i / n_points * 7];
         const double extent = rule[0], step = rule[1], margin = rule[2];
         const double more = max(step, rule[3]) - step, sharpness = rule[5];
         const double knee = (extent + rule[4]) / step;
-        const double xi = (int)(i % n_points) - n_points / 2 + {SHIFT};
+        const double xi = (int)(i % n_points) - n_points / 2 + rule[6];
         double total = 0, slopes = 0;
         for (int sign = -1; sign <= 1; sign += 2) {{
             const double d = (sign * xi - knee) / sharpness, small = exp(-fabs(d));

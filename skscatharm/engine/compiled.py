@@ -63,7 +63,7 @@ def atom_terms(
     table, factors = monomials(degree, x.dtype)
     n_terms, n_atoms = table[-1, 0] + 1, x.shape[1]
     terms = np.empty((n_terms * n_atoms, len(rows)), x.dtype)
-    fill_atom_terms(x, y, rows, columns, table, factors, terms)
+    fill_atom_terms(x, y, 0, rows, columns, table, factors, terms)
     n_powers = [len(harmonic) for harmonic in solid_harmonics(degree)]
     return np.split(terms, np.cumsum(n_powers)[:-1] * n_atoms)
 
@@ -324,23 +324,30 @@ def monomials(degree: int, dtype: Any) -> tuple[Array, Array]:
 
 @compile_loops
 def fill_atom_terms(
-    x: Any, y: Any, rows: Any, columns: Any, table: Any, factors: Any, out: Any
+    x: Any,
+    y: Any,
+    low: int,
+    rows: Any,
+    columns: Any,
+    table: Any,
+    factors: Any,
+    out: Any,
 ) -> None:
     """Evaluate the polynomials in x and y of all orders m, as `atom_terms`.
 
-    `out` is of shape (n_terms * n_atoms, n_points).
+    The atoms are those from `low` on. `out` is of shape (n_terms * n_atoms, n_points).
     """
-    n_atoms = x.shape[1]
+    n_atoms = len(out) // (table[-1, 0] + 1)
     out[:] = 0
-    start = 0
+    start = np.int64(0)  # numba would compile once more for a literal
     while start < len(rows):
         i, first = rows[start], columns[start]
         stop = end_of_row(rows, start)
         for k in range(len(factors)):
             t, a, b = table[k]
             for n in range(n_atoms):
-                factor = factors[k] * x[a, n, i]
-                term, powers = out[t * n_atoms + n, start:stop], y[b, n, first:]
+                factor = factors[k] * x[a, low + n, i]
+                term, powers = out[t * n_atoms + n, start:stop], y[b, low + n, first:]
                 for j in range(stop - start):
                     term[j] += factor * powers[j]
         start = stop
@@ -443,7 +450,7 @@ def add_powers(
         if others is not None:
             powers = np.empty((len(others) + 2, CHUNK), dtype)
             fill_powers(
-                square, exponents[others], scales[others], low, modulus, powers
+                square, exponents[others], scales[others], others, low, modulus, powers
             )
             for i in range(len(others)):
                 total, power = dtype.type(0), powers[i]
@@ -461,11 +468,18 @@ def other_exponents(exponents: Array) -> Array | None:
 
 @compile_loops
 def fill_powers(
-    square: Any, exponents: Any, scales: Any, low: Any, modulus: Any, powers: Any
+    square: Any,
+    exponents: Any,
+    scales: Any,
+    others: Any,
+    low: Any,
+    modulus: Any,
+    powers: Any,
 ) -> None:
     """Compute a modulus from its square, and its powers: a row for each exponent.
 
     There are at most `CHUNK` values. Two more rows of the powers are work space.
+    `others` is None if there are no :func:`other_exponents`.
     """
     # The formulas are those of skscatharm.transform.modulus.
     dtype, n = square.dtype, len(square)
@@ -513,13 +527,14 @@ def fill_powers(
             for k in range(n):
                 s = square[k] * unit + floor
                 power[k] = s * (s + twice)
-        elif low == 0:
-            for k in range(n):
-                power[k] = (root[k] * scale) ** q
-        else:
-            for k in range(n):
-                part = -np.expm1(-q / 2 * np.log1p(square[k] / area))
-                power[k] = (root[k] * scale) ** q * part
+        elif others is not None:
+            if low == 0:
+                for k in range(n):
+                    power[k] = (root[k] * scale) ** q
+            else:
+                for k in range(n):
+                    part = -np.expm1(-q / 2 * np.log1p(square[k] / area))
+                    power[k] = (root[k] * scale) ** q * part
 
 
 @compile_loops

@@ -34,11 +34,10 @@ __all__ = [
     "Powers",
     "as_matrix",
     "axial_powers",
-    "end_of_block",
+    "blocks_of",
     "fill_near",
     "fill_weights",
     "integrate_atoms",
-    "span_of",
 ]
 
 Array = NDArray[Any]
@@ -126,14 +125,14 @@ def integrate_atoms(
     """
     dtype = weights.dtype
     axial, starts = axial_powers(degree)
-    return _integrate_atoms(
+    integrals, smooth = _integrate_atoms(
         positions,
         weights,
         *(axis.points for axis in tile.axes),
         *(axis.weights.astype(dtype) for axis in tile.axes),
         tile.rows,
         tile.columns,
-        tile.spans,
+        blocks_of(tile, _COLUMNS),
         width,
         degree + 1,
         cut,
@@ -141,10 +140,12 @@ def integrate_atoms(
         axial,
         starts,
         *powers.of_dtype(dtype),
-        *smoothing,
+        *_in_groups(smoothing[0]),
+        *smoothing[1:],
         windows,
         window_width,
     )
+    return integrals, smooth[:, : len(smoothing[0])]
 
 
 @cache
@@ -161,17 +162,49 @@ def as_matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
     return buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
 
 
-@compile_loops
-def end_of_block(rows: Any, start: int, n_columns: int) -> int:
-    """Find the end of a row, at least some columns on: long products are faster."""
-    stop = start
-    while stop < len(rows) and stop - start < n_columns:
-        stop = end_of_row(rows, stop)
-    return stop
+def blocks_of(tile: Tile, n_columns: int) -> Array:
+    """Cut the columns of a tile into blocks that are worked on at a time.
+
+    Parameters
+    ----------
+    tile : Tile
+    n_columns : int
+        Blocks have so many columns, and those to the end of a row: long products are
+        faster.
+
+    Returns
+    -------
+    ndarray of int of shape (n_blocks, 4)
+        Columns, from and to, and the points in z that are near in any of them, from and
+        to. Blocks without such points are left out.
+    """
+    return _blocks_of(tile.rows, tile.spans, tile.axes[2].points, n_columns)
 
 
 @compile_loops
-def _in_groups(matrix: Any) -> Any:
+def _blocks_of(rows: Any, spans: Any, points_z: Any, n_columns: int) -> Any:
+    blocks = np.empty((len(rows) // n_columns + 1, 4), np.int64)
+    n, stop = 0, 0
+    while stop < len(rows):
+        start, least, largest = stop, np.inf, -np.inf
+        while stop < len(rows) and (
+            stop - start < n_columns or rows[stop] == rows[stop - 1]
+        ):
+            least, largest = min(least, spans[0, stop]), max(largest, spans[1, stop])
+            stop += 1
+        bottom, top = 0, len(points_z)
+        while bottom < top and points_z[bottom] < least:
+            bottom += 1
+        while top > bottom and points_z[top - 1] > largest:
+            top -= 1
+        if bottom < top:
+            blocks[n, 0], blocks[n, 1] = start, stop
+            blocks[n, 2], blocks[n, 3] = bottom, top
+            n += 1
+    return blocks[:n].copy()
+
+
+def _in_groups(matrix: Array) -> tuple[Array, Array]:
     """Cut a banded matrix into groups of rows.
 
     Returns
@@ -182,34 +215,14 @@ def _in_groups(matrix: Any) -> Any:
         The columns that are not zero, from and to.
     """
     n_rows, n_columns = matrix.shape
-    n_groups = (n_rows + _GROUP - 1) // _GROUP
-    groups = np.zeros((n_groups, n_columns, _GROUP), matrix.dtype)
-    supports = np.empty((n_groups, 2), np.int64)
-    for g in range(n_groups):
-        low, high = n_columns, 0
-        for i in range(g * _GROUP, min((g + 1) * _GROUP, n_rows)):
-            for j in range(n_columns):
-                groups[g, j, i - g * _GROUP] = matrix[i, j]
-                if matrix[i, j] != 0:
-                    low, high = min(low, j), max(high, j + 1)
-        supports[g] = low, high
-    return groups, supports
-
-
-@compile_loops
-def _apply_groups(groups: Any, supports: Any, start: int, values: Any, out: Any) -> None:
-    """Multiply values by a banded matrix: they are those of its columns from `start`.
-
-    Rows of `out` are filled up like those of the groups.
-    """
-    for g in range(len(groups)):
-        low = max(supports[g, 0], start)
-        high = min(supports[g, 1], start + len(values))
-        rows = out[g * _GROUP : (g + 1) * _GROUP]
-        if low < high:
-            np.dot(groups[g, low:high].T, values[low - start : high - start], rows)
-        else:
-            rows[:] = 0
+    if not n_rows:
+        return np.empty((0, 0, _GROUP), matrix.dtype), np.empty((0, 2), np.int64)
+    filled = np.zeros((-(-n_rows // _GROUP) * _GROUP, n_columns), matrix.dtype)
+    filled[:n_rows] = matrix
+    groups = filled.reshape(-1, _GROUP, n_columns).transpose(0, 2, 1).copy()
+    used = groups.any(axis=2)
+    supports = [used.argmax(axis=1), n_columns - used[:, ::-1].argmax(axis=1)]
+    return groups, np.stack(supports, axis=1)
 
 
 @compile_loops
@@ -247,24 +260,11 @@ def fill_near(
 
 
 @compile_loops
-def span_of(spans: Any, points_z: Any) -> tuple[int, int]:
-    """Find the points in z that are near in any of some columns, from and to."""
-    least, largest = np.inf, -np.inf
-    for k in range(spans.shape[1]):
-        least, largest = min(least, spans[0, k]), max(largest, spans[1, k])
-    bottom, top = 0, len(points_z)
-    while bottom < top and points_z[bottom] < least:
-        bottom += 1
-    while top > bottom and points_z[top - 1] > largest:
-        top -= 1
-    return bottom, top
-
-
-@compile_loops
 def _keep_powers(
     squares: Any,
     exponents: Any,
     scales: Any,
+    others: Any,
     low: Any,
     moduli: Any,
     powers: Any,
@@ -274,7 +274,9 @@ def _keep_powers(
     n = len(squares)
     for start in range(0, n, CHUNK):
         part = slice(start, min(start + CHUNK, n))
-        fill_powers(squares[part], exponents, scales, low, moduli[part], powers)
+        fill_powers(
+            squares[part], exponents, scales, others, low, moduli[part], powers
+        )
         for e in range(len(exponents)):
             to, found = out[e * n + part.start : e * n + part.stop], powers[e]
             for k in range(len(to)):
@@ -340,7 +342,7 @@ def _integrate_atoms(
     weights_z: Any,
     rows: Any,
     columns: Any,
-    spans: Any,
+    blocks: Any,
     width: float,
     n_powers: int,
     cut: float,
@@ -353,7 +355,8 @@ def _integrate_atoms(
     others: Any,
     epsilon: Any,
     floor: Any,
-    along_x: Any,
+    groups_x: Any,
+    supports_x: Any,
     along_y: Any,
     along_z: Any,
     centres: Any,
@@ -373,16 +376,18 @@ def _integrate_atoms(
             for c in range(n_channels):
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
-    s_x, s_y, s_z = len(along_x), len(along_y), len(along_z)
+    s_x, s_y, s_z = len(groups_x) * _GROUP, len(along_y), len(along_z)
     smooth = np.zeros((n_channels, len(points_x), s_z, n_y), dtype)
-    groups_z, supports_z = _in_groups(along_z)
+    to_z = along_z.T.copy()
     # Numba compiles no windows where there are none.
     n_exponents = len(exponents)
     if centres is None:
         integrals = np.zeros((1, n_channels, n_exponents))
     else:
         integrals = np.zeros((centres.shape[1], n_channels, n_exponents))
-    size = _COLUMNS + n_y
+    size = 0
+    for b in range(len(blocks)):
+        size = max(size, blocks[b, 1] - blocks[b, 0])
     if centres is not None:
         powers = np.empty((n_exponents + 2, CHUNK), dtype)
         all_powers = np.empty(n_channels * n_exponents * n_z * size, dtype)
@@ -392,17 +397,13 @@ def _integrate_atoms(
     all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
     squares = np.empty(n_rows * size, dtype)
     components = np.empty(n_rows * size, dtype)
-    layers = np.empty(len(groups_z) * _GROUP * size, dtype)
+    layers = np.empty(s_z * size, dtype)
     weights = np.empty(n_z * size, dtype)
-    start, low, high = 0, 0, 0
-    while start < len(rows):
-        stop = end_of_block(rows, start, _COLUMNS)
-        n = stop - start
-        bottom, top = span_of(spans[:, start:stop], points_z)
-        if bottom == top:
-            start = stop
-            continue
-        n_here = top - bottom
+    low, high = 0, 0
+    for b in range(len(blocks)):
+        start, stop = blocks[b, 0], blocks[b, 1]
+        bottom, top = blocks[b, 2], blocks[b, 3]
+        n, n_here = stop - start, top - bottom
         n_rows, block = n_channels * n_here, n_here * n
         # The atoms from low to high are within reach.
         first, last = points_x[rows[start]], points_x[rows[stop - 1]]
@@ -415,8 +416,9 @@ def _integrate_atoms(
         fill_near(axial, powers_of_z, low, bottom, n_channels, near)
         terms = as_matrix(all_terms, n_polynomials * n_near, n)
         fill_atom_terms(
-            x[:, low:high].copy(),
-            y[:, low:high].copy(),
+            x,
+            y,
+            low,
             rows[start:stop],
             columns[start:stop],
             table,
@@ -460,16 +462,15 @@ def _integrate_atoms(
                     squares[part],
                     exponents,
                     scales,
+                    others,
                     epsilon[c],
                     modulus,
                     powers,
                     all_powers[in_all : in_all + n_exponents * block],
                 )
             if s_z > 0:
-                layer = as_matrix(layers, len(groups_z) * _GROUP, n)
-                _apply_groups(
-                    groups_z, supports_z, bottom, modulus.reshape(n_here, n), layer
-                )
+                layer = as_matrix(layers, s_z, n)
+                np.dot(to_z[bottom:top].T, modulus.reshape(n_here, n), layer)
                 first = start
                 while first < stop:
                     last = end_of_row(rows, first)
@@ -499,17 +500,19 @@ def _integrate_atoms(
                 for c in range(n_channels):
                     for e in range(n_exponents):
                         integrals[i, c, e] += windowed[i, c * n_exponents + e]
-        start = stop
     result = np.empty((n_channels, s_x, s_z, s_y), dtype)
     if s_z > 0:
-        groups_x, supports_x = _in_groups(along_x)
-        smooth_x = np.empty((len(groups_x) * _GROUP, s_z * n_y), dtype)
-        to_y = along_y.T.copy()
+        smooth_x, to_y = np.empty((s_x, s_z * n_y), dtype), along_y.T.copy()
         for c in range(n_channels):
-            rows_x = smooth[c].reshape(len(points_x), s_z * n_y)
-            _apply_groups(groups_x, supports_x, 0, rows_x, smooth_x)
+            for g in range(len(groups_x)):
+                first, last = supports_x[g, 0], supports_x[g, 1]
+                np.dot(
+                    groups_x[g, first:last].T,
+                    smooth[c, first:last].reshape(last - first, s_z * n_y),
+                    smooth_x[g * _GROUP : (g + 1) * _GROUP],
+                )
             np.dot(
-                smooth_x[:s_x].reshape(s_x * s_z, n_y),
+                smooth_x.reshape(s_x * s_z, n_y),
                 to_y,
                 result[c].reshape(s_x * s_z, s_y),
             )

@@ -20,15 +20,15 @@ from skscatharm.engine.compiled import (
     fill_powers,
     gaussian_factors,
     monomials,
+    other_exponents,
     square,
 )
 from skscatharm.engine.integrals import (
     as_matrix,
     axial_powers,
-    end_of_block,
+    blocks_of,
     fill_near,
     fill_weights,
-    span_of,
 )
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
@@ -143,13 +143,14 @@ def integrate_products(
         *(axis.weights.astype(dtype) for axis in tile.axes),
         tile.rows,
         tile.columns,
-        tile.spans,
+        blocks_of(tile, _COLUMNS),
         widths,
         degree + 1,
         cut,
         *_tables(degree, dtype),
         exponents,
         scales.astype(dtype),
+        other_exponents(exponents),
         epsilon.astype(dtype),
         dtype.type(floor),
         joined,
@@ -181,7 +182,7 @@ def _integrate_products(
     weights_z: Any,
     rows: Any,
     columns: Any,
-    spans: Any,
+    blocks: Any,
     widths: Any,
     n_powers: int,
     cut: float,
@@ -192,6 +193,7 @@ def _integrate_products(
     constants: Any,
     exponents: Any,
     scales: Any,
+    others: Any,
     epsilon: Any,
     floor: Any,
     joined: bool,
@@ -218,7 +220,9 @@ def _integrate_products(
     integrals = np.zeros((n_exponents, n_groups, n_narrow, in_group * n_fields))
     alone = np.zeros((n_exponents, n_groups, n_narrow))
     product = np.empty((n_narrow, in_group * n_fields), dtype)
-    size, least = _COLUMNS + n_y, dtype.type(_LEAST)
+    size, least = 0, dtype.type(_LEAST)
+    for b in range(len(blocks)):
+        size = max(size, blocks[b, 1] - blocks[b, 0])
     all_axial = np.empty(n_terms * n_atoms * n_rows, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
     squares = np.empty(n_rows * size, dtype)
@@ -229,14 +233,10 @@ def _integrate_products(
     all_weighed = np.empty(n_narrow * n_z * size, dtype)
     weights = np.empty(n_z * size, dtype)
     units = np.ones(n_exponents, dtype)
-    start = 0
-    while start < len(rows):
-        stop = end_of_block(rows, start, _COLUMNS)
+    for b in range(len(blocks)):
+        start, stop = blocks[b, 0], blocks[b, 1]
+        bottom, top = blocks[b, 2], blocks[b, 3]
         n = stop - start
-        bottom, top = span_of(spans[:, start:stop], points_z)
-        if bottom == top:
-            start = stop
-            continue
         block = (top - bottom) * n
         n_rows = n_channels * (top - bottom)
         fill_weights(
@@ -261,8 +261,9 @@ def _integrate_products(
             fill_near(axial[j], of_z, low, bottom, n_channels, near)
             terms = as_matrix(all_terms, n_terms * n_near, n)
             fill_atom_terms(
-                x[j, :, low:high].copy(),
-                y[j, :, low:high].copy(),
+                x[j],
+                y[j],
+                low,
                 rows[start:stop],
                 columns[start:stop],
                 table,
@@ -289,6 +290,7 @@ def _integrate_products(
                             squares[c * block + first_of : c * block + last_of],
                             exponents,
                             units,
+                            others,
                             epsilon[j, d, c],
                             modulus,
                             powers,
@@ -319,5 +321,4 @@ def _integrate_products(
                 for i in range(product.shape[0]):
                     for k in range(product.shape[1]):
                         integrals[e, g, i, k] += product[i, k]
-        start = stop
     return integrals, alone

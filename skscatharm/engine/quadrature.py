@@ -10,7 +10,6 @@ separable.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
@@ -63,6 +62,7 @@ _BODY_CENTRED = 0.95 * sqrt(2)
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
+_FAR = 0.95  # how far products of densities reach, in margins of one density
 FAR = 1e6  # where points are that fill up
 
 
@@ -91,7 +91,7 @@ class Axes(NamedTuple):
     ----------
     width : float
         Width of the fields.
-    rules : ndarray of shape (3, n_molecules, 6)
+    rules : ndarray of shape (3, n_molecules, 7)
         For each axis, the other arguments of :func:`stretched_axis`.
     n_points : tuple of three ints
         Number of points along each axis of the largest grid.
@@ -111,10 +111,13 @@ class Axes(NamedTuple):
         outer: _Array | float,
         knee: float,
         sharpness: float,
+        shift: float,
     ) -> "Axes":
         """Describe the grids of molecules of some extents, like :func:`tensor_grid`."""
         extents = extents.T / width
-        rules = np.broadcast_arrays(extents, step, margin, outer, knee, sharpness)
+        rules = np.broadcast_arrays(
+            extents, step, margin, outer, knee, sharpness, shift
+        )
         inner = extents + knee
         reach = inner / step + (extents + margin - inner) / np.maximum(step, outer)
         n_points = 2 * np.ceil(reach.max(axis=1)).astype(int)
@@ -215,7 +218,8 @@ def product_axes(
 
     The first parameters are those of :func:`fine_axes`.
     """
-    return Axes.of(extents, width, *_product(crowding, degree, exponents, accuracy))
+    rules = _product(crowding, degree, exponents, accuracy)
+    return Axes.of(extents, width, *rules, SHIFT)
 
 
 def product_points(
@@ -234,10 +238,10 @@ def product_margin(
     degree: int, exponents: Sequence[float], accuracy: Accuracy
 ) -> float:
     """Return how far grids of products reach beyond the atoms, in widths."""
-    # Densities are not softened: the least exponent decides how far they reach. A wider
-    # partner hardly decays there.
-    far = replace(accuracy, smooth=True).margin(0)
-    reach = sqrt(LEAST_EXPONENT / min(exponents)) * far
+    # Densities are not softened: half of the least exponent decides how far they reach,
+    # as a wider partner hardly decays there.
+    far = sqrt(2 * LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
+    reach = _FAR * far
     return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
 
 
@@ -301,7 +305,8 @@ def fine_axes(
     -------
     Axes
     """
-    return Axes.of(extents, width, *_fine(crowding, order, degree, accuracy))
+    rules = _fine(crowding, order, degree, accuracy)
+    return Axes.of(extents, width, *rules, _MIRRORED)
 
 
 def body_centred_axes(
@@ -319,7 +324,7 @@ def body_centred_axes(
     """
     step, margin, outer, *knee = _fine(crowding, order, degree, accuracy)
     steps = _BODY_CENTRED * step, margin, _BODY_CENTRED * outer
-    return Axes.of(extents, width, *steps, *knee)
+    return Axes.of(extents, width, *steps, *knee, SHIFT)
 
 
 def body_centred_points(
@@ -418,7 +423,7 @@ def coarse_axes(
     """Describe the coarse grids of several molecules; see :func:`fine_axes`."""
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return Axes.of(extents, width, step, margin, outer, KNEE, 1.0)
+    return Axes.of(extents, width, step, margin, outer, KNEE, 1.0, _MIRRORED)
 
 
 def coarse_points(
@@ -517,9 +522,9 @@ def stretched_axes(width: float, rules: _Array, n_points: int) -> _Array:
     axes = np.zeros((2, len(rules), n_points))
     axes[0] = FAR
     for i, rule in enumerate(rules):
-        extent, step, margin, outer, knee, sharpness = rule
+        extent, step, margin, outer, knee, sharpness, shift = rule
         points, weights = stretched_axis(
-            extent, width, step, margin, outer, knee, sharpness, SHIFT
+            extent, width, step, margin, outer, knee, sharpness, shift
         )
         axes[0, i, : len(points)] = points
         axes[1, i, : len(weights)] = weights

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import cdist
 
 from skscatharm.engine import compiled, portable
 from skscatharm.engine.compiled import gaussian_factors, near_columns
@@ -18,7 +19,7 @@ def test_gaussian_factors(rng) -> None:
 def test_near_columns_fill_the_rows_between_atoms(rng) -> None:
     x, y = np.linspace(-3, 3, 40), np.linspace(-2, 2, 30)
     positions = rng.uniform(-2, 2, size=(5, 3))
-    rows, columns = near_columns(x, y, positions, 0.8)
+    rows, columns, spans = near_columns(x, y, positions, 0.8)
     squares = (x[:, None, None] - positions[:, 0]) ** 2
     near = (squares + (y[:, None] - positions[:, 1]) ** 2 < 0.8**2).any(axis=2)
     assert near.any()
@@ -29,11 +30,20 @@ def test_near_columns_fill_the_rows_between_atoms(rng) -> None:
         for j in range(np.flatnonzero(row)[0], np.flatnonzero(row)[-1] + 1)
     ]
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+    z = np.linspace(-4, 4, 400)
+    for i, j, (low, high) in zip(rows, columns, spans.T, strict=True):
+        at = np.stack(np.broadcast_arrays(x[i], y[j], z), axis=1)
+        within = z[(cdist(at, positions) < 0.8).any(axis=1)]
+        if len(within):
+            assert_allclose((low, high), within[[0, -1]], atol=z[1] - z[0])
+        else:
+            assert low > high or high - low < z[1] - z[0]
 
 
 def test_no_column_is_near() -> None:
-    rows, columns = near_columns(np.arange(4.0), np.arange(4.0), -np.ones((1, 3)), 0.5)
-    assert len(rows) == len(columns) == 0
+    axis = np.arange(4.0)
+    rows, columns, spans = near_columns(axis, axis, -np.ones((1, 3)), 0.5)
+    assert len(rows) == len(columns) == spans.shape[1] == 0
 
 
 @pytest.mark.parametrize("degree", range(7))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from engines import scatter
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
@@ -17,8 +18,10 @@ from skscatharm.engine.frame import Frame
 from skscatharm.engine.integrals import Powers
 from skscatharm.engine.pooling import Windows
 from skscatharm.engine.quadrature import fine_grid
+from skscatharm.engine.separable import _Molecule
 from skscatharm.engine.tiles import cut_into_tiles
 from skscatharm.transform.modulus import power, soften
+from skscatharm.transform.paths import scattering_paths
 
 WIDTH, SCALE = 0.5, 0.9
 EXPONENTS = np.array([0.5, 1, 2, 2.5, 3, 4])
@@ -34,10 +37,17 @@ def densities(rng) -> Densities:
     return Densities(frame, weights, Accuracy(1e-4, 0.4), np, "float64")
 
 
-def tiles(densities: Densities, degree: int, side: int, monkeypatch):
+def tiles(
+    densities: Densities, degree: int, side: int, monkeypatch, reach: float = 3 * WIDTH
+):
+    """Tiles with all points of some columns."""
     monkeypatch.setattr("skscatharm.engine.tiles._SIDE", side)
     grid = fine_grid(densities.frame, WIDTH, 1, degree, densities.accuracy)
-    return list(cut_into_tiles(grid, densities.frame.positions, 3 * WIDTH))
+    found = []
+    for tile in cut_into_tiles(grid, densities.frame.positions, reach):
+        spans = np.repeat([[-np.inf], [np.inf]], len(tile.rows), axis=1)
+        found.append(tile._replace(spans=spans))
+    return found
 
 
 def expected_powers(squared, epsilon):
@@ -81,7 +91,7 @@ def test_atoms(degree, side, epsilon, densities, monkeypatch) -> None:
 def test_convolutions(degree, side, epsilon, densities, monkeypatch, rng) -> None:
     smooth = Smooth(densities, WIDTH, SCALE, degree)
     smooth.values = rng.uniform(size=smooth.values.shape)
-    for tile in tiles(densities, degree, side, monkeypatch):
+    for tile in tiles(densities, degree, side, monkeypatch, reach=np.inf):
         fields = ConvolvedFields(smooth, tile, degree, SCALE)
         integrals = fields.integrate(
             Powers(EXPONENTS, SCALES, np.array(epsilon), FLOOR)
@@ -121,3 +131,17 @@ def test_windows(groups, densities, monkeypatch) -> None:
         weights = shares * np.outer(tile.axes[2].weights, block.weights)[..., None]
         expected = np.einsum("ga,eczn,zna->gce", groups, values, weights)
         assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("softening", [0.0, 4.0])
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_points_out_of_reach_are_left_out(tol, softening, rng, monkeypatch) -> None:
+    positions = rng.normal(size=(7, 3)) * (2, 1, 0.7)
+    paths = scattering_paths(1, 2, 2)
+    options = {"Q": (0.5, 1, 1.5, 2, 4), "tol": tol, "softening": softening}
+    options |= {"dtype": "float64", "engine": "separable"}
+    found = scatter(positions, np.ones((1, 7)), paths, **options)
+    monkeypatch.setattr(_Molecule, "_in_one_pass", lambda self, field: False)
+    expected = scatter(positions, np.ones((1, 7)), paths, **options)
+    assert np.abs(found / expected - 1).max() > 1e-12
+    assert_allclose(found, expected, rtol=0.05 * tol)

@@ -99,9 +99,25 @@ def test_a_sharper_turn_of_the_step(frame) -> None:
 
 def test_no_point_comes_near_the_centre() -> None:
     frame = Frame(np.zeros((1, 3)), np.ones(1))
-    for axis in fine_grid(frame, WIDTH, 1, 2, Accuracy(1e-4)):
-        step = np.diff(axis.points).min()
-        assert_allclose(np.abs(axis.points).min(), SHIFT * step, rtol=1e-2)
+    accuracy = Accuracy(1e-4)
+    grids = [*body_centred_grid(frame, WIDTH, 1, 2, accuracy)]
+    grids.append(fine_grid(frame, WIDTH, 2, 2, accuracy))
+    for grid, shift in zip(grids, (SHIFT, SHIFT, 0.5), strict=True):
+        for axis in grid:
+            step = np.diff(axis.points).min()
+            assert_allclose(np.abs(axis.points).min(), shift * step, rtol=1e-2)
+
+
+def test_grids_of_order_2_mirror_themselves(frame) -> None:
+    accuracy = Accuracy(1e-4, 0.4)
+    for grid in (
+        fine_grid(frame, WIDTH, 2, 2, accuracy),
+        coarse_grid(frame, WIDTH, 2 * WIDTH, 2, accuracy),
+    ):
+        for points, weights in grid:
+            assert len(points) % 2 == 0
+            assert_allclose(points, -points[::-1], rtol=1e-12)
+            assert_allclose(weights, weights[::-1], rtol=1e-12)
 
 
 def test_coarse_grid_is_coarser_than_a_fine_one(frame) -> None:
