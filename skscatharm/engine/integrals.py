@@ -274,9 +274,7 @@ def _keep_powers(
     n = len(squares)
     for start in range(0, n, CHUNK):
         part = slice(start, min(start + CHUNK, n))
-        fill_powers(
-            squares[part], exponents, scales, others, low, moduli[part], powers
-        )
+        fill_powers(squares[part], exponents, scales, others, low, moduli[part], powers)
         for e in range(len(exponents)):
             to, found = out[e * n + part.start : e * n + part.stop], powers[e]
             for k in range(len(to)):

@@ -199,7 +199,7 @@ def _integrate_products(
     joined: bool,
 ) -> Any:
     dtype = atom_weights.dtype
-    n_y, n_z = len(points_y), len(points_z)
+    n_z = len(points_z)
     n_channels, n_atoms = atom_weights.shape
     n_widths, n_terms, n_exponents = len(widths), len(of_z), len(exponents)
     n_rows, n_fields = n_channels * n_z, n_widths * n_powers
