@@ -500,7 +500,7 @@ def _grid_axis() -> Any:
         "raw float64 rules, float64 width, int32 n_points",
         "float64 point, T weight",
         f"""
-        const double* rule = &rules[i / n_points * 7];
+        const double* rule = &rules[i / n_points * 8];
         const double extent = rule[0], step = rule[1], margin = rule[2];
         const double more = max(step, rule[3]) - step, sharpness = rule[5];
         const double knee = (extent + rule[4]) / step;
@@ -513,7 +513,7 @@ def _grid_axis() -> Any:
         }}
         point = step * xi + more * sharpness * total;
         if (fabs(point) <= extent + margin) {{
-            point *= width;
+            point = width * (rule[7] + point);
             weight = width * (step + more * slopes);
         }} else {{
             point = {FAR};

@@ -605,9 +605,9 @@ class _Smooth:
         self.width = SMOOTHING * scale
         self._parameters = (width, scale, degree)
         self._molecules = molecules
-        extents = molecules.sizes.extents
+        sizes, accuracy = molecules.sizes, molecules.accuracy
         self.grid = molecules.grid(
-            coarse_axes(extents, width, scale, degree, molecules.accuracy)
+            coarse_axes(sizes.extents, sizes.crowding, width, scale, degree, accuracy)
         )
         self.values: Any = 0.0
 

@@ -1,7 +1,7 @@
 r"""Smooth fields convolved with wavelets and integrated in one compiled pass.
 
 A convolution of a field on a grid is a matrix product along each axis. Axes that
-mirror themselves about the centre of the molecule halve it: sums and differences of
+mirror themselves about the same point halve it: sums and differences of
 values at :math:`\pm q` give those of results at :math:`\pm p`, as factors of wavelets
 are even or odd. Tiles of larger grids do not mirror themselves. Along y, halves would
 be too short for fast products.
@@ -64,7 +64,7 @@ def integrate_convolutions(
     """
     dtype = values.dtype
     parities = [
-        2 if _mirrors_itself(axis.points) and _mirrors_itself(sources.points) else 1
+        2 if _mirror_themselves(axis.points, sources.points) else 1
         for axis, sources in zip(tile.axes, coarse, strict=True)
     ]
     parities[1] = 1
@@ -92,10 +92,14 @@ def integrate_convolutions(
     )
 
 
-def _mirrors_itself(points: Array) -> bool:
-    if len(points) % 2:
-        return False
-    return bool(np.abs(points + points[::-1]).max() <= 1e-9 * abs(points[0]))
+def _mirror_themselves(*axes: Array) -> bool:
+    """Whether axes mirror themselves about the same point."""
+    twice = [points + points[::-1] for points in axes]
+    centre, size = twice[0][0], abs(axes[0][0])
+    return all(
+        len(points) % 2 == 0 and np.abs(sums - centre).max() <= 1e-9 * size
+        for points, sums in zip(axes, twice, strict=True)
+    )
 
 
 def _factors(

@@ -9,7 +9,7 @@ which keeps the exponential convergence, and one-dimensional, which keeps the fi
 separable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ _Array = NDArray[np.float64]
 # The grid begins to stretch this many widths beyond the peaks of the outermost atoms.
 KNEE = 0.5
 SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes near
-_MIRRORED = 0.5  # with this shift, an axis mirrors itself
+_MIRRORED = 0.5  # with this shift, an axis mirrors itself about its origin
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
@@ -91,7 +91,7 @@ class Axes(NamedTuple):
     ----------
     width : float
         Width of the fields.
-    rules : ndarray of shape (3, n_molecules, 7)
+    rules : ndarray of shape (3, n_molecules, 8)
         For each axis, the other arguments of :func:`stretched_axis`.
     n_points : tuple of three ints
         Number of points along each axis of the largest grid.
@@ -111,12 +111,13 @@ class Axes(NamedTuple):
         outer: _Array | float,
         knee: float,
         sharpness: float,
-        shift: float,
+        shift: float = SHIFT,
+        origin: _Array | float = 0.0,
     ) -> "Axes":
         """Describe the grids of molecules of some extents, like :func:`tensor_grid`."""
         extents = extents.T / width
         rules = np.broadcast_arrays(
-            extents, step, margin, outer, knee, sharpness, shift
+            extents, step, margin, outer, knee, sharpness, shift, origin
         )
         inner = extents + knee
         reach = inner / step + (extents + margin - inner) / np.maximum(step, outer)
@@ -143,7 +144,10 @@ def fine_grid(
     -------
     Grid
     """
-    return _fine_grid(frame, width, order, degree, accuracy, 1.0, _MIRRORED)
+    origin = _origin(frame.crowding(width), width, degree, accuracy)
+    return _fine_grid(
+        frame, width, order, degree, accuracy, shift=_MIRRORED, origin=origin
+    )
 
 
 def body_centred_grid(
@@ -164,7 +168,7 @@ def body_centred_grid(
         The integral is the sum of those over both.
     """
     return _with_mirror(
-        _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED, SHIFT)
+        _fine_grid(frame, width, order, degree, accuracy, _BODY_CENTRED)
     )
 
 
@@ -218,8 +222,7 @@ def product_axes(
 
     The first parameters are those of :func:`fine_axes`.
     """
-    rules = _product(crowding, degree, exponents, accuracy)
-    return Axes.of(extents, width, *rules, SHIFT)
+    return Axes.of(extents, width, *_product(crowding, degree, exponents, accuracy))
 
 
 def product_points(
@@ -272,13 +275,24 @@ def _fine_grid(
     order: int,
     degree: int,
     accuracy: Accuracy,
-    factor: float,
-    shift: float,
+    factor: float = 1.0,
+    **place: Any,
 ) -> Grid:
     step, margin, outer, *knee = _fine(frame.crowding(width), order, degree, accuracy)
     largest = accuracy.window_step / width
     step, outer = (factor * min(h, largest) for h in (step, outer))
-    return tensor_grid(frame, width, step, margin, outer, *knee, shift=shift)
+    return tensor_grid(frame, width, step, margin, outer, *knee, **place)
+
+
+def _origin(
+    crowding: _Array | float, width: float, degree: int, accuracy: Accuracy
+) -> Any:
+    """Return where grids for a field of order 2 mirror themselves, in its width.
+
+    It is a quarter of a step off the centre, so that no point is the mirror image of
+    another in a molecule that mirrors itself: their errors would be the same.
+    """
+    return -SHIFT * accuracy.step(2, degree, crowding)
 
 
 def fine_axes(
@@ -306,7 +320,8 @@ def fine_axes(
     Axes
     """
     rules = _fine(crowding, order, degree, accuracy)
-    return Axes.of(extents, width, *rules, _MIRRORED)
+    origin = _origin(crowding, width, degree, accuracy)
+    return Axes.of(extents, width, *rules, _MIRRORED, origin)
 
 
 def body_centred_axes(
@@ -324,7 +339,7 @@ def body_centred_axes(
     """
     step, margin, outer, *knee = _fine(crowding, order, degree, accuracy)
     steps = _BODY_CENTRED * step, margin, _BODY_CENTRED * outer
-    return Axes.of(extents, width, *steps, *knee, SHIFT)
+    return Axes.of(extents, width, *steps, *knee)
 
 
 def body_centred_points(
@@ -412,18 +427,32 @@ def coarse_grid(
     frame: Frame, width: float, next_scale: float, degree: int, accuracy: Accuracy
 ) -> Grid:
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
+    field = hypot(width, next_scale)
+    origin = field * _origin(frame.crowding(field), field, degree, accuracy)
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return tensor_grid(frame, width, step, margin, outer, KNEE, shift=_MIRRORED)
+    place = {"shift": _MIRRORED, "origin": origin / width}
+    return tensor_grid(frame, width, step, margin, outer, KNEE, **place)
 
 
 def coarse_axes(
-    extents: _Array, width: float, next_scale: float, degree: int, accuracy: Accuracy
+    extents: _Array,
+    crowding: Callable[[float], _Array],
+    width: float,
+    next_scale: float,
+    degree: int,
+    accuracy: Accuracy,
 ) -> Axes:
-    """Describe the coarse grids of several molecules; see :func:`fine_axes`."""
+    """Describe the coarse grids of several molecules; see :func:`fine_axes`.
+
+    `crowding` is a function of the width of a field.
+    """
+    field = hypot(width, next_scale)
+    origin = field * _origin(crowding(field), field, degree, accuracy)
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
-    return Axes.of(extents, width, step, margin, outer, KNEE, 1.0, _MIRRORED)
+    rules = step, margin, outer, KNEE, 1.0
+    return Axes.of(extents, width, *rules, _MIRRORED, origin / width)
 
 
 def coarse_points(
@@ -460,6 +489,7 @@ def tensor_grid(
     knee: float,
     sharpness: float = 1.0,
     shift: float = SHIFT,
+    origin: float = 0.0,
 ) -> Grid:
     r"""Make the three axes of the grid of a molecule that is centred on the origin.
 
@@ -489,6 +519,9 @@ def tensor_grid(
         Number :math:`\delta` of points in which it changes.
     shift : float
         Of the points, in steps.
+    origin : float
+        Where the axes begin, in widths. With a shift of 0.5, they mirror themselves
+        about it.
 
     Returns
     -------
@@ -498,7 +531,9 @@ def tensor_grid(
         outer = step
     x, y, z = (
         Axis(
-            *stretched_axis(extent, width, step, margin, outer, knee, sharpness, shift)
+            *stretched_axis(
+                extent, width, step, margin, outer, knee, sharpness, shift, origin
+            )
         )
         for extent in frame.half_lengths / width
     )
@@ -522,9 +557,9 @@ def stretched_axes(width: float, rules: _Array, n_points: int) -> _Array:
     axes = np.zeros((2, len(rules), n_points))
     axes[0] = FAR
     for i, rule in enumerate(rules):
-        extent, step, margin, outer, knee, sharpness, shift = rule
+        extent, step, margin, outer, knee, sharpness, shift, origin = rule
         points, weights = stretched_axis(
-            extent, width, step, margin, outer, knee, sharpness, shift
+            extent, width, step, margin, outer, knee, sharpness, shift, origin
         )
         axes[0, i, : len(points)] = points
         axes[1, i, : len(weights)] = weights
@@ -540,7 +575,8 @@ def stretched_axis(
     outer: float,
     knee: float,
     sharpness: float,
-    shift: float,
+    shift: float = SHIFT,
+    origin: float = 0.0,
 ) -> tuple[_Array, _Array]:
     """Make an axis of :func:`tensor_grid`: points and weights.
 
@@ -557,7 +593,7 @@ def stretched_axis(
         left, left_slope = _softplus((-xi - knee) / sharpness)
         point = step * xi + (outer - step) * sharpness * (right - left)
         if abs(point) <= extent + margin:
-            points[n] = width * point
+            points[n] = width * (origin + point)
             weights[n] = width * (step + (outer - step) * (right_slope + left_slope))
             n += 1
     return points[:n], weights[:n]
