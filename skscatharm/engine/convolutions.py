@@ -94,12 +94,10 @@ def integrate_convolutions(
 
 def _mirror_themselves(*axes: Array) -> bool:
     """Whether axes mirror themselves about the same point."""
-    twice = [points + points[::-1] for points in axes]
-    centre, size = twice[0][0], abs(axes[0][0])
-    return all(
-        len(points) % 2 == 0 and np.abs(sums - centre).max() <= 1e-9 * size
-        for points, sums in zip(axes, twice, strict=True)
-    )
+    # Those of whole grids do. Parts of them have ends that are no mirror images.
+    first, second = (points[0] + points[-1] for points in axes)
+    same: bool = abs(first - second) <= 1e-9 * abs(axes[0][0])
+    return same and not any(len(points) % 2 for points in axes)
 
 
 def _factors(
@@ -114,12 +112,15 @@ def _factors(
     """
     points = axis.points[-len(axis.points) // n_parities :]
     factors = gaussian_factors(points, sources.points, scale, degree, cut)
-    factors *= sources.weights / scale
+    factors *= sources.weights / (n_parities * scale)
     if n_parities == 1:
         return factors[np.newaxis]
     half = len(sources.points) // 2
     above, below = factors[..., half:], factors[..., half - 1 :: -1]
-    return np.stack([above + below, above - below]) / 2
+    found = np.empty((2, *above.shape))
+    np.add(above, below, out=found[0])
+    np.subtract(above, below, out=found[1])
+    return found
 
 
 def _bounds(tile: Tile, n_parities: int) -> tuple[Array, Array]:

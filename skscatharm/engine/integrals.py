@@ -221,8 +221,10 @@ def _in_groups(matrix: Array) -> tuple[Array, Array]:
     filled[:n_rows] = matrix
     groups = filled.reshape(-1, _GROUP, n_columns).transpose(0, 2, 1).copy()
     used = groups.any(axis=2)
-    supports = [used.argmax(axis=1), n_columns - used[:, ::-1].argmax(axis=1)]
-    return groups, np.stack(supports, axis=1)
+    supports = np.empty((len(groups), 2), np.int64)
+    supports[:, 0] = used.argmax(axis=1)
+    supports[:, 1] = n_columns - used[:, ::-1].argmax(axis=1)
+    return groups, supports
 
 
 @compile_loops

@@ -289,8 +289,8 @@ def _origin(
 ) -> Any:
     """Return where grids for a field of order 2 mirror themselves, in its width.
 
-    It is a quarter of a step off the centre, so that no point is the mirror image of
-    another in a molecule that mirrors itself: their errors would be the same.
+    It is a quarter of a step off the centre. In a molecule that mirrors itself about
+    its centre, points that are images of each other have the same error.
     """
     return -SHIFT * accuracy.step(2, degree, crowding)
 
