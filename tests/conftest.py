@@ -14,6 +14,7 @@ from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
 from skscatharm.datasets import load_qm9_sample
+from skscatharm.engine.compiled import near_columns
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,3 +71,12 @@ def xp(request: pytest.FixtureRequest) -> Any:
     if request.param == "cupy" and not library.cuda.is_available():
         pytest.skip("CuPy finds no CUDA device")
     return library
+
+
+@pytest.fixture
+def whole_grids(monkeypatch) -> None:
+    """Integrate over all points of grids. Compiled passes leave out far ones."""
+    monkeypatch.setattr(
+        "skscatharm.engine.tiles.near_columns",
+        lambda x, y, positions, reach: near_columns(x, y, positions, np.inf),
+    )

@@ -143,6 +143,7 @@ def test_forms_and_jobs(scattering, rows) -> None:
     assert frame.columns[-1] == "S2_bonding_j0_j1_l2_q4"
 
 
+@pytest.mark.usefixtures("whole_grids")
 def test_array_libraries(xp) -> None:
     water = MOLECULES[0]
     atoms = Atoms(water.positions, water.numbers, np.array([[8.0, 1, 1], [-2, 1, 1]]))

@@ -89,7 +89,7 @@ class Frame:
         self.centre = mean + self.rotation @ middle
         self._neighbours = positions
 
-    @property
+    @cached_property
     def half_lengths(self) -> _Array:
         """Half of the length of the molecule along each axis."""
         return np.abs(self.positions).max(axis=0)

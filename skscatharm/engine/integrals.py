@@ -220,7 +220,7 @@ def _in_groups(matrix: Array) -> tuple[Array, Array]:
     filled = np.zeros((-(-n_rows // _GROUP) * _GROUP, n_columns), matrix.dtype)
     filled[:n_rows] = matrix
     groups = filled.reshape(-1, _GROUP, n_columns).transpose(0, 2, 1).copy()
-    used = groups.any(axis=2)
+    used = (groups != 0).any(axis=2)
     supports = np.empty((len(groups), 2), np.int64)
     supports[:, 0] = used.argmax(axis=1)
     supports[:, 1] = n_columns - used[:, ::-1].argmax(axis=1)

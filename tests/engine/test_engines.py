@@ -8,7 +8,6 @@ from references import dense, one_atom, pair_sum, two_atoms
 from scipy.spatial.transform import Rotation
 
 from skscatharm.engine.protocol import Atoms
-from skscatharm.engine.separable import _Molecule
 from skscatharm.structures import check_structures
 from skscatharm.structures.channels import channel_weights, resolve_channels
 from skscatharm.transform.paths import Path, scattering_paths
@@ -238,9 +237,8 @@ def test_precisions_agree(softening, engine, batch) -> None:
 
 @pytest.mark.parametrize("softening", [0.0, 4.0])
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-10)])
-def test_array_libraries_agree(
-    xp, softening, dtype, rtol, engine, batch, monkeypatch
-) -> None:
+@pytest.mark.usefixtures("whole_grids")
+def test_array_libraries_agree(xp, softening, dtype, rtol, engine, batch) -> None:
     positions, weights = batch[0][1], batch[1][1]
     if engine == "separable" and dtype == "float64":
         positions, weights = WATER, np.array([[8.0, -1, 1], [3, 2, 1]])
@@ -252,9 +250,6 @@ def test_array_libraries_agree(
         "dtype": dtype,
         "engine": engine,
     }
-    if engine == "separable":
-        # The compiled pass leaves out what no atom reaches: see test_integrals.py.
-        monkeypatch.setattr(_Molecule, "_in_one_pass", lambda self, field: False)
     expected = scatter(positions, weights, PATHS, **options)
     found = scatter(positions, weights, PATHS, xp=xp, **options)
     assert_allclose(found, expected, rtol=rtol)
