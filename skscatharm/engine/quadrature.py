@@ -144,7 +144,7 @@ def fine_grid(
     -------
     Grid
     """
-    origin = _origin(frame.crowding(width), width, degree, accuracy)
+    origin = _origin(frame.crowding(width), degree, accuracy)
     return _fine_grid(
         frame, width, order, degree, accuracy, shift=_MIRRORED, origin=origin
     )
@@ -284,9 +284,7 @@ def _fine_grid(
     return tensor_grid(frame, width, step, margin, outer, *knee, **place)
 
 
-def _origin(
-    crowding: _Array | float, width: float, degree: int, accuracy: Accuracy
-) -> Any:
+def _origin(crowding: _Array | float, degree: int, accuracy: Accuracy) -> Any:
     """Return where grids for a field of order 2 mirror themselves, in its width.
 
     It is a quarter of a step off the centre. In a molecule that mirrors itself about
@@ -320,7 +318,7 @@ def fine_axes(
     Axes
     """
     rules = _fine(crowding, order, degree, accuracy)
-    origin = _origin(crowding, width, degree, accuracy)
+    origin = _origin(crowding, degree, accuracy)
     return Axes.of(extents, width, *rules, _MIRRORED, origin)
 
 
@@ -428,7 +426,7 @@ def coarse_grid(
 ) -> Grid:
     """Make the grid for fields of a width, smoothed for wavelets of some scale."""
     field = hypot(width, next_scale)
-    origin = field * _origin(frame.crowding(field), field, degree, accuracy)
+    origin = field * _origin(frame.crowding(field), degree, accuracy)
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
     place = {"shift": _MIRRORED, "origin": origin / width}
@@ -448,7 +446,7 @@ def coarse_axes(
     `crowding` is a function of the width of a field.
     """
     field = hypot(width, next_scale)
-    origin = field * _origin(crowding(field), field, degree, accuracy)
+    origin = field * _origin(crowding(field), degree, accuracy)
     step, margin, width = coarse_rule(width, next_scale, degree, accuracy)
     outer = accuracy.coarse_stretch * step
     rules = step, margin, outer, KNEE, 1.0
