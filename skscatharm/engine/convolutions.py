@@ -1,8 +1,8 @@
 r"""Smooth fields convolved with wavelets and integrated in one compiled pass.
 
 A convolution of a field on a grid is a matrix product along each axis. Axes that
-mirror themselves about the same point halve it: sums and differences of
-values at :math:`\pm q` give those of results at :math:`\pm p`, as factors of wavelets
+mirror themselves about the same point halve it: sums and differences of values at
+:math:`\pm q` from there give those of results at :math:`\pm p`, as factors of wavelets
 are even or odd. Tiles of larger grids do not mirror themselves. Along y, halves would
 be too short for fast products.
 """
