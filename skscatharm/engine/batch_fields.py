@@ -127,9 +127,9 @@ class ProductFields(NamedTuple):
         return cls([found[path] for path in pairs.fields], len(pairs.narrow))
 
     @property
-    def width(self) -> float:
-        """The least width."""
-        return self.plan[0].width
+    def widths(self) -> list[float]:
+        """The widths, in ascending order."""
+        return [first.width for first in self.plan]
 
     @property
     def degree(self) -> int:
@@ -275,10 +275,10 @@ class MoleculeBatch:
         """
         xp, transform = self.xp, self.transform
         fields = ProductFields.of(pairs, transform.sigma)
-        degree, width, Q = fields.degree, fields.width, self.Q.tolist()
-        extents, crowding = self.sizes.extents, self.sizes.crowding(width)
-        axes = product_axes(extents, crowding, width, degree, Q, self.accuracy)
-        reach = product_margin(degree, Q, self.accuracy) + 0.5
+        rule = fields.widths, fields.degree, self.Q.tolist(), self.accuracy
+        crowding = self.sizes.crowding(fields.widths[0])
+        axes = product_axes(self.sizes.extents, crowding, *rule)
+        reach = product_margin(*rule) + 0.5
         one, mirrored = (
             self._products_on(grid, fields, reach) for grid in self._body_centred(axes)
         )

@@ -245,7 +245,7 @@ class BatchedEngine:
         """Estimate how many values are held at a time."""
         fields = ProductFields.of(pairs, self.transform.sigma)
         Q = [self.transform.exponents[i] for i in job.exponents]
-        grid = sizes.extents, sizes.crowding(fields.width), fields.width
+        grid = sizes.extents, sizes.crowding(fields.widths[0]), fields.widths
         n_x, n_y, n_z = product_points(*grid, fields.degree, Q, job.accuracy).T
         n_channels = len(job.channels)
         n_kept = self._kernels.PRODUCTS * len(pairs.fields) + self._kernels.FIELDS

@@ -58,6 +58,8 @@ class Frame:
         on the origin.
     is_lattice : bool
         Whether points of grids keep their places in these axes.
+    reference_half_lengths : ndarray of shape (3,)
+        In a lattice, half of the length of the reference along each axis.
     rotation : ndarray of shape (3, 3)
         The axes, one a column: orthonormal, of either handedness.
     centre : ndarray of shape (3,)
@@ -80,6 +82,8 @@ class Frame:
             self.rotation = superpose(reference, positions) @ axes
             self.centre = mean
             self.positions = (positions - mean) @ self.rotation
+            in_axes = (reference - reference.mean(axis=0)) @ axes
+            self.reference_half_lengths = np.abs(in_axes).max(axis=0)
             self._neighbours = reference
             return
         self.rotation = _best_axes(positions - mean, charges) if turn else np.eye(3)

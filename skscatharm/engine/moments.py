@@ -8,7 +8,8 @@ with the softened powers h of moduli. The densities of channels with weights of 
 signs, which have kinks, are softened too. A product vanishes where the narrower field
 does, and is about as smooth. So pairs share the grid of the narrower width: on it, the
 integrals of all pairs are a matrix product. Coefficients come from
-:mod:`skscatharm.engine.products`, and derivatives from
+:mod:`skscatharm.engine.products`, gradients of sums of them from
+:mod:`skscatharm.engine.product_gradients`, and all derivatives from
 :mod:`skscatharm.engine.point_sums`.
 
 Where the grid is fine enough for paths of order 1 too, they share it. With the
@@ -32,10 +33,12 @@ from skscatharm.engine.accuracy import DOUBLE, Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.engine.point_sums import AtomWavelets, monomials_of_harmonics
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR, power_scales
+from skscatharm.engine.product_fields import Basis, points_of_blocks
+from skscatharm.engine.product_gradients import differentiate_products
 from skscatharm.engine.products import integrate_products
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
-from skscatharm.engine.tiles import cut, cut_into_tiles
+from skscatharm.engine.tiles import Tile, cut, cut_into_tiles
 from skscatharm.transform.harmonics import wavelet_constant
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
@@ -72,6 +75,8 @@ class MixedMoments:
             smooth=self._frame.is_lattice,
         )
         self._groups = group_pairs(transform.pairs)
+        of_kinds, kinds = np.unique(self.weights, axis=1, return_inverse=True)
+        self.of_kinds, self.kinds = np.ascontiguousarray(of_kinds), kinds.ravel()
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -155,19 +160,7 @@ class MixedMoments:
             for index, a in fields.places_alone():
                 of_pairs[:, a, a] += 2 * factors[index]
                 of_pairs[:, a, -1] += 2 * factors[index] * fields.low[:, a]
-            narrow, wide = np.split(of_pairs, [fields.n_narrow], axis=1)
-            wide = wide[..., : fields.n_narrow]  # and narrow ones alone
-            for chunk in fields.chunks():
-                partners = np.empty(chunk.slopes.shape)
-                np.matmul(narrow, chunk.powers, out=partners[:, : fields.n_narrow])
-                np.matmul(
-                    wide,
-                    chunk.powers[:, : fields.n_narrow],
-                    out=partners[:, fields.n_narrow :],
-                )
-                partners *= chunk.slopes
-                onto = partners.sum(axis=0) * (chunk.inverse * chunk.weights)
-                fields.add_gradient(chunk, onto, total)
+            total += fields.gradient(of_pairs)
         return total @ self._frame.rotation.T
 
 
@@ -241,17 +234,21 @@ class _Fields:
         norms = np.repeat(norms, 2 * degrees + 1, axis=1)
         # Softened densities need the grid of other softened fields.
         self._smoothness = max(self._degrees, 1 if transform.signed else 0)
-        exponents, accuracy = transform.exponents, moments._accuracy
-        self._margin = product_margin(self._smoothness, exponents, accuracy)
+        self._rule = (
+            self._widths.tolist(),
+            self._smoothness,
+            transform.exponents,
+            moments._accuracy,
+        )
+        self._margin = product_margin(*self._rule)
         self._cut = self._margin + 0.5
         epsilon = np.array([self._softening_of(path) for path in self.paths])
         self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]
-        of_kinds, kinds = np.unique(moments.weights, axis=1, return_inverse=True)
         self._wavelets = AtomWavelets(
             moments._frame.positions,
-            np.ascontiguousarray(of_kinds),
-            kinds.ravel(),
+            moments.of_kinds,
+            moments.kinds,
             self._widths,
             self._cut,
             *monomials_of_harmonics(self._degrees),
@@ -289,7 +286,7 @@ class _Fields:
         """Compute the fields, some points at a time."""
         halves = self._moments._halves[:, np.newaxis, np.newaxis]
         for points, weights in self._points():
-            these = np.ascontiguousarray(points.T)
+            these = np.ascontiguousarray(points)
             of_kinds = point_sums.components(these, self._wavelets)
             squared = point_sums.squares(of_kinds, self._wavelets.weights, self._places)
             squared += self._squared_epsilon + _LEAST
@@ -315,46 +312,17 @@ class _Fields:
         )
         return found
 
-    def add_gradient(self, chunk: _Chunk, factors: _Array, total: _Array) -> None:
-        """Add the derivatives of a sum over points of half of the squared moduli.
-
-        `factors` are of shape (n_fields, n_points).
-        """
-        onto = point_sums.squares_back(
-            chunk.of_kinds, self._wavelets.weights, self._places, factors
-        )
-        point_sums.add_gradient(chunk.points, self._wavelets, onto, total)
-
     def grids(self) -> tuple[Grid, Grid]:
         """Make the two grids of a body-centred one for the least width."""
-        moments, width = self._moments, self._widths[0]
-        exponents = moments.transform.exponents
-        return product_grid(
-            moments._frame, width, self._smoothness, exponents, moments._accuracy
-        )
+        return product_grid(self._moments._frame, *self._rule)
 
     def _points(self) -> Iterator[tuple[_Array, _Array]]:
-        """Yield points of the grid, without those far from atoms, and their weights."""
-        reach = self._margin * self._widths[0]
-        positions = self._moments._frame.positions
-        for grid in self.grids():
-            for tile in cut_into_tiles(grid, positions, reach):
-                x, y, z = tile.axes
-                along_z = np.ones(len(z.points))
-                points = np.stack(
-                    [
-                        np.outer(x.points[tile.rows], along_z),
-                        np.outer(y.points[tile.columns], along_z),
-                        np.broadcast_to(z.points, (len(tile.rows), len(z.points))),
-                    ],
-                    axis=-1,
-                ).reshape(-1, 3)
-                of_columns = x.weights[tile.rows] * y.weights[tile.columns]
-                weights = np.outer(of_columns, z.weights).ravel()
-                near = point_sums.near(points, positions[tile.atoms], reach)
-                points, weights = points[near], weights[near]
-                for part in cut(len(points), _POINTS):
-                    yield points[part], weights[part]
+        """Yield points of the grids, some at a time, and their weights."""
+        n_kept = self._softening.size * len(self._moments._halves)
+        for tile in self._tiles():
+            points, weights = points_of_blocks(tile, n_kept)
+            for part in cut(len(weights), _POINTS):
+                yield points[:, part], weights[part]
 
     def products(self) -> _Array:
         """Integrate the products of two fields, one of them of the least width.
@@ -376,25 +344,24 @@ class _Fields:
         field_unit = unit * ((2 * pi) ** -1.5 / AMPLITUDE)
         scales = power_scales(exponents) ** halves
         softening = self._softening / self._constants[..., np.newaxis]
-        reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
+        basis = Basis.of(moments.of_kinds / unit * AMPLITUDE, moments.kinds)
         products: Any = 0.0
         alone: Any = 0.0
-        for grid in self.grids():
-            for tile in cut_into_tiles(grid, positions, reach, effect):
-                of_tile = integrate_products(
-                    np.ascontiguousarray(positions[tile.atoms].T),
-                    (weights / unit * AMPLITUDE)[:, tile.atoms].astype(dtype),
-                    tile,
-                    self._widths,
-                    self._degrees,
-                    self._cut,
-                    halves,
-                    scales,
-                    softening / field_unit[:, 0],
-                    FLOOR**2,
-                    transform.joins_channels,
-                )
-                products, alone = products + of_tile[0], alone + of_tile[1]
+        for tile in self._tiles():
+            of_tile = integrate_products(
+                np.ascontiguousarray(positions[tile.atoms].T),
+                basis.take(tile.atoms, dtype),
+                tile,
+                self._widths,
+                self._degrees,
+                self._cut,
+                halves,
+                scales,
+                softening / field_unit[:, 0],
+                FLOOR**2,
+                transform.joins_channels,
+            )
+            products, alone = products + of_tile[0], alone + of_tile[1]
         # By channel, width and degree.
         units = (field_unit[:, :, np.newaxis] * self._constants).reshape(
             len(weights), -1
@@ -402,6 +369,55 @@ class _Fields:
         units = units ** halves[:, None, None] / scales[:, None, None]
         units[:, is_empty] = 0.0
         return self._in_order(products, alone, units)
+
+    def gradient(self, factors: _Array) -> _Array:
+        """Differentiate the sum of products of two fields with factors.
+
+        `factors` are of shape (n_exponents, n_fields, n_fields + 1): of the derivative
+        of the first field times the second.
+
+        Returns
+        -------
+        ndarray of shape (n_atoms, 3)
+            In the frame of the molecule.
+        """
+        moments, n_fields = self._moments, self._softening.size
+        # By width, degree and channel.
+        columns = self._places @ [self._degrees + 1, 1]
+        n_channels = len(moments.weights)
+        place = (columns[:, np.newaxis] * n_channels + np.arange(n_channels)).ravel()
+        of_fields = np.zeros((len(factors), n_fields, n_fields + 1))
+        partners = np.append(place, n_fields)
+        of_fields[:, place[:, np.newaxis], partners] = factors
+        n_narrow = n_fields // len(self._widths)
+        of_narrow, of_wide = np.split(of_fields, [n_narrow], axis=1)
+        degrees = range(self._degrees + 1)
+        constants = self._constants * [wavelet_constant(d) for d in degrees]
+        positions = moments._frame.positions
+        basis = Basis.of(moments.of_kinds, moments.kinds)
+        total = np.zeros_like(positions)
+        for tile in self._tiles():
+            total[tile.atoms] += differentiate_products(
+                np.ascontiguousarray(positions[tile.atoms].T),
+                basis.take(tile.atoms, np.float64),
+                tile,
+                self._widths,
+                constants,
+                self._cut,
+                moments._halves,
+                self._softening,
+                np.ascontiguousarray(of_narrow),
+                np.ascontiguousarray(of_wide[..., :n_narrow]),
+            )
+        return total
+
+    def _tiles(self) -> Iterator[Tile]:
+        """Yield the tiles of both grids."""
+        reach, effect = self._margin * self._widths[0], self._cut * self._widths[-1]
+        for grid in self.grids():
+            yield from cut_into_tiles(
+                grid, self._moments._frame.positions, reach, effect
+            )
 
     def _in_order(self, products: _Array, alone: _Array, units: _Array) -> _Array:
         """Bring products to the order of the fields, and give them their units."""

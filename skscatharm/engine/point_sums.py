@@ -14,13 +14,10 @@ from skscatharm.transform.harmonics import solid_harmonics
 
 __all__ = [
     "AtomWavelets",
-    "add_gradient",
     "components",
     "gradients",
     "monomials_of_harmonics",
-    "near",
     "squares",
-    "squares_back",
 ]
 
 _Array = NDArray[np.float64]
@@ -41,7 +38,7 @@ class AtomWavelets(NamedTuple):
     widths : ndarray of shape (n_widths,)
         Of the fields of an atom, in ascending order.
     cut : float
-        Beyond it, in widths, atoms have no effect.
+        Beyond it, in widths along an axis, atoms have no effect.
     powers, coefficients, starts : ndarray
         The harmonics, from :func:`monomials_of_harmonics`.
     norms : ndarray of shape (n_widths, n_harmonics)
@@ -82,48 +79,41 @@ def monomials_of_harmonics(degree: int) -> tuple[Any, _Array, Any]:
 
 
 @compile_loops
-def near(points: Any, positions: Any, reach: float) -> Any:
-    """Return whether points are within reach of an atom."""
-    found = np.zeros(len(points), np.bool_)
-    for p in range(len(points)):
-        for n in range(len(positions)):
-            square = 0.0
-            for k in range(3):
-                square += (points[p, k] - positions[n, k]) ** 2
-            if square < reach**2:
-                found[p] = True
-                break
-    return found
-
-
-@compile_loops
-def _fill_offsets(points: Any, position: Any, power: Any, square: Any) -> float:
-    """Fill in powers of the offsets from an atom, (3, n_powers, n_points), and squared
-    distances; return the least.
+def _fill_offsets(
+    points: Any, position: Any, power: Any, square: Any, largest: Any
+) -> float:
+    """Fill in powers of the offsets from an atom, (3, n_powers, n_points), squared
+    distances, and the largest offset along an axis; return the least of the latter.
     """
     n_points = points.shape[1]
     square[:] = 0.0
+    largest[:] = 0.0
     for k in range(3):
         for p in range(n_points):
             power[k, 0, p] = 1.0
             offset = points[k, p] - position[k]
             square[p] += offset * offset
+            largest[p] = max(largest[p], abs(offset))
             power[k, 1, p] = offset
         for e in range(2, power.shape[1]):
             for p in range(n_points):
                 power[k, e, p] = power[k, e - 1, p] * power[k, 1, p]
     nearest = np.inf
     for p in range(n_points):
-        nearest = min(nearest, square[p])
+        nearest = min(nearest, largest[p])
     return nearest
 
 
 @compile_loops
-def _fill_envelope(square: Any, width: float, envelope: Any) -> None:
-    """Fill in a Gaussian."""
+def _fill_envelope(
+    square: Any, largest: Any, width: float, cut: float, envelope: Any
+) -> None:
+    """Fill in a Gaussian. As in products, it is zero beyond the cut along an axis."""
     unit = -1 / (2 * width**2)
     for p in range(len(square)):
         envelope[p] = np.exp(max(unit * square[p], _LOWEST))
+        if largest[p] >= cut * width:
+            envelope[p] = 0.0
 
 
 @compile_loops
@@ -167,17 +157,18 @@ def components(
     found = np.zeros((len(atoms.widths), n_harmonics, n_kinds, n_points))
     power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
     values = np.empty((n_harmonics, n_points))
-    square, envelope = np.empty(n_points), np.empty(n_points)
+    square, largest = np.empty(n_points), np.empty(n_points)
+    envelope = np.empty(n_points)
     for n in range(len(atoms.positions)):
         kind = atoms.kinds[n]
-        nearest = _fill_offsets(points, atoms.positions[n], power, square)
-        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
+        nearest = _fill_offsets(points, atoms.positions[n], power, square, largest)
+        if nearest >= atoms.cut * atoms.widths[-1]:
             continue
         _fill_harmonics(power, atoms, values)
         for j in range(len(atoms.widths)):
-            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
+            if nearest >= atoms.cut * atoms.widths[j]:
                 continue
-            _fill_envelope(square, atoms.widths[j], envelope)
+            _fill_envelope(square, largest, atoms.widths[j], atoms.cut, envelope)
             for m in range(n_harmonics):
                 norm, value, to = atoms.norms[j, m], values[m], found[j, m, kind]
                 for p in range(n_points):
@@ -211,38 +202,6 @@ def squares(of_kinds: Any, weights: Any, fields: Any) -> Any:
 
 
 @compile_loops
-def squares_back(of_kinds: Any, weights: Any, fields: Any, factors: Any) -> Any:
-    """Differentiate half of the sum of squared moduli times factors.
-
-    `factors` are of the shape of :func:`squares`, and the result of that of `of_kinds`.
-    """
-    n_channels, n_kinds = weights.shape
-    n_points = of_kinds.shape[-1]
-    found = np.zeros(of_kinds.shape)
-    # The same matrix for all components of a field.
-    matrix = np.empty((n_kinds, n_kinds, n_points))
-    for i in range(len(fields)):
-        j, degree = fields[i]
-        matrix[:] = 0.0
-        for c in range(n_channels):
-            factor = factors[i * n_channels + c]
-            for k in range(n_kinds):
-                for o in range(k + 1):
-                    weight, to = weights[c, k] * weights[c, o], matrix[k, o]
-                    if weight != 0:
-                        for p in range(n_points):
-                            to[p] += weight * factor[p]
-        for m in range(degree**2, (degree + 1) ** 2):
-            for k in range(n_kinds):
-                to = found[j, m, k]
-                for o in range(n_kinds):
-                    element, of_kind = matrix[max(k, o), min(k, o)], of_kinds[j, m, o]
-                    for p in range(n_points):
-                        to[p] += element[p] * of_kind[p]
-    return found
-
-
-@compile_loops
 def gradients(
     points: Any,
     atoms: Any,
@@ -258,20 +217,21 @@ def gradients(
         np.empty((n_harmonics, n_points)),
         np.empty((n_harmonics, 3, n_points)),
     )
-    square, radial = np.empty(n_points), np.empty(n_points)
+    square, largest = np.empty(n_points), np.empty(n_points)
+    radial = np.empty(n_points)
     envelopes = np.empty((len(atoms.widths), n_points))
     for n in range(len(atoms.positions)):
         kind = atoms.kinds[n]
-        nearest = _fill_offsets(points, atoms.positions[n], power, square)
-        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
+        nearest = _fill_offsets(points, atoms.positions[n], power, square, largest)
+        if nearest >= atoms.cut * atoms.widths[-1]:
             continue
         _fill_harmonics(power, atoms, values)
         _fill_slopes(power, atoms, slopes)
         for j in range(len(atoms.widths)):
-            _fill_envelope(square, atoms.widths[j], envelopes[j])
+            _fill_envelope(square, largest, atoms.widths[j], atoms.cut, envelopes[j])
         for i in range(len(fields)):
             j, degree = fields[i]
-            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
+            if nearest >= atoms.cut * atoms.widths[j]:
                 continue
             for c in range(n_channels):
                 radial[:] = 0.0
@@ -291,50 +251,3 @@ def gradients(
                         to[k, p] -= unit * radial[p] * offset[p]
                         to[k, p] *= -atoms.weights[c, kind] * envelopes[j, p]
     return found
-
-
-@compile_loops
-def add_gradient(
-    points: Any,
-    atoms: Any,
-    onto: Any,
-    total: Any,
-) -> None:
-    """Take derivatives with respect to the components of kinds of atoms, of shape
-    (width, harmonic, kind, point), back to the positions.
-    """
-    n_points, n_harmonics = points.shape[1], len(atoms.starts) - 1
-    power = np.empty((3, max(2, int(np.sqrt(n_harmonics))), n_points))
-    values, slopes = (
-        np.empty((n_harmonics, n_points)),
-        np.empty((n_harmonics, 3, n_points)),
-    )
-    square, envelope = np.empty(n_points), np.empty(n_points)
-    sums = np.empty((4, n_points))
-    for n in range(len(atoms.positions)):
-        kind = atoms.kinds[n]
-        nearest = _fill_offsets(points, atoms.positions[n], power, square)
-        if nearest > (atoms.cut * atoms.widths[-1]) ** 2:
-            continue
-        _fill_harmonics(power, atoms, values)
-        _fill_slopes(power, atoms, slopes)
-        for j in range(len(atoms.widths)):
-            if nearest > (atoms.cut * atoms.widths[j]) ** 2:
-                continue
-            _fill_envelope(square, atoms.widths[j], envelope)
-            sums[:] = 0.0
-            for m in range(n_harmonics):
-                norm, of_atom = atoms.norms[j, m], onto[j, m, kind]
-                value, slope = values[m], slopes[m]
-                for p in range(n_points):
-                    weighed = norm * of_atom[p]
-                    sums[0, p] += weighed * value[p]
-                    sums[1, p] += weighed * slope[0, p]
-                    sums[2, p] += weighed * slope[1, p]
-                    sums[3, p] += weighed * slope[2, p]
-            unit = atoms.widths[j] ** -2
-            for k in range(3):
-                along, offset, of_axis = 0.0, power[k, 1], sums[k + 1]
-                for p in range(n_points):
-                    along += envelope[p] * (of_axis[p] - unit * sums[0, p] * offset[p])
-                total[n, k] -= along

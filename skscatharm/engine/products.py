@@ -5,91 +5,37 @@ there, raised to powers and kept. The integrals of all products of two of them a
 one matrix product.
 """
 
-from functools import cache
-from math import pi
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.compiled import (
-    CHUNK,
-    add_squares,
-    fill_atom_terms,
-    fill_powers,
-    gaussian_factors,
-    monomials,
-    other_exponents,
-    square,
-)
-from skscatharm.engine.integrals import (
-    as_matrix,
-    axial_powers,
-    blocks_of,
-    fill_near,
-    fill_weights,
+from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
+from skscatharm.engine.integrals import as_matrix, fill_near, fill_weights
+from skscatharm.engine.product_fields import (
+    Basis,
+    add_products,
+    along,
+    fill_axial,
+    harmonics_up_to,
+    mix,
+    near_atoms,
+    span_blocks,
+    terms_at,
 )
 from skscatharm.engine.tiles import Tile
-from skscatharm.transform.harmonics import wavelet_constant
 
 __all__ = ["integrate_products"]
 
 Array = NDArray[Any]
 
-_COLUMNS = 64  # along z, worked on at a time, and those to the end of a row
 _LEAST = 1e-18  # products of two such powers are normal numbers in single precision
-
-
-class _Tables(NamedTuple):
-    """The terms of the solid harmonics of all degrees up to one.
-
-    Attributes
-    ----------
-    monomials : ndarray of int of shape (n_monomials, 3)
-        The term, and the powers of x and y.
-    factors : ndarray of shape (n_monomials,)
-    powers_of_z : ndarray of int of shape (n_terms,)
-    starts : ndarray of int of shape (n_components + 1,)
-        Where the terms of each component begin.
-    constants : ndarray of shape (n_degrees,)
-        Squares of the constants of the wavelets.
-    """
-
-    monomials: Array
-    factors: Array
-    powers_of_z: Array
-    starts: Array
-    constants: Array
-
-
-@cache
-def _tables(degree: int, dtype: Any) -> _Tables:
-    of_terms, factors, powers, starts = [], [], [], [np.zeros(1, np.int64)]
-    n_terms = 0
-    for d in range(degree + 1):
-        table, of_degree = monomials(d, dtype)
-        axial, starts_of_degree = axial_powers(d)
-        of_terms.append(table + np.array([n_terms, 0, 0]))
-        factors.append(of_degree)
-        powers.append(axial)
-        starts.append(starts_of_degree[1:] + n_terms)
-        n_terms += len(axial)
-    constants = [
-        ((2 * pi) ** 1.5 * wavelet_constant(d)) ** 2 for d in range(degree + 1)
-    ]
-    return _Tables(
-        np.concatenate(of_terms),
-        np.concatenate(factors),
-        np.concatenate(powers),
-        np.concatenate(starts),
-        np.array(constants, dtype),
-    )
 
 
 def integrate_products(
     positions: Array,
-    weights: Array,
+    basis: Basis,
     tile: Tile,
     widths: Array,
     degree: int,
@@ -109,8 +55,8 @@ def integrate_products(
     ----------
     positions : ndarray of shape (3, n_atoms)
         Sorted along x.
-    weights : ndarray of shape (n_channels, n_atoms)
-        Their type is that of the fields.
+    basis : Basis
+        Of these atoms. The type of its numbers is that of the fields.
     tile : Tile
         Where to integrate.
     widths : ndarray of shape (n_widths,)
@@ -135,19 +81,22 @@ def integrate_products(
     powers : ndarray of shape (n_exponents, n_groups, n_narrow)
         The integrals of fields of the least width alone.
     """
-    dtype = weights.dtype
+    dtype = basis.weights.dtype
+    harmonics, constants = harmonics_up_to(degree, dtype)
+    n_kept = epsilon.size * len(exponents)
+    rows, columns, blocks = span_blocks(tile, n_kept)
     return _integrate_products(
         positions,
-        weights,
+        *basis,
         *(axis.points for axis in tile.axes),
         *(axis.weights.astype(dtype) for axis in tile.axes),
-        tile.rows,
-        tile.columns,
-        blocks_of(tile, _COLUMNS),
+        rows,
+        columns,
+        blocks,
         widths,
-        degree + 1,
         cut,
-        *_tables(degree, dtype),
+        harmonics,
+        constants.astype(dtype),
         exponents,
         scales.astype(dtype),
         other_exponents(exponents),
@@ -158,22 +107,11 @@ def integrate_products(
 
 
 @compile_loops
-def _along(points: Any, centres: Any, widths: Any, n_powers: int, cut: float) -> Any:
-    """Evaluate the factors of atoms: (width, power, atom, point)."""
-    found = np.empty((len(widths), n_powers, len(centres), len(points)))
-    flat = found.reshape(len(widths), -1)
-    for j in range(len(widths)):
-        factors = gaussian_factors(centres, points, widths[j], n_powers - 1, cut)
-        # An assignment of arrays would compile messages on shapes, for seconds.
-        for k, value in enumerate(factors.flat):
-            flat[j, k] = value
-    return found
-
-
-@compile_loops
 def _integrate_products(
     positions: Any,
-    atom_weights: Any,
+    sources: Any,
+    pairs: Any,
+    mixing: Any,
     points_x: Any,
     points_y: Any,
     points_z: Any,
@@ -184,12 +122,8 @@ def _integrate_products(
     columns: Any,
     blocks: Any,
     widths: Any,
-    n_powers: int,
     cut: float,
-    table: Any,
-    factors: Any,
-    of_z: Any,
-    starts: Any,
+    harmonics: Any,
     constants: Any,
     exponents: Any,
     scales: Any,
@@ -198,22 +132,17 @@ def _integrate_products(
     floor: Any,
     joined: bool,
 ) -> Any:
-    dtype = atom_weights.dtype
+    dtype = sources.dtype
     n_z = len(points_z)
-    n_channels, n_atoms = atom_weights.shape
-    n_widths, n_terms, n_exponents = len(widths), len(of_z), len(exponents)
-    n_rows, n_fields = n_channels * n_z, n_widths * n_powers
-    x = _along(points_x, positions[0], widths, n_powers, cut).astype(dtype)
-    y = _along(points_y, positions[1], widths, n_powers, cut).astype(dtype)
-    z = _along(points_z, positions[2], widths, n_powers, cut)
-    axial = np.empty((n_widths, n_powers, n_atoms, n_rows), dtype)
-    for j in range(n_widths):
-        for a in range(n_powers):
-            for n in range(n_atoms):
-                for c in range(n_channels):
-                    for k in range(n_z):
-                        value = atom_weights[c, n] * z[j, a, n, k]
-                        axial[j, a, n, c * n_z + k] = value
+    n_channels, n_sources, n_atoms = len(mixing), len(sources), sources.shape[1]
+    n_powers, n_terms = len(constants), len(harmonics.powers_of_z)
+    n_widths, n_exponents = len(widths), len(exponents)
+    n_fields = n_widths * n_powers
+    x = along(points_x, positions[0], widths, n_powers, cut).astype(dtype)
+    y = along(points_y, positions[1], widths, n_powers, cut).astype(dtype)
+    z = along(points_z, positions[2], widths, n_powers, cut)
+    axial = np.empty((n_widths, n_powers, n_atoms, n_sources * n_z), dtype)
+    fill_axial(z, sources, axial)
     n_groups = 1 if joined else n_channels
     in_group = n_channels // n_groups
     n_narrow = in_group * n_powers
@@ -223,71 +152,65 @@ def _integrate_products(
     size, least = 0, dtype.type(_LEAST)
     for b in range(len(blocks)):
         size = max(size, blocks[b, 1] - blocks[b, 0])
-    all_axial = np.empty(n_terms * n_atoms * n_rows, dtype)
+    all_near = np.empty(n_terms * n_atoms * n_sources * n_z, dtype)
+    factors = np.empty(2 * n_powers * n_atoms * size, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
-    squares = np.empty(n_rows * size, dtype)
-    components = np.empty(n_rows * size, dtype)
+    components = np.empty(n_sources * n_z * size, dtype)
+    all_sums = np.empty(len(pairs) * n_z * size, dtype)
+    mixed = np.empty(n_z * size, dtype)
+    is_mixed = n_sources != n_channels or len(pairs) != n_channels
     modulus = np.empty(CHUNK, dtype)
     powers = np.empty((n_exponents + 2, CHUNK), dtype)
-    all_powers = np.empty((n_exponents, n_fields * n_rows * size), dtype)
+    all_powers = np.empty((n_exponents, n_channels * n_fields * n_z * size), dtype)
     all_weighed = np.empty(n_narrow * n_z * size, dtype)
     weights = np.empty(n_z * size, dtype)
     units = np.ones(n_exponents, dtype)
     for b in range(len(blocks)):
         start, stop = blocks[b, 0], blocks[b, 1]
         bottom, top = blocks[b, 2], blocks[b, 3]
+        of_rows, of_columns = rows[start:stop], columns[start:stop]
         n = stop - start
         block = (top - bottom) * n
-        n_rows = n_channels * (top - bottom)
         fill_weights(
-            rows[start:stop],
-            columns[start:stop],
-            weights_x,
-            weights_y,
-            weights_z[bottom:top],
-            weights,
+            of_rows, of_columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
-        first, last = points_x[rows[start]], points_x[rows[stop - 1]]
+        sums = as_matrix(all_sums, len(pairs), block)
         for j in range(n_widths):
-            # The atoms from low to high are within reach.
-            reach, low = cut * widths[j], 0
-            while low < n_atoms - 1 and positions[0, low] < first - reach:
-                low += 1
-            high = low + 1
-            while high < n_atoms and positions[0, high] < last + reach:
-                high += 1
+            low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
             n_near = high - low
-            near = as_matrix(all_axial, n_terms * n_near, n_rows)
-            fill_near(axial[j], of_z, low, bottom, n_channels, near)
-            terms = as_matrix(all_terms, n_terms * n_near, n)
-            fill_atom_terms(
+            near = as_matrix(all_near, n_terms * n_near, n_sources * (top - bottom))
+            fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
+            terms = terms_at(
                 x[j],
                 y[j],
                 low,
-                rows[start:stop],
-                columns[start:stop],
-                table,
+                n_near,
+                of_rows,
+                of_columns,
+                harmonics,
                 factors,
-                terms,
+                all_terms,
             )
-            component = as_matrix(components, n_rows, n)
+            component = as_matrix(components, n_sources * (top - bottom), n)
             for d in range(n_powers):
+                sums[:] = 0
                 for m in range(d * d, (d + 1) * (d + 1)):
-                    these = slice(starts[m] * n_near, starts[m + 1] * n_near)
+                    first_term = harmonics.starts[m] * n_near
+                    these = slice(first_term, harmonics.starts[m + 1] * n_near)
                     np.dot(near[these].T, terms[these], component)
-                    if m == d * d:
-                        square(components, floor, squares, n_rows * n)
-                    else:
-                        add_squares(components, squares, n_rows * n)
-                constant = constants[d]
-                for k in range(n_rows * n):
-                    squares[k] *= constant
+                    add_products(components, pairs, block, sums)
                 for c in range(n_channels):
+                    square, constant = sums[c], constants[d]
+                    if is_mixed:
+                        square = mixed[:block]
+                        mix(sums, mixing[c], square)
+                    for k in range(block):
+                        square[k] = constant * (square[k] + floor)
                     field = (c * n_fields + j * n_powers + d) * block
-                    for first_of in range(0, block, CHUNK):
-                        last_of = min(first_of + CHUNK, block)
+                    for first in range(0, block, CHUNK):
+                        last = min(first + CHUNK, block)
                         fill_powers(
-                            squares[c * block + first_of : c * block + last_of],
+                            square[first:last],
                             exponents,
                             units,
                             others,
@@ -296,7 +219,7 @@ def _integrate_products(
                             powers,
                         )
                         for e in range(n_exponents):
-                            to = all_powers[e, field + first_of : field + last_of]
+                            to = all_powers[e, field + first : field + last]
                             found, scale = powers[e], scales[e]
                             for k in range(len(to)):
                                 to[k] = scale * found[k] + least

@@ -59,10 +59,12 @@ SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes n
 _MIRRORED = 0.5  # with this shift, an axis mirrors itself about its origin
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
+# In a lattice, how far atoms move beyond those of the reference before the step grows,
+# in Å; where they move twice as far, it is the same everywhere.
+_ROOM = 0.5
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
-_FAR = 0.95  # how far products of densities reach, in margins of one density
 FAR = 1e6  # where points are that fill up
 
 
@@ -174,7 +176,7 @@ def body_centred_grid(
 
 def product_grid(
     frame: Frame,
-    width: float,
+    widths: Sequence[float],
     degree: int,
     exponents: Sequence[float],
     accuracy: Accuracy,
@@ -185,8 +187,8 @@ def product_grid(
     ----------
     frame : Frame
         The molecule.
-    width : float
-        The smaller width of the two.
+    widths : sequence of float
+        Widths of the fields, in ascending order. One of two has the least.
     degree : int
         Largest degree.
     exponents : sequence of float
@@ -198,9 +200,9 @@ def product_grid(
     tuple of two Grids
         A body-centred grid, as :func:`body_centred_grid`.
     """
-    crowding = frame.crowding(width)
-    step, margin, outer, *knee = _product(crowding, degree, exponents, accuracy)
-    return _with_mirror(tensor_grid(frame, width, step, margin, outer, *knee))
+    rule = _product(frame.crowding(widths[0]), widths, degree, exponents, accuracy)
+    step, margin, outer, *knee = rule
+    return _with_mirror(tensor_grid(frame, widths[0], step, margin, outer, *knee))
 
 
 def _with_mirror(grid: Grid) -> tuple[Grid, Grid]:
@@ -213,43 +215,49 @@ def _with_mirror(grid: Grid) -> tuple[Grid, Grid]:
 def product_axes(
     extents: _Array,
     crowding: _Array,
-    width: float,
+    widths: Sequence[float],
     degree: int,
     exponents: Sequence[float],
     accuracy: Accuracy,
 ) -> Axes:
     """Describe one of the two grids of :func:`product_grid` for several molecules.
 
-    The first parameters are those of :func:`fine_axes`.
+    The first two parameters are those of :func:`fine_axes`.
     """
-    return Axes.of(extents, width, *_product(crowding, degree, exponents, accuracy))
+    rule = _product(crowding, widths, degree, exponents, accuracy)
+    return Axes.of(extents, widths[0], *rule)
 
 
 def product_points(
     extents: _Array,
     crowding: _Array,
-    width: float,
+    widths: Sequence[float],
     degree: int,
     exponents: Sequence[float],
     accuracy: Accuracy,
 ) -> _Array:
     """Estimate the numbers of points along each axis of :func:`product_axes`."""
-    return _n_points(extents / width, *_product(crowding, degree, exponents, accuracy))
+    rule = _product(crowding, widths, degree, exponents, accuracy)
+    return _n_points(extents / widths[0], *rule)
 
 
 def product_margin(
-    degree: int, exponents: Sequence[float], accuracy: Accuracy
+    widths: Sequence[float],
+    degree: int,
+    exponents: Sequence[float],
+    accuracy: Accuracy,
 ) -> float:
-    """Return how far grids of products reach beyond the atoms, in widths."""
-    # Densities are not softened: half of the least exponent decides how far they reach,
-    # as a wider partner hardly decays there.
-    far = sqrt(2 * LEAST_EXPONENT / min(exponents)) * accuracy.margin(0)
-    reach = _FAR * far
-    return max([reach, *(accuracy.margin(d) for d in range(1, degree + 1))])
+    """Return how far grids of products reach beyond the atoms, in the least width."""
+    # Densities are not softened. Half of the least exponent decides how far they reach,
+    # and the widest partner, which decays more slowly.
+    decay = (1 + (widths[0] / widths[-1]) ** 2) / 2
+    far = sqrt(LEAST_EXPONENT / (min(exponents) * decay)) * accuracy.margin(0)
+    return max([far, *(accuracy.margin(d) for d in range(1, degree + 1))])
 
 
 def _product(
     crowding: _Array | float,
+    widths: Sequence[float],
     degree: int,
     exponents: Sequence[float],
     accuracy: Accuracy,
@@ -262,7 +270,7 @@ def _product(
         factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
     return (
         factor * reduce(np.minimum, steps),
-        product_margin(degree, exponents, accuracy),
+        product_margin(widths, degree, exponents, accuracy),
         factor * reduce(np.minimum, outer),
         max(knees),
         accuracy.sharpness,
@@ -501,8 +509,8 @@ def tensor_grid(
     with s the softplus function: the step is h in the middle and turns to H at
     :math:`|\xi| = \kappa`. The weights are the derivatives. The map has poles at
     :math:`\pm i \pi \delta` from there, which add about :math:`e^{-2 \pi^2 \delta}`
-    to the error. In a lattice, the step is the same everywhere: points stay where
-    they are while atoms move.
+    to the error. In a lattice, points stay where they are while atoms move: the
+    step turns where it does for the reference.
 
     Parameters
     ----------
@@ -525,15 +533,20 @@ def tensor_grid(
     -------
     Grid
     """
+    lengths = frame.half_lengths
+    knees = np.full(3, knee)
     if frame.is_lattice:
-        outer = step
+        room = frame.reference_half_lengths + _ROOM - lengths
+        knees += room / width
+        if room.min() < -_ROOM:
+            outer = step
     x, y, z = (
         Axis(
             *stretched_axis(
                 extent, width, step, margin, outer, knee, sharpness, shift, origin
             )
         )
-        for extent in frame.half_lengths / width
+        for extent, knee in zip(lengths / width, knees, strict=True)
     )
     return x, y, z
 
