@@ -52,6 +52,9 @@ _Indices = NDArray[np.intp]
 #: The least exponent of coefficients.
 LEAST_EXPONENT = 0.5
 _SHARE = 0.05  # of the tolerance, that each cut may cost
+# The same for products of a density and a wide field, which is zero at one of its atoms
+# but not at all: ten times more than is left out.
+_RISING = 1.2
 _TAILS = 1.1  # how much farther grids reach whose sums are smooth
 _ALIAS_SHARE = 0.5
 _SQUARES = 0.06  # of the share, for squares
@@ -237,6 +240,31 @@ class Accuracy:
         softness = self.softness if degree else 0.0
         margin = _margin(degree, _SHARE * self.tol, softness)
         return _TAILS * margin if self.smooth else margin
+
+    def product_margin(self, degree: int, exponent: float, ratio: float) -> float:
+        r"""Return how far products of two fields reach, in the least width.
+
+        The narrow field is a density. It falls like :math:`e^{-q r^2 / 4}`, and the
+        wide one, of a width :math:`\rho`, like :math:`e^{-q r^2 / 4 \rho^2}`, or if it
+        is softened, like :math:`r^{2 l} e^{-r^2 / \rho^2}`.
+
+        Parameters
+        ----------
+        degree : int
+            Largest degree.
+        exponent : float
+            The least: the fields are raised to half of it.
+        ratio : float
+            The largest width divided by the least.
+        """
+        decay = exponent * (1 + ratio**-2) / 2
+        far = sqrt(LEAST_EXPONENT / decay) * self.margin(0)
+        if not self.softness or degree == 0:
+            return far
+        share = min(_RISING * self.tol, 0.5)
+        decay = exponent / 4 + ratio**-2
+        rising = sqrt(gammainccinv(1.5 + degree, share) / decay)
+        return max(far, _TAILS * rising if self.smooth else rising)
 
     def cut(self, degree: int) -> float:
         """Return the distance, in widths, beyond which a factor of an atom is zero."""

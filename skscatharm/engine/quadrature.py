@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.accuracy import LEAST_EXPONENT, SMOOTHING, Accuracy
+from skscatharm.engine.accuracy import SMOOTHING, Accuracy
 from skscatharm.engine.frame import Frame
 from skscatharm.transform.transform import COARSE
 
@@ -248,11 +248,14 @@ def product_margin(
     accuracy: Accuracy,
 ) -> float:
     """Return how far grids of products reach beyond the atoms, in the least width."""
-    # Densities are not softened. Half of the least exponent decides how far they reach,
-    # and the widest partner, which decays more slowly.
-    decay = (1 + (widths[0] / widths[-1]) ** 2) / 2
-    far = sqrt(LEAST_EXPONENT / (min(exponents) * decay)) * accuracy.margin(0)
-    return max([far, *(accuracy.margin(d) for d in range(1, degree + 1))])
+    least, ratio = min(exponents), widths[-1] / widths[0]
+    of_density = accuracy.product_margin(degree, least, ratio)
+    # Other fields fall like their squares, and if they are not alone, faster.
+    faster = 1.0
+    if accuracy.softness and least >= COARSE:
+        faster = sqrt(1 + least / 4 / ratio**2)
+    others = (accuracy.margin(d) / faster for d in range(1, degree + 1))
+    return max([of_density, *others])
 
 
 def _product(

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references.formulas import amplitude, epsilon, power
 from references.points import first_order
 
-from skscatharm.engine import make_engine
+from skscatharm.engine import make_engine, moments, quadrature
 from skscatharm.engine.dispatch import StructureEngine
 from skscatharm.engine.protocol import Atoms
 from skscatharm.structures import check_structures
@@ -172,6 +172,47 @@ def test_derivatives(weights, rng) -> None:
     (gradient,) = engine.gradient([atoms_of(weights=weights)], [factors])
     summed = np.tensordot(factors, jacobian.positions, 3)
     assert_allclose(gradient.positions, summed, atol=1e-9 * np.abs(summed).max())
+
+
+@pytest.mark.parametrize("n_kinds", [1, 2, 3])
+def test_many_channels_of_few_kinds_of_atoms(n_kinds, rng) -> None:
+    """Each channel is as it would be among few channels."""
+    positions = np.vstack([POSITIONS, POSITIONS[:, ::-1] + [1.0, -0.5, 1.5]])
+    kinds = np.arange(6) % n_kinds
+    weights = np.vstack([rng.uniform(1, 8, size=(6, 3)), WEIGHTS[:1]])[:, kinds]
+    weights[:, kinds == 0] = 8.0  # the same grids for all
+    pairs = tuple(field_pairs(FIELDS))
+    everything = engine_of(pairs=pairs, tol=1e-4)
+    found, derivatives = [], []
+    for channels in (slice(7), slice(3), slice(3, 6), slice(6, 7)):
+        atoms = Atoms(positions, np.array([8, 1, 6])[kinds], weights[channels])
+        found.extend(everything.coefficients([atoms]))
+        (jacobian,) = everything.jacobian([atoms])
+        derivatives.append(jacobian.positions)
+        factors = rng.normal(size=found[-1].shape)
+        (gradient,) = everything.gradient([atoms], [factors])
+        expected = np.tensordot(factors, jacobian.positions, 3)
+        atol = 1e-9 * np.abs(expected).max()
+        assert_allclose(gradient.positions, expected, atol=atol)
+    assert_allclose(found[0], np.concatenate(found[1:], axis=1), rtol=1e-7)
+    expected = np.concatenate(derivatives[1:], axis=1)
+    assert_allclose(derivatives[0], expected, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("exponents", [(1.0, 2.0), (2.0, 4.0)])
+@pytest.mark.parametrize("J", [0, 2, 3])
+def test_little_lies_beyond_the_grids(J, exponents, tol, monkeypatch) -> None:
+    paths = tuple(Path((j,), d) for j in range(J + 1) for d in range(4))
+    settings = {"paths": paths, "pairs": tuple(field_pairs(paths)), "tol": tol}
+    engine = engine_of(exponents=exponents, **settings)
+    found = engine.coefficients([atoms_of()])
+    margin = quadrature.product_margin
+    for module in (moments, quadrature):
+        monkeypatch.setattr(module, "product_margin", lambda *rule: 1.0 + margin(*rule))
+    expected = engine.coefficients([atoms_of()])
+    assert np.any(found != expected)
+    assert_allclose(found, expected, rtol=0.5 * tol)
 
 
 def test_coefficients_and_gradients_together(rng) -> None:

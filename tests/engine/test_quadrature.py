@@ -97,6 +97,33 @@ def test_a_sharper_turn_of_the_step(frame) -> None:
         assert between[0] > 2 * between[1]
 
 
+def test_points_of_a_lattice_stay_while_atoms_move(rng) -> None:
+    charges, reference = np.ones(12), rng.uniform(-3, 3, size=(12, 3))
+    reference -= reference.mean(axis=0)
+
+    def axes_of(positions):
+        lattice = Frame(positions, charges, reference=reference)
+        grid = tensor_grid(lattice, WIDTH, 0.4, 6.0, 0.8, 0.5)
+        return [axis.points for axis in grid]
+
+    rest, steps = axes_of(reference), []
+    moved = axes_of(reference + 0.2 * rng.normal(size=reference.shape))
+    for points, of_moved in zip(rest, moved, strict=True):
+        shared = min(len(points), len(of_moved)) // 2 - 1
+        middles = [np.argmin(np.abs(axis)) for axis in (points, of_moved)]
+        around = [
+            axis[middle - shared : middle + shared]
+            for axis, middle in zip((points, of_moved), middles, strict=True)
+        ]
+        assert_allclose(*around, rtol=1e-12)
+        steps.append(np.diff(points) / WIDTH)
+    assert min(of_axis.min() for of_axis in steps) == pytest.approx(0.4)
+    assert max(of_axis.max() for of_axis in steps) == pytest.approx(0.8, rel=1e-2)
+    # An atom that moves far away is among small steps.
+    away = reference + np.outer(np.eye(12)[0], 3.0 * np.sign(reference[0]))
+    assert_allclose([np.ptp(np.diff(axis)) for axis in axes_of(away)], 0, atol=1e-12)
+
+
 def test_no_point_comes_near_the_centre() -> None:
     frame = Frame(np.zeros((1, 3)), np.ones(1))
     accuracy = Accuracy(1e-4)
