@@ -22,11 +22,10 @@ from skscatharm.transform.harmonics import wavelet_constant
 __all__ = [
     "Basis",
     "Harmonics",
-    "add_products",
     "along",
     "fill_axial",
+    "fill_squares",
     "harmonics_up_to",
-    "mix",
     "near_atoms",
     "points_of_blocks",
     "products_back",
@@ -288,33 +287,59 @@ def _gather(factors: Any, low: int, places: Any, found: Any) -> None:
 
 
 @compile_loops
-def add_products(component: Any, pairs: Any, block: int, sums: Any) -> None:
-    """Add the products of pairs of sources, of one component.
+def fill_squares(
+    near: Any,
+    terms: Any,
+    harmonics: Any,
+    pairs: Any,
+    mixing: Any,
+    components: Any,
+    work: Any,
+    squares: Any,
+) -> None:
+    """Compute the squared moduli of fields of a width.
 
     Parameters
     ----------
-    component : ndarray of shape (n_sources * block or more,)
-    pairs : ndarray of int of shape (n_pairs, 2)
-    block : int
-        Number of points.
-    sums : ndarray of shape (n_pairs, block)
+    near : ndarray of shape (n_terms * n_near, n_sources * n_z)
+        Factors along z.
+    terms : ndarray of shape (n_terms * n_near, n)
+        From :func:`terms_at`.
+    harmonics : Harmonics
+    pairs, mixing : ndarray
+        Those of a :class:`Basis`.
+    components : ndarray of shape (n_components or 1, n_sources * n_z * n or more)
+        Is filled with the components of the sources. If it has one row, the next
+        component takes the place of the last.
+    work : ndarray of shape (n_pairs * n_z * n or more,)
+    squares : ndarray of shape (n_degrees, n_channels, n_z * n)
     """
-    for i in range(len(pairs)):
-        one, other, to = pairs[i, 0] * block, pairs[i, 1] * block, sums[i]
-        first, second = component[one : one + block], component[other : other + block]
-        for p in range(block):
-            to[p] += first[p] * second[p]
-
-
-@compile_loops
-def mix(sums: Any, factors: Any, square: Any) -> None:
-    """Add up products of pairs, with the factors of a channel."""
-    square[:] = 0
-    for i in range(len(sums)):
-        of_pair, factor = sums[i], factors[i]
-        if factor != 0:
-            for p in range(len(square)):
-                square[p] += factor * of_pair[p]
+    n_terms, n_rows, n = len(harmonics.powers_of_z), near.shape[1], terms.shape[1]
+    n_near, block = len(near) // n_terms, squares.shape[2]
+    is_mixed = n_rows * n != len(mixing) * block  # or each source is a channel
+    for d in range(len(squares)):
+        sums = as_matrix(work, len(pairs), block) if is_mixed else squares[d]
+        sums[:] = 0
+        for m in range(d * d, (d + 1) * (d + 1)):
+            component = components[m % len(components)]
+            first = harmonics.starts[m] * n_near
+            these = slice(first, harmonics.starts[m + 1] * n_near)
+            np.dot(near[these].T, terms[these], as_matrix(component, n_rows, n))
+            for i in range(len(pairs)):
+                one, other, to = pairs[i, 0] * block, pairs[i, 1] * block, sums[i]
+                values = component[one : one + block]
+                partners = component[other : other + block]
+                for p in range(block):
+                    to[p] += values[p] * partners[p]
+        if is_mixed:
+            squares[d] = 0
+            for c in range(len(mixing)):
+                square = squares[d, c]
+                for i in range(len(pairs)):
+                    of_pair, factor = sums[i], mixing[c, i]
+                    if factor != 0:
+                        for p in range(block):
+                            square[p] += factor * of_pair[p]
 
 
 @compile_loops
@@ -323,10 +348,12 @@ def products_back(component: Any, pairs: Any, onto: Any, block: int, to: Any) ->
 
     Parameters
     ----------
-    component, pairs, block
-        Those of :func:`add_products`.
+    component : ndarray of shape (n_sources * block or more,)
+    pairs : ndarray of int of shape (n_pairs, 2)
     onto : ndarray of shape (n_pairs, block)
         Halves of the derivatives.
+    block : int
+        Number of points.
     to : ndarray of shape (n_sources * block or more,)
     """
     to[:] = 0

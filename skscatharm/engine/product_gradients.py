@@ -15,11 +15,10 @@ from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
 from skscatharm.engine.integrals import as_matrix, fill_near, fill_weights
 from skscatharm.engine.product_fields import (
     Basis,
-    add_products,
     along,
     fill_axial,
+    fill_squares,
     harmonics_up_to,
-    mix,
     near_atoms,
     products_back,
     span_blocks,
@@ -150,7 +149,7 @@ def _differentiate_products(
     n_channels, n_sources, n_atoms = len(mixing), len(sources), sources.shape[1]
     n_widths, n_powers = constants.shape
     n_terms, n_exponents = len(harmonics.powers_of_z), len(exponents)
-    n_components, n_narrow = n_powers * n_powers, n_powers * n_channels
+    n_narrow = n_powers * n_channels
     n_fields = n_widths * n_narrow
     x = along(points_x, positions[0], widths, n_powers + 1, cut)
     y = along(points_y, positions[1], widths, n_powers + 1, cut)
@@ -168,18 +167,13 @@ def _differentiate_products(
     all_slopes = np.empty_like(all_near)
     factors = np.empty(2 * n_powers * n_atoms * size)
     all_terms = np.empty((3, n_terms * n_atoms * size))
-    all_back = np.empty(n_terms * n_atoms * size)
-    components = np.empty((n_widths, n_components, n_sources * most))
+    components = np.empty((n_widths, n_powers * n_powers, n_sources * most))
     onto_component = np.empty(n_sources * most)
-    all_sums = np.empty(len(pairs) * most)
-    square = np.empty(most)
+    work = np.empty(max(len(pairs) * most, n_terms * n_atoms * size))
+    all_squares, all_onto = np.empty(n_fields * most), np.empty(n_fields * most)
     all_powers = np.empty((n_exponents, (n_fields + 1) * most))
-    all_onto, all_inverse = np.empty(n_fields * most), np.empty(n_fields * most)
     all_partners = np.empty(n_fields * most)
     weights = np.empty(most)
-    modulus = np.empty(CHUNK)
-    work = np.empty((n_exponents + 2, CHUNK))
-    units = np.ones(n_exponents)
     total = np.zeros((n_atoms, 3))
     for b in range(len(blocks)):
         start, stop = blocks[b, 0], blocks[b, 1]
@@ -190,7 +184,9 @@ def _differentiate_products(
         fill_weights(
             of_rows, of_columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
-        sums = as_matrix(all_sums, len(pairs), block)
+        fields = n_widths, n_powers, n_channels, block
+        squares = all_squares[: n_fields * block].reshape(fields)
+        onto = all_onto[: n_fields * block].reshape(fields)
         for j in range(n_widths):
             low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
             n_near = high - low
@@ -198,106 +194,156 @@ def _differentiate_products(
             fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
             place = low, n_near, of_rows, of_columns, harmonics, factors
             terms = terms_at(x[j], y[j], *place, all_terms[0])
+            fill_squares(
+                near, terms, harmonics, pairs, mixing, components[j], work, squares[j]
+            )
             for d in range(n_powers):
-                sums[:] = 0
-                for m in range(d * d, (d + 1) * (d + 1)):
-                    first_term = harmonics.starts[m] * n_near
-                    these = slice(first_term, harmonics.starts[m + 1] * n_near)
-                    component = as_matrix(components[j, m], n_sources * height, n)
-                    np.dot(near[these].T, terms[these], component)
-                    add_products(components[j, m], pairs, block, sums)
                 for c in range(n_channels):
-                    mix(sums, mixing[c], square[:block])
-                    constant = constants[j, d]
-                    field = ((j * n_powers + d) * n_channels + c) * block
-                    inverse, low_power = all_inverse[field:], epsilon[j, d, c]
+                    square, constant = squares[j, d, c], constants[j, d]
                     for p in range(block):
                         square[p] = max(constant * square[p], _LEAST)
-                        inverse[p] = weights[p] / (square[p] + low_power * low_power)
-                    for first in range(0, block, CHUNK):
-                        last = min(first + CHUNK, block)
-                        fill_powers(
-                            square[first:last],
-                            exponents,
-                            units,
-                            others,
-                            low_power,
-                            modulus,
-                            work,
-                        )
-                        for e in range(n_exponents):
-                            to = all_powers[e, field + first : field + last]
-                            found = work[e]
-                            for p in range(len(to)):
-                                to[p] = found[p]
-        all_onto[: n_fields * block] = 0
-        for e in range(n_exponents):
-            all_powers[e, n_fields * block : (n_fields + 1) * block] = 1
-            powers = as_matrix(all_powers[e], n_fields + 1, block)
-            partners = as_matrix(all_partners, n_fields, block)
-            np.dot(of_narrow[e], powers, partners[:n_narrow])
-            if n_fields > n_narrow:
-                np.dot(of_wide[e], powers[:n_narrow], partners[n_narrow:])
-            for f in range(n_fields):
-                j, of_width = f // n_narrow, f % n_narrow
-                low_power = (
-                    epsilon[j, of_width // n_channels, of_width % n_channels]
-                    ** exponents[e]
-                )
-                partner, power = partners[f], powers[f]
-                to, exponent = all_onto[f * block : (f + 1) * block], exponents[e]
-                for p in range(block):
-                    to[p] += partner[p] * (exponent * (power[p] + low_power))
-        for p in range(n_fields * block):
-            all_onto[p] *= all_inverse[p]
+        _fill_powers_of_fields(squares, exponents, others, epsilon, all_powers)
+        _fill_slopes_of_squares(
+            squares,
+            all_powers,
+            exponents,
+            epsilon,
+            weights,
+            of_narrow,
+            of_wide,
+            all_partners,
+            onto,
+        )
         for j in range(n_widths):
             low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
             n_near = high - low
-            place = low, n_near, of_rows, of_columns, harmonics, factors
             shape = n_terms * n_near, n_sources * height
-            near, near_slopes = (
-                as_matrix(all_near, *shape),
-                as_matrix(all_slopes, *shape),
-            )
-            fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
-            fill_near(
-                axial_slopes[j],
-                harmonics.powers_of_z,
-                low,
-                bottom,
-                n_sources,
-                near_slopes,
-            )
+            near = as_matrix(all_near, *shape)
+            near_slopes = as_matrix(all_slopes, *shape)
+            along_z = harmonics.powers_of_z, low, bottom, n_sources
+            fill_near(axial[j], *along_z, near)
+            fill_near(axial_slopes[j], *along_z, near_slopes)
+            place = low, n_near, of_rows, of_columns, harmonics, factors
             # Derivatives of the terms along x and y, and the terms themselves.
             terms = (
                 terms_at(x_slopes[j], y[j], *place, all_terms[0]),
                 terms_at(x[j], y_slopes[j], *place, all_terms[1]),
                 terms_at(x[j], y[j], *place, all_terms[2]),
             )
-            gradient = total[low:high]
             for d in range(n_powers):
-                field = (j * n_powers + d) * n_channels * block
-                onto = as_matrix(all_onto[field:], n_channels, block)
-                np.dot(mixing.T, onto, sums)
-                of_component = as_matrix(onto_component, n_sources * height, n)
+                sums = mixing.T @ (constants[j, d] * onto[j, d])
                 for m in range(d * d, (d + 1) * (d + 1)):
                     products_back(components[j, m], pairs, sums, block, onto_component)
-                    first_term = harmonics.starts[m] * n_near
-                    these = slice(first_term, harmonics.starts[m + 1] * n_near)
-                    back = as_matrix(all_back, these.stop - first_term, n)
-                    np.dot(near[these], of_component, back)
-                    _add_sums(back, terms[0][these], constants[j, d], gradient[:, 0])
-                    _add_sums(back, terms[1][these], constants[j, d], gradient[:, 1])
-                    np.dot(near_slopes[these], of_component, back)
-                    _add_sums(back, terms[2][these], constants[j, d], gradient[:, 2])
+                    first = harmonics.starts[m] * n_near
+                    these = slice(first, harmonics.starts[m + 1] * n_near)
+                    _add_gradient(
+                        near[these],
+                        near_slopes[these],
+                        (terms[0][these], terms[1][these], terms[2][these]),
+                        as_matrix(onto_component, n_sources * height, n),
+                        work,
+                        total[low:high],
+                    )
     return total
 
 
 @compile_loops
-def _add_sums(of_terms: Any, terms: Any, factor: float, of_atoms: Any) -> None:
-    """Add the sums of products of two rows to the atoms whose terms they are."""
-    for t in range(len(of_terms)):
-        one, other, total = of_terms[t], terms[t], 0.0
-        for p in range(len(one)):
-            total += one[p] * other[p]
-        of_atoms[t % len(of_atoms)] += factor * total
+def _fill_powers_of_fields(
+    squares: Any, exponents: Any, others: Any, epsilon: Any, powers: Any
+) -> None:
+    """Compute the powers of all fields from their squares.
+
+    `powers` are of shape (n_exponents, (n_fields + 1) * n_points or more), where the
+    last field is one.
+    """
+    n_widths, n_powers, n_channels, n = squares.shape
+    n_exponents, n_fields = len(exponents), n_widths * n_powers * n_channels
+    modulus, units = np.empty(CHUNK), np.ones(n_exponents)
+    work = np.empty((n_exponents + 2, CHUNK))
+    field = np.int64(0)
+    for j in range(n_widths):
+        for d in range(n_powers):
+            for c in range(n_channels):
+                square, low = squares[j, d, c], epsilon[j, d, c]
+                for first in range(0, n, CHUNK):
+                    last = min(first + CHUNK, n)
+                    part = square[first:last]
+                    fill_powers(part, exponents, units, others, low, modulus, work)
+                    for e in range(n_exponents):
+                        to = powers[e, field * n + first : field * n + last]
+                        found = work[e]
+                        for p in range(len(to)):
+                            to[p] = found[p]
+                field += 1
+    powers[:, n_fields * n : (n_fields + 1) * n] = 1
+
+
+@compile_loops
+def _fill_slopes_of_squares(
+    squares: Any,
+    powers: Any,
+    exponents: Any,
+    epsilon: Any,
+    weights: Any,
+    of_narrow: Any,
+    of_wide: Any,
+    work: Any,
+    onto: Any,
+) -> None:
+    """Differentiate the weighted sum with respect to halves of the squares."""
+    n_widths, n_powers, n_channels, n = squares.shape
+    n_narrow = n_powers * n_channels
+    n_fields = n_widths * n_narrow
+    partners = as_matrix(work, n_fields, n)
+    onto[:] = 0
+    for e in range(len(exponents)):
+        of_fields = as_matrix(powers[e], n_fields + 1, n)
+        np.dot(of_narrow[e], of_fields, partners[:n_narrow])
+        if n_widths > 1:
+            np.dot(of_wide[e], of_fields[:n_narrow], partners[n_narrow:])
+        field, q = np.int64(0), exponents[e]
+        for j in range(n_widths):
+            for d in range(n_powers):
+                for c in range(n_channels):
+                    to, low = onto[j, d, c], epsilon[j, d, c] ** q
+                    partner, power = partners[field], of_fields[field]
+                    for p in range(n):
+                        to[p] += partner[p] * (q * (power[p] + low))
+                    field += 1
+    for j in range(n_widths):
+        for d in range(n_powers):
+            for c in range(n_channels):
+                to, square, low = onto[j, d, c], squares[j, d, c], epsilon[j, d, c]
+                for p in range(n):
+                    to[p] *= weights[p] / (square[p] + low * low)
+
+
+@compile_loops
+def _add_gradient(
+    near: Any, near_slopes: Any, terms: Any, component: Any, work: Any, total: Any
+) -> None:
+    """Take derivatives with respect to a component back to the positions of atoms.
+
+    Parameters
+    ----------
+    near, near_slopes : ndarray of shape (n_terms * n_near, n_sources * n_z)
+        Factors along z, and their derivatives.
+    terms : tuple of three ndarrays of shape (n_terms * n_near, n)
+        Derivatives of the terms along x and y, and the terms.
+    component : ndarray of shape (n_sources * n_z, n)
+    work : ndarray of shape (n_terms * n_near * n or more,)
+    total : ndarray of shape (n_near, 3)
+    """
+    n_near, n = len(total), component.shape[1]
+    back = as_matrix(work, len(near), n)
+    for axis in range(3):
+        if axis == 0:
+            np.dot(near, component, back)
+        elif axis == 2:
+            np.dot(near_slopes, component, back)
+        of_axis = terms[axis]
+        for t in range(len(back)):
+            one, other, along_axis = back[t], of_axis[t], 0.0
+            for p in range(n):
+                along_axis += one[p] * other[p]
+            total[t % n_near, axis] += along_axis

@@ -15,11 +15,10 @@ from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
 from skscatharm.engine.integrals import as_matrix, fill_near, fill_weights
 from skscatharm.engine.product_fields import (
     Basis,
-    add_products,
     along,
     fill_axial,
+    fill_squares,
     harmonics_up_to,
-    mix,
     near_atoms,
     span_blocks,
     terms_at,
@@ -155,10 +154,9 @@ def _integrate_products(
     all_near = np.empty(n_terms * n_atoms * n_sources * n_z, dtype)
     factors = np.empty(2 * n_powers * n_atoms * size, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
-    components = np.empty(n_sources * n_z * size, dtype)
-    all_sums = np.empty(len(pairs) * n_z * size, dtype)
-    mixed = np.empty(n_z * size, dtype)
-    is_mixed = n_sources != n_channels or len(pairs) != n_channels
+    component = np.empty((1, n_sources * n_z * size), dtype)
+    work = np.empty(len(pairs) * n_z * size, dtype)
+    all_squares = np.empty(n_powers * n_channels * n_z * size, dtype)
     modulus = np.empty(CHUNK, dtype)
     powers = np.empty((n_exponents + 2, CHUNK), dtype)
     all_powers = np.empty((n_exponents, n_channels * n_fields * n_z * size), dtype)
@@ -174,7 +172,8 @@ def _integrate_products(
         fill_weights(
             of_rows, of_columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
-        sums = as_matrix(all_sums, len(pairs), block)
+        squares = all_squares[: n_powers * n_channels * block]
+        squares = squares.reshape(n_powers, n_channels, block)
         for j in range(n_widths):
             low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
             n_near = high - low
@@ -191,19 +190,12 @@ def _integrate_products(
                 factors,
                 all_terms,
             )
-            component = as_matrix(components, n_sources * (top - bottom), n)
+            fill_squares(
+                near, terms, harmonics, pairs, mixing, component, work, squares
+            )
             for d in range(n_powers):
-                sums[:] = 0
-                for m in range(d * d, (d + 1) * (d + 1)):
-                    first_term = harmonics.starts[m] * n_near
-                    these = slice(first_term, harmonics.starts[m + 1] * n_near)
-                    np.dot(near[these].T, terms[these], component)
-                    add_products(components, pairs, block, sums)
                 for c in range(n_channels):
-                    square, constant = sums[c], constants[d]
-                    if is_mixed:
-                        square = mixed[:block]
-                        mix(sums, mixing[c], square)
+                    square, constant = squares[d, c], constants[d]
                     for k in range(block):
                         square[k] = constant * (square[k] + floor)
                     field = (c * n_fields + j * n_powers + d) * block
