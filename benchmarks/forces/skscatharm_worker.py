@@ -36,8 +36,7 @@ def main(source: str, target: str) -> None:
     energies, forces = potential.predict(test), potential.predict_forces(test)
     begin = time.perf_counter()
     for frame in test[:N_TIMED, np.newaxis]:
-        potential.predict(frame)
-        potential.predict_forces(frame)
+        potential.evaluate(frame)
     step = (time.perf_counter() - begin) / len(test[:N_TIMED])
     np.savez(
         target,

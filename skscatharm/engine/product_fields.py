@@ -215,14 +215,15 @@ def fill_axial(along_z: Any, sources: Any, axial: Any) -> None:
 
 
 @compile_loops
-def near_atoms(along_x: Any, points: Any, reach: float) -> tuple[int, int]:
-    """Find the atoms, from and to, within reach of some points along x."""
-    first, last, n_atoms = points.min() - reach, points.max() + reach, len(along_x)
-    low = 0
-    while low < n_atoms - 1 and along_x[low] < first:
+def near_atoms(along_x: Any, points: Any, rows: Any, reach: float) -> tuple[int, int]:
+    """Find the atoms, from and to, within reach of rows of points along x."""
+    first, last, low = np.inf, -np.inf, 0
+    for row in rows:
+        first, last = min(first, points[row]), max(last, points[row])
+    while low < len(along_x) - 1 and along_x[low] < first - reach:
         low += 1
     high = low + 1
-    while high < n_atoms and along_x[high] < last:
+    while high < len(along_x) and along_x[high] < last + reach:
         high += 1
     return low, high
 

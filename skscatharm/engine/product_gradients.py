@@ -188,7 +188,7 @@ def _differentiate_products(
         squares = all_squares[: n_fields * block].reshape(fields)
         onto = all_onto[: n_fields * block].reshape(fields)
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
+            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
             n_near = high - low
             near = as_matrix(all_near, n_terms * n_near, n_sources * height)
             fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
@@ -215,7 +215,7 @@ def _differentiate_products(
             onto,
         )
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
+            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
             n_near = high - low
             shape = n_terms * n_near, n_sources * height
             near = as_matrix(all_near, *shape)

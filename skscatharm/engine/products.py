@@ -175,7 +175,7 @@ def _integrate_products(
         squares = all_squares[: n_powers * n_channels * block]
         squares = squares.reshape(n_powers, n_channels, block)
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x[of_rows], cut * widths[j])
+            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
             n_near = high - low
             near = as_matrix(all_near, n_terms * n_near, n_sources * (top - bottom))
             fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
