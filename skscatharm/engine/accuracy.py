@@ -52,8 +52,8 @@ _Indices = NDArray[np.intp]
 #: The least exponent of coefficients.
 LEAST_EXPONENT = 0.5
 _SHARE = 0.05  # of the tolerance, that each cut may cost
-# The same for products of a density and a wide field, which is zero at one of its atoms
-# but not at all: ten times more than is left out.
+# The same for products of a density and a wide field around one atom, where that rises
+# from zero. In molecules, about a tenth of it is left out: there are other atoms.
 _RISING = 1.2
 _TAILS = 1.1  # how much farther grids reach whose sums are smooth
 _ALIAS_SHARE = 0.5

@@ -217,6 +217,8 @@ class _Fields:
             [(self._scales.index(path.scales[0]), path.degree) for path in self.paths]
         )
         self._degrees = max(path.degree for path in self.paths)
+        # Its index among those of all degrees, by width.
+        self._columns = self._places @ [self._degrees + 1, 1]
         self._widths = np.array([hypot(sigma, sigma * 2**j) for j in self._scales])
         degrees = np.arange(self._degrees + 1)
         scales = sigma * 2.0 ** np.array(self._scales)[:, np.newaxis]
@@ -383,9 +385,8 @@ class _Fields:
         """
         moments, n_fields = self._moments, self._softening.size
         # By width, degree and channel.
-        columns = self._places @ [self._degrees + 1, 1]
-        n_channels = len(moments.weights)
-        place = (columns[:, np.newaxis] * n_channels + np.arange(n_channels)).ravel()
+        channels = np.arange(len(moments.weights))
+        place = (self._columns[:, np.newaxis] * len(channels) + channels).ravel()
         of_fields = np.zeros((len(factors), n_fields, n_fields + 1))
         partners = np.append(place, n_fields)
         of_fields[:, place[:, np.newaxis], partners] = factors
@@ -431,7 +432,7 @@ class _Fields:
         of_narrow = units[:, :, :n_degrees]
         by_channel *= of_narrow[..., None, None] * units[:, None, None]
         alone = alone.reshape(of_narrow.shape) * of_narrow
-        columns = self._places @ [n_degrees, 1]
+        columns = self._columns
         narrow = columns[: len(self._group.narrow)]
         of_pairs = by_channel[:, :, narrow][..., columns]
         found = np.zeros((n_exponents, *2 * (len(columns), n_channels)))

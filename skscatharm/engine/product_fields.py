@@ -74,7 +74,7 @@ class Basis(NamedTuple):
             alone = np.arange(n_channels)
             pairs = np.stack([alone, alone], axis=1)
             return cls(of_kinds[:, kinds], pairs, np.eye(n_channels))
-        peak = np.abs(of_kinds).max()
+        peak = np.abs(of_kinds).max() or 1.0
         shares = of_kinds / peak
         mixing = shares[:, one] * shares[:, other] * np.where(one == other, 1, 2)
         pairs = np.stack([one, other], axis=1)
@@ -179,7 +179,8 @@ def points_of_blocks(tile: Tile, n_kept: int) -> tuple[Array, Array]:
     ends = np.cumsum(heights)
     of_points = np.repeat(np.arange(len(rows)), heights)
     first = np.repeat(bottoms, stops - starts) - (ends - heights)
-    places = rows[of_points], columns[of_points], np.arange(ends[-1]) + first[of_points]
+    along_z = np.arange(len(of_points)) + first[of_points]
+    places = rows[of_points], columns[of_points], along_z
     axes = list(zip((x, y, z), places, strict=True))
     points = np.stack([axis.points[of_axis] for axis, of_axis in axes])
     return points, np.prod([axis.weights[of_axis] for axis, of_axis in axes], axis=0)

@@ -59,8 +59,8 @@ SHIFT = 0.25  # an atom at the centre is a zero: see to it that no point comes n
 _MIRRORED = 0.5  # with this shift, an axis mirrors itself about its origin
 # Step of the grids that make a body-centred one, in those of a simple cubic one.
 _BODY_CENTRED = 0.95 * sqrt(2)
-# In a lattice, how far atoms move beyond those of the reference before the step grows,
-# in Å; where they move twice as far, it is the same everywhere.
+# In a lattice, how much farther than for the reference the step is small, in Å. Where
+# an atom is twice as far, it is small everywhere.
 _ROOM = 0.5
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
