@@ -154,8 +154,8 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     one order, the first is a reference: each molecule of these atoms is superposed on
     it, and integrated on a lattice that turns with it. Forces are then the exact
     derivatives of the energy. Otherwise energies have steps of the size that `tol`
-    allows. So has a molecule of which an atom moves more than 1 Å farther along an axis
-    of the reference than all of its atoms are.
+    allows. They have such a step, too, where an atom comes to be more than 1 Å farther
+    out along an axis of the reference than any of its atoms.
 
     A fit that is refused or interrupted leaves the previous fit unchanged.
 
