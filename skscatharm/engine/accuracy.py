@@ -270,6 +270,14 @@ class Accuracy:
         """Return the distance, in widths, beyond which a factor of an atom is zero."""
         return self.margin(degree) + (0.5 if degree else 0.0)
 
+    def product_cut(self, degree: int, margin: float) -> float:
+        """Return the same for products of fields up to a degree.
+
+        Their grids reach as far as `margin`, which may be less than a field does.
+        """
+        far = self.cut(degree) if degree else _tail(0, _SHARE * self.tol)
+        return max(margin + 0.5, far)
+
     def wavelet_cut(self, degree: int) -> float:
         """Return the same for the wavelets of order 2, in scales.
 

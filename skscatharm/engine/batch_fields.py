@@ -278,7 +278,7 @@ class MoleculeBatch:
         rule = fields.widths, fields.degree, self.Q.tolist(), self.accuracy
         crowding = self.sizes.crowding(fields.widths[0])
         axes = product_axes(self.sizes.extents, crowding, *rule)
-        reach = product_margin(*rule) + 0.5
+        reach = self.accuracy.product_cut(fields.degree, product_margin(*rule))
         one, mirrored = (
             self._products_on(grid, fields, reach) for grid in self._body_centred(axes)
         )

@@ -7,7 +7,7 @@ turn into vector instructions.
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,16 @@ from skscatharm.transform.modulus import TINY
 
 __all__ = [
     "CHUNK",
+    "Harmonics",
     "add_powers",
     "add_squares",
     "atom_terms",
-    "end_of_row",
-    "fill_atom_terms",
+    "end_of_run",
     "fill_powers",
+    "fill_terms_of_rows",
     "gaussian_factors",
+    "harmonics_of",
     "integrate_powers",
-    "monomials",
     "near_columns",
     "other_exponents",
     "power_derivatives",
@@ -60,12 +61,11 @@ def atom_terms(
     list of ndarray of shape (n_powers * n_atoms, n_points)
         For each order m, the factors of its powers of z.
     """
-    table, factors = monomials(degree, x.dtype)
-    n_terms, n_atoms = table[-1, 0] + 1, x.shape[1]
-    terms = np.empty((n_terms * n_atoms, len(rows)), x.dtype)
-    fill_atom_terms(x, y, 0, rows, columns, table, factors, terms)
-    n_powers = [len(harmonic) for harmonic in solid_harmonics(degree)]
-    return np.split(terms, np.cumsum(n_powers)[:-1] * n_atoms)
+    harmonics, n_atoms = harmonics_of((degree,), x.dtype), x.shape[1]
+    terms = np.empty((len(harmonics.powers_of_z) * n_atoms, len(rows)), x.dtype)
+    atoms = np.arange(n_atoms)
+    fill_terms_of_rows(x, y, atoms, rows, columns, harmonics, terms)
+    return np.split(terms, harmonics.starts[1:-1] * n_atoms)
 
 
 def sum_of_squares(components: Sequence[tuple[Array, Array]], floor: float) -> Array:
@@ -221,15 +221,6 @@ def gaussian_factors(
 
 
 @compile_loops
-def end_of_row(rows: Any, start: int) -> Any:
-    """Find the first entry that differs. NumPy's functions take longer to compile."""
-    stop = start + 1
-    while stop < len(rows) and rows[stop] == rows[start]:
-        stop += 1
-    return stop
-
-
-@compile_loops
 def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
     """Put columns back to where they were in x and y, with zeros between them.
 
@@ -247,13 +238,8 @@ def spread(field: Any, rows: Any, columns: Any, n_x: int, n_y: int) -> Any:
     out = np.zeros((field.shape[0], field.shape[1], n_x, n_y), field.dtype)
     for i in range(field.shape[0]):
         for j in range(field.shape[1]):
-            start = 0
-            while start < len(rows):
-                row, first = rows[start], columns[start]
-                stop = end_of_row(rows, start)
-                for k in range(stop - start):
-                    out[i, j, row, first + k] = field[i, j, start + k]
-                start = stop
+            for k in range(len(rows)):
+                out[i, j, rows[k], columns[k]] = field[i, j, k]
     return out
 
 
@@ -306,51 +292,95 @@ def near_columns(x: Any, y: Any, positions: Any, reach: float) -> Any:
     return rows[:found], columns[:found], spans[:, :found].copy()
 
 
-@cache
-def monomials(degree: int, dtype: Any) -> tuple[Array, Array]:
-    """List the monomials in x and y of the solid harmonics of a degree.
+class Harmonics(NamedTuple):
+    """The terms of the solid harmonics of some degrees: a polynomial in x and y times a
+    power of z.
 
-    Returns
-    -------
-    table : ndarray of int of shape (n_monomials, 3)
-        The term, counted through all orders m, and the powers of x and y.
+    Attributes
+    ----------
+    monomials : ndarray of int of shape (n_monomials, 3)
+        The term, and the powers of x and y.
     factors : ndarray of shape (n_monomials,)
+    powers_of_z : ndarray of int of shape (n_terms,)
+    starts : ndarray of int of shape (n_components + 1,)
+        Where the terms of each component begin.
     """
-    terms = [t for harmonic in solid_harmonics(degree) for t in harmonic.values()]
-    table = [(t, a, b) for t, term in enumerate(terms) for a, b in term]
-    factors = [p for term in terms for p in term.values()]
-    return np.array(table), np.array(factors, dtype)
+
+    monomials: Array
+    factors: Array
+    powers_of_z: Array
+    starts: Array
+
+
+@cache
+def harmonics_of(degrees: tuple[int, ...], dtype: Any) -> Harmonics:
+    """List the terms of the solid harmonics, component by component."""
+    monomials: list[tuple[int, int, int]] = []
+    factors: list[float] = []
+    powers: list[int] = []
+    starts = [0]
+    for degree in degrees:
+        for harmonic in solid_harmonics(degree):
+            for c, polynomial in harmonic.items():
+                monomials += [(len(powers), a, b) for a, b in polynomial]
+                factors += polynomial.values()
+                powers.append(c)
+            starts.append(len(powers))
+    return Harmonics(
+        np.array(monomials),
+        np.array(factors, dtype),
+        np.array(powers),
+        np.array(starts),
+    )
 
 
 @compile_loops
-def fill_atom_terms(
-    x: Any,
-    y: Any,
-    low: int,
-    rows: Any,
-    columns: Any,
-    table: Any,
-    factors: Any,
-    out: Any,
+def fill_terms_of_rows(
+    x: Any, y: Any, atoms: Any, rows: Any, columns: Any, harmonics: Any, terms: Any
 ) -> None:
-    """Evaluate the polynomials in x and y of all orders m, as `atom_terms`.
+    """Evaluate the polynomials in x and y of the harmonics around some atoms.
 
-    The atoms are those from `low` on. `out` is of shape (n_terms * n_atoms, n_points).
+    It is fast where columns of a row follow each other.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (n_powers, n_atoms, n)
+        Powers along an axis.
+    atoms : ndarray of int of shape (n_near,)
+        Indices of the atoms.
+    rows, columns : ndarray of int of shape (n_places,)
+        Indices into x and y.
+    harmonics : Harmonics
+    terms : ndarray of shape (n_terms * n_near, n_places)
     """
-    n_atoms = len(out) // (table[-1, 0] + 1)
-    out[:] = 0
+    n_near, monomials, factors = len(atoms), harmonics.monomials, harmonics.factors
+    terms[:] = 0
     start = np.int64(0)  # numba would compile once more for a literal
     while start < len(rows):
         i, first = rows[start], columns[start]
-        stop = end_of_row(rows, start)
-        for k in range(len(factors)):
-            t, a, b = table[k]
-            for n in range(n_atoms):
-                factor = factors[k] * x[a, low + n, i]
-                term, powers = out[t * n_atoms + n, start:stop], y[b, low + n, first:]
+        stop = end_of_run(rows, columns, start)
+        for t in range(len(factors)):
+            term, a, b = monomials[t, 0], monomials[t, 1], monomials[t, 2]
+            for n in range(n_near):
+                factor = factors[t] * x[a, atoms[n], i]
+                to = terms[term * n_near + n, start:stop]
+                powers = y[b, atoms[n], first:]
                 for j in range(stop - start):
-                    term[j] += factor * powers[j]
+                    to[j] += factor * powers[j]
         start = stop
+
+
+@compile_loops
+def end_of_run(rows: Any, columns: Any, start: int) -> int:
+    """Find where columns of a row stop to follow each other."""
+    stop = start + 1
+    while (
+        stop < len(rows)
+        and rows[stop] == rows[start]
+        and columns[stop] == columns[stop - 1] + 1
+    ):
+        stop += 1
+    return stop
 
 
 @compile_loops

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.blocks import as_matrix
 from skscatharm.engine.compiled import (
     add_powers,
     add_squares,
     gaussian_factors,
-    monomials,
+    harmonics_of,
     square,
 )
-from skscatharm.engine.integrals import Powers, as_matrix, axial_powers
+from skscatharm.engine.integrals import Powers
 from skscatharm.engine.quadrature import Axis, Grid
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
@@ -72,8 +73,8 @@ def integrate_convolutions(
         _factors(axis, sources, scale, degree, cut, n)
         for axis, sources, n in zip(tile.axes, coarse, parities, strict=True)
     )
-    powers_of_z, starts = axial_powers(degree)
-    z = z[:, powers_of_z] * wavelet_constant(degree)
+    harmonics = harmonics_of((degree,), dtype)
+    z = z[:, harmonics.powers_of_z] * wavelet_constant(degree)
     # The weights of points that mirror others are those of the others.
     weights = [
         axis.weights[-len(axis.weights) // n :].astype(dtype)
@@ -86,8 +87,7 @@ def integrate_convolutions(
         z.transpose(0, 1, 3, 2).astype(dtype, order="C"),
         *_bounds(tile, parities[0]),
         *weights,
-        starts,
-        *monomials(degree, dtype),
+        harmonics,
         *powers.of_dtype(dtype),
     )
 
@@ -188,9 +188,7 @@ def _integrate_convolutions(
     weights_x: Any,
     weights_y: Any,
     weights_z: Any,
-    starts: Any,
-    table: Any,
-    factors: Any,
+    harmonics: Any,
     exponents: Any,
     scales: Any,
     others: Any,
@@ -202,6 +200,7 @@ def _integrate_convolutions(
     _, n_y, t_y = along_y.shape
     p_z, n_terms, h_z, t_z = along_z.shape
     dtype, n_channels, n_z = values.dtype, len(values), p_z * h_z
+    starts, factors = harmonics.starts, harmonics.factors
     n_most = max(min(_COLUMNS // (p_x * t_y), t_x), 1)
     size = p_x * n_most * t_y  # columns worked on at a time
     in_x = np.empty((p_x, n_most * n_powers, n_z * n_y), dtype)
@@ -247,8 +246,9 @@ def _integrate_convolutions(
                         as_matrix(all_y, n_z * layers, in_row),
                     )
                     for t in range(len(factors)):
-                        if table[t, 1] == a and table[t, 2] == b:
-                            first = table[t, 0] * n_terms_here
+                        term, of_x, of_y = harmonics.monomials[t]
+                        if of_x == a and of_y == b:
+                            first = term * n_terms_here
                             for p in range(p_z):
                                 _add_multiple(
                                     factors[t],

@@ -1,42 +1,42 @@
 """Fields of a tile, computed and integrated in one compiled pass, for processors.
 
-A layer of the grid is worked on at a time. Its components, their squares, the modulus
-and its powers stay in the cache of the processor. The same for any array library and
+A block is worked on at a time. Its components, their squares, the modulus and its
+powers stay in the cache of the processor. The same for any array library and
 for derivatives is in :mod:`skscatharm.engine.fields` and
 :mod:`skscatharm.engine.pooling`, as are windows in order 2.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.blocks import (
+    as_matrix,
+    cut_into_blocks,
+    fill_near,
+    fill_weights,
+    near_atoms,
+)
 from skscatharm.engine.compiled import (
     CHUNK,
     add_powers,
     add_squares,
-    end_of_row,
-    fill_atom_terms,
+    end_of_run,
     fill_powers,
+    fill_terms_of_rows,
     gaussian_factors,
-    monomials,
+    harmonics_of,
     other_exponents,
     square,
 )
 from skscatharm.engine.tiles import Tile
-from skscatharm.transform.harmonics import solid_harmonics
 
 __all__ = [
     "FAR",
     "Powers",
-    "as_matrix",
-    "axial_powers",
-    "blocks_of",
-    "fill_near",
-    "fill_weights",
     "integrate_atoms",
 ]
 
@@ -48,7 +48,7 @@ FAR = 8.5
 # modulus times them, are normal numbers in single precision.
 _LOWEST = -40.0
 _LEAST = 1e-20
-_COLUMNS = 96  # along z, worked on at a time, and those to the end of a row
+_COLUMNS = 96  # along z, worked on at a time
 _GROUP = 8  # rows of a banded matrix, which share its columns
 
 
@@ -98,7 +98,6 @@ def integrate_atoms(
     Parameters
     ----------
     positions : ndarray of shape (3, n_atoms)
-        Sorted along x.
     weights : ndarray of shape (n_channels, n_atoms)
         Their type is that of the fields.
     tile : Tile
@@ -124,21 +123,16 @@ def integrate_atoms(
         The modulus, smoothed.
     """
     dtype = weights.dtype
-    axial, starts = axial_powers(degree)
     integrals, smooth = _integrate_atoms(
         positions,
         weights,
-        *(axis.points for axis in tile.axes),
-        *(axis.weights.astype(dtype) for axis in tile.axes),
-        tile.rows,
-        tile.columns,
-        blocks_of(tile, _COLUMNS),
+        tuple(axis.points for axis in tile.axes),
+        tuple(axis.weights.astype(dtype) for axis in tile.axes),
+        cut_into_blocks(tile, _COLUMNS, in_rows=True),
         width,
         degree + 1,
         cut,
-        *monomials(degree, dtype),
-        axial,
-        starts,
+        harmonics_of((degree,), dtype),
         *powers.of_dtype(dtype),
         *_in_groups(smoothing[0]),
         *smoothing[1:],
@@ -146,62 +140,6 @@ def integrate_atoms(
         window_width,
     )
     return integrals, smooth[:, : len(smoothing[0])]
-
-
-@cache
-def axial_powers(degree: int) -> tuple[Array, Array]:
-    """List the powers of z of all orders m, and where those of each begin."""
-    found = [list(harmonic) for harmonic in solid_harmonics(degree)]
-    starts = np.cumsum([0, *(len(powers) for powers in found)])
-    return np.array([c for powers in found for c in powers]), starts
-
-
-@compile_loops
-def as_matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
-    """Take the first values of a buffer as a matrix."""
-    return buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
-
-
-def blocks_of(tile: Tile, n_columns: int) -> Array:
-    """Cut the columns of a tile into blocks that are worked on at a time.
-
-    Parameters
-    ----------
-    tile : Tile
-    n_columns : int
-        Blocks have so many columns, and those to the end of a row: long products are
-        faster.
-
-    Returns
-    -------
-    ndarray of int of shape (n_blocks, 4)
-        Columns, from and to, and the points in z that are near in any of them, from and
-        to. Blocks without such points are left out.
-    """
-    return _blocks_of(tile.rows, tile.spans, tile.axes[2].points, n_columns)
-
-
-@compile_loops
-def _blocks_of(rows: Any, spans: Any, points_z: Any, n_columns: int) -> Any:
-    blocks = np.empty((len(rows) // n_columns + 1, 4), np.int64)
-    n, stop = 0, 0
-    while stop < len(rows):
-        start, least, largest = stop, np.inf, -np.inf
-        while stop < len(rows) and (
-            stop - start < n_columns or rows[stop] == rows[stop - 1]
-        ):
-            least, largest = min(least, spans[0, stop]), max(largest, spans[1, stop])
-            stop += 1
-        bottom, top = 0, len(points_z)
-        while bottom < top and points_z[bottom] < least:
-            bottom += 1
-        while top > bottom and points_z[top - 1] > largest:
-            top -= 1
-        if bottom < top:
-            blocks[n, 0], blocks[n, 1] = start, stop
-            blocks[n, 2], blocks[n, 3] = bottom, top
-            n += 1
-    return blocks[:n].copy()
 
 
 def _in_groups(matrix: Array) -> tuple[Array, Array]:
@@ -225,40 +163,6 @@ def _in_groups(matrix: Array) -> tuple[Array, Array]:
     supports[:, 0] = used.argmax(axis=1)
     supports[:, 1] = n_columns - used[:, ::-1].argmax(axis=1)
     return groups, supports
-
-
-@compile_loops
-def fill_weights(
-    rows: Any, columns: Any, along_x: Any, along_y: Any, along_z: Any, weights: Any
-) -> None:
-    """Fill in the weights of points: those of one z after the other."""
-    n = len(rows)
-    planar = np.empty(n, weights.dtype)
-    for k in range(n):
-        planar[k] = along_x[rows[k]] * along_y[columns[k]]
-    for j in range(len(along_z)):
-        for k in range(n):
-            weights[j * n + k] = along_z[j] * planar[k]
-
-
-@compile_loops
-def fill_near(
-    axial: Any, powers_of_z: Any, low: int, bottom: int, n_channels: int, near: Any
-) -> None:
-    """Choose factors along z of the terms: of atoms from `low`, points from `bottom`.
-
-    In `axial` and `near`, rows are those of one channel after the other.
-    """
-    n_near = len(near) // len(powers_of_z)
-    n, n_z = near.shape[1] // n_channels, axial.shape[2] // n_channels
-    for p in range(len(powers_of_z)):
-        for i in range(n_near):
-            to, found = near[p * n_near + i], axial[powers_of_z[p], low + i]
-            for c in range(n_channels):
-                to_points = to[c * n : (c + 1) * n]
-                points = found[c * n_z + bottom : c * n_z + bottom + n]
-                for k in range(n):
-                    to_points[k] = points[k]
 
 
 @compile_loops
@@ -334,22 +238,13 @@ def _fill_windows(
 def _integrate_atoms(
     positions: Any,
     atom_weights: Any,
-    points_x: Any,
-    points_y: Any,
-    points_z: Any,
-    weights_x: Any,
-    weights_y: Any,
-    weights_z: Any,
-    rows: Any,
-    columns: Any,
+    points: Any,
+    axis_weights: Any,
     blocks: Any,
     width: float,
     n_powers: int,
     cut: float,
-    table: Any,
-    factors: Any,
-    powers_of_z: Any,
-    starts: Any,
+    harmonics: Any,
     exponents: Any,
     scales: Any,
     others: Any,
@@ -363,19 +258,23 @@ def _integrate_atoms(
     window_width: float,
 ) -> Any:
     dtype = atom_weights.dtype
+    points_x, points_y, points_z = points
+    weights_x, weights_y, weights_z = axis_weights
     n_y, n_z = len(points_y), len(points_z)
     n_channels, n_atoms = atom_weights.shape
-    reach = cut * width
     x = gaussian_factors(positions[0], points_x, width, n_powers - 1, cut).astype(dtype)
     y = gaussian_factors(positions[1], points_y, width, n_powers - 1, cut).astype(dtype)
     z = gaussian_factors(positions[2], points_z, width, n_powers - 1, cut)
-    n_polynomials, n_rows = len(powers_of_z), n_channels * n_z
-    axial = np.empty((n_powers, n_atoms, n_rows), dtype)
+    axial = np.empty((n_powers, n_atoms, n_channels * n_z), dtype)
     for a in range(n_powers):
         for n in range(n_atoms):
             for c in range(n_channels):
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
+    # Counts of references to arrays in tuples take time in loops.
+    all_rows, all_columns, bounds = blocks.rows, blocks.columns, blocks.bounds
+    powers_of_z, starts = harmonics.powers_of_z, harmonics.starts
+    n_terms = len(powers_of_z)
     s_x, s_y, s_z = len(groups_x) * _GROUP, len(along_y), len(along_z)
     smooth = np.zeros((n_channels, len(points_x), s_z, n_y), dtype)
     to_z = along_z.T.copy()
@@ -385,61 +284,42 @@ def _integrate_atoms(
         integrals = np.zeros((1, n_channels, n_exponents))
     else:
         integrals = np.zeros((centres.shape[1], n_channels, n_exponents))
-    size = 0
-    for b in range(len(blocks)):
-        size = max(size, blocks[b, 1] - blocks[b, 0])
+    size, n_most = blocks.n_columns, blocks.height * blocks.n_columns
     if centres is not None:
         powers = np.empty((n_exponents + 2, CHUNK), dtype)
-        all_powers = np.empty(n_channels * n_exponents * n_z * size, dtype)
-        all_windows = np.empty(len(integrals) * n_z * size, dtype)
+        all_powers = np.empty(n_channels * n_exponents * n_most, dtype)
+        all_windows = np.empty(len(integrals) * n_most, dtype)
         windowed = np.empty((len(integrals), n_channels * n_exponents), dtype)
-    all_axial = np.empty(n_polynomials * n_atoms * n_rows, dtype)
-    all_terms = np.empty(n_polynomials * n_atoms * size, dtype)
-    squares = np.empty(n_rows * size, dtype)
-    components = np.empty(n_rows * size, dtype)
+    near = np.empty(n_atoms, np.int64)
+    all_axial = np.empty(n_terms * n_atoms * n_channels * blocks.height, dtype)
+    all_terms = np.empty(n_terms * n_atoms * size, dtype)
+    squares = np.empty(n_channels * n_most, dtype)
+    components = np.empty(n_channels * n_most, dtype)
     layers = np.empty(s_z * size, dtype)
-    weights = np.empty(n_z * size, dtype)
-    low, high = 0, 0
-    for b in range(len(blocks)):
-        start, stop = blocks[b, 0], blocks[b, 1]
-        bottom, top = blocks[b, 2], blocks[b, 3]
+    weights = np.empty(n_most, dtype)
+    for b in range(len(bounds)):
+        start, stop = bounds[b, 0], bounds[b, 1]
+        bottom, top = bounds[b, 2], bounds[b, 3]
+        rows, columns = all_rows[start:stop], all_columns[start:stop]
         n, n_here = stop - start, top - bottom
         n_rows, block = n_channels * n_here, n_here * n
-        # The atoms from low to high are within reach.
-        first, last = points_x[rows[start]], points_x[rows[stop - 1]]
-        while low < n_atoms - 1 and positions[0, low] < first - reach:
-            low += 1
-        while high < n_atoms and (high <= low or positions[0, high] < last + reach):
-            high += 1
-        n_near = high - low
-        near = as_matrix(all_axial, n_polynomials * n_near, n_rows)
-        fill_near(axial, powers_of_z, low, bottom, n_channels, near)
-        terms = as_matrix(all_terms, n_polynomials * n_near, n)
-        fill_atom_terms(
-            x,
-            y,
-            low,
-            rows[start:stop],
-            columns[start:stop],
-            table,
-            factors,
-            terms,
+        n_near = near_atoms(
+            positions, points, rows, columns, bottom, top, cut * width, near
         )
+        along_axis = as_matrix(all_axial, n_terms * n_near, n_rows)
+        fill_near(axial, powers_of_z, near[:n_near], bottom, n_channels, along_axis)
+        terms = as_matrix(all_terms, n_terms * n_near, n)
+        fill_terms_of_rows(x, y, near[:n_near], rows, columns, harmonics, terms)
         component = as_matrix(components, n_rows, n)
         for m in range(len(starts) - 1):
-            these = slice(starts[m] * n_near, starts[m + 1] * n_near)
-            np.dot(near[these].T, terms[these], component)
+            first, last = starts[m] * n_near, starts[m + 1] * n_near
+            np.dot(along_axis[first:last].T, terms[first:last], component)
             if m == 0:
                 square(components, floor, squares, n_rows * n)
             else:
                 add_squares(components, squares, n_rows * n)
         fill_weights(
-            rows[start:stop],
-            columns[start:stop],
-            weights_x,
-            weights_y,
-            weights_z[bottom:top],
-            weights,
+            rows, columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
         for c in range(n_channels):
             part = slice(c * block, (c + 1) * block)
@@ -471,15 +351,14 @@ def _integrate_atoms(
             if s_z > 0:
                 layer = as_matrix(layers, s_z, n)
                 np.dot(to_z[bottom:top].T, modulus.reshape(n_here, n), layer)
-                first = start
-                while first < stop:
-                    last = end_of_row(rows, first)
+                first = np.int64(0)  # numba would compile once more for a literal
+                while first < n:
+                    last = end_of_run(rows, columns, first)
                     i, k = rows[first], columns[first]
                     for j in range(s_z):
-                        to = smooth[c, i, j, k:]
-                        found = layer[j, first - start : last - start]
+                        to, found = smooth[c, i, j, k:], layer[j, first:last]
                         for column in range(last - first):
-                            to[column] = found[column]
+                            to[column] += found[column]
                     first = last
         if centres is not None:
             windows = as_matrix(all_windows, len(integrals), block)
@@ -489,8 +368,8 @@ def _integrate_atoms(
                 points_x,
                 points_y,
                 points_z[bottom:top],
-                rows[start:stop],
-                columns[start:stop],
+                rows,
+                columns,
                 weights,
                 windows,
             )

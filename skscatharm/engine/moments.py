@@ -243,7 +243,7 @@ class _Fields:
             moments._accuracy,
         )
         self._margin = product_margin(*self._rule)
-        self._cut = self._margin + 0.5
+        self._cut = moments._accuracy.product_cut(self._degrees, self._margin)
         epsilon = np.array([self._softening_of(path) for path in self.paths])
         self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]

@@ -14,23 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.compiled import gaussian_factors, monomials
-from skscatharm.engine.integrals import as_matrix, axial_powers
+from skscatharm.engine.blocks import HEIGHT, Blocks, as_matrix, cut_into_blocks
+from skscatharm.engine.compiled import Harmonics, gaussian_factors, harmonics_of
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
 
 __all__ = [
     "Basis",
-    "Harmonics",
     "along",
+    "blocks_of",
     "fill_axial",
     "fill_squares",
+    "fill_terms",
     "harmonics_up_to",
-    "near_atoms",
     "points_of_blocks",
     "products_back",
-    "span_blocks",
-    "terms_at",
 ]
 
 Array = NDArray[Any]
@@ -38,7 +36,6 @@ Array = NDArray[Any]
 # A block has as many columns along z as have so many values in all, within limits: its
 # arrays stay in cache.
 _KEPT, _LEAST_COLUMNS, _MOST_COLUMNS = 140_000, 24, 96
-_SLAB = 8  # points in x, of columns that are sorted by their lengths
 
 
 class Basis(NamedTuple):
@@ -87,100 +84,31 @@ class Basis(NamedTuple):
         )
 
 
-class Harmonics(NamedTuple):
-    """The terms of the solid harmonics of all degrees up to one.
-
-    Attributes
-    ----------
-    monomials : ndarray of int of shape (n_monomials, 3)
-        The term, and the powers of x and y.
-    factors : ndarray of shape (n_monomials,)
-    powers_of_z : ndarray of int of shape (n_terms,)
-    starts : ndarray of int of shape (n_components + 1,)
-        Where the terms of each component begin.
-    """
-
-    monomials: Array
-    factors: Array
-    powers_of_z: Array
-    starts: Array
-
-
 @cache
 def harmonics_up_to(degree: int, dtype: Any) -> tuple[Harmonics, Array]:
     """List the terms of solid harmonics, and the squared constants of the wavelets."""
-    of_terms, factors, powers, starts = [], [], [], [np.zeros(1, np.int64)]
-    n_terms = 0
-    for d in range(degree + 1):
-        table, of_degree = monomials(d, dtype)
-        axial, starts_of_degree = axial_powers(d)
-        of_terms.append(table + np.array([n_terms, 0, 0]))
-        factors.append(of_degree)
-        powers.append(axial)
-        starts.append(starts_of_degree[1:] + n_terms)
-        n_terms += len(axial)
-    constants = [
-        ((2 * pi) ** 1.5 * wavelet_constant(d)) ** 2 for d in range(degree + 1)
-    ]
-    terms = Harmonics(
-        np.concatenate(of_terms),
-        np.concatenate(factors),
-        np.concatenate(powers),
-        np.concatenate(starts),
-    )
-    return terms, np.array(constants)
+    degrees = tuple(range(degree + 1))
+    constants = [((2 * pi) ** 1.5 * wavelet_constant(d)) ** 2 for d in degrees]
+    return harmonics_of(degrees, dtype), np.array(constants)
 
 
-def span_blocks(tile: Tile, n_kept: int) -> tuple[Array, Array, Array]:
-    """Cut the columns of a tile into blocks of columns of about the same length.
-
-    Parameters
-    ----------
-    tile : Tile
-    n_kept : int
-        Number of values that are kept at a point.
-
-    Returns
-    -------
-    rows, columns : ndarray of int of shape (n_columns,)
-        Indices into x and y. In a block, x differs by few points.
-    blocks : ndarray of int of shape (n_blocks, 4)
-        Columns, from and to, and the points in z that are near in any of them, from and
-        to.
-    """
-    z = tile.axes[2].points
-    n_columns = min(max(_KEPT // (n_kept * len(z)), _LEAST_COLUMNS), _MOST_COLUMNS)
-    bottom = np.searchsorted(z, tile.spans[0])
-    top = np.searchsorted(z, tile.spans[1], side="right")
-    slab = tile.rows // _SLAB
-    # Columns that no point is in come first in their slab.
-    height = np.maximum(top - bottom, 0)
-    order = np.argsort(slab * (len(z) + 1) + height, kind="stable")
-    order = order[height[order] > 0]
-    bounds = []
-    first = 0
-    for count in np.bincount(slab[order]).tolist():
-        n_blocks = -(-count // n_columns)
-        bounds += [first + count * i // n_blocks for i in range(n_blocks)]
-        first += count
-    blocks = np.empty((len(bounds), 4), np.int64)
-    blocks[:, 0], blocks[:, 1] = bounds, [*bounds[1:], first]
-    blocks[:, 2] = np.minimum.reduceat(bottom[order], bounds)
-    blocks[:, 3] = np.maximum.reduceat(top[order], bounds)
-    return tile.rows[order], tile.columns[order], blocks
+def blocks_of(tile: Tile, n_kept: int) -> Blocks:
+    """Cut a tile into blocks, in which so many values are kept at a point."""
+    height = min(len(tile.axes[2].points), HEIGHT)
+    n_columns = min(max(_KEPT // (n_kept * height), _LEAST_COLUMNS), _MOST_COLUMNS)
+    return cut_into_blocks(tile, n_columns, in_rows=False)
 
 
 def points_of_blocks(tile: Tile, n_kept: int) -> tuple[Array, Array]:
-    """List the points of :func:`span_blocks`, of shape (3, n_points), and weights."""
-    rows, columns, blocks = span_blocks(tile, n_kept)
+    """List the points of :func:`blocks_of`, of shape (3, n_points), and weights."""
+    blocks = blocks_of(tile, n_kept)
     x, y, z = tile.axes
-    starts, stops, bottoms, tops = blocks.T
-    heights = np.repeat(tops - bottoms, stops - starts)
-    ends = np.cumsum(heights)
-    of_points = np.repeat(np.arange(len(rows)), heights)
-    first = np.repeat(bottoms, stops - starts) - (ends - heights)
-    along_z = np.arange(len(of_points)) + first[of_points]
-    places = rows[of_points], columns[of_points], along_z
+    columns, along_z = [], []
+    for start, stop, bottom, top in blocks.bounds.tolist():
+        columns.append(np.repeat(np.arange(start, stop), top - bottom))
+        along_z.append(np.tile(np.arange(bottom, top), stop - start))
+    of_points = np.concatenate(columns)
+    places = blocks.rows[of_points], blocks.columns[of_points], np.concatenate(along_z)
     axes = list(zip((x, y, z), places, strict=True))
     points = np.stack([axis.points[of_axis] for axis, of_axis in axes])
     return points, np.prod([axis.weights[of_axis] for axis, of_axis in axes], axis=0)
@@ -216,76 +144,28 @@ def fill_axial(along_z: Any, sources: Any, axial: Any) -> None:
 
 
 @compile_loops
-def near_atoms(along_x: Any, points: Any, rows: Any, reach: float) -> tuple[int, int]:
-    """Find the atoms, from and to, within reach of rows of points along x."""
-    first, last, low = np.inf, -np.inf, 0
-    for row in rows:
-        first, last = min(first, points[row]), max(last, points[row])
-    while low < len(along_x) - 1 and along_x[low] < first - reach:
-        low += 1
-    high = low + 1
-    while high < len(along_x) and along_x[high] < last + reach:
-        high += 1
-    return low, high
-
-
-@compile_loops
-def terms_at(
-    x: Any,
-    y: Any,
-    low: int,
-    n_near: int,
-    rows: Any,
-    columns: Any,
-    harmonics: Any,
-    work: Any,
-    terms: Any,
-) -> Any:
-    """Evaluate the polynomials in x and y of the harmonics around some atoms.
-
-    Parameters
-    ----------
-    x, y : ndarray of shape (n_powers, n_atoms, n)
-        Factors of the atoms along an axis.
-    low, n_near : int
-        The first of the atoms, and their number.
-    rows, columns : ndarray of int of shape (n_places,)
-        Indices into x and y.
-    harmonics : Harmonics
-    work : ndarray of shape (2 * n_powers * n_near * n_places or more,)
-    terms : ndarray of shape (n_terms * n_near * n_places or more,)
-
-    Returns
-    -------
-    ndarray of shape (n_terms * n_near, n_places)
-        A view of `terms`.
+def fill_terms(
+    x: Any, y: Any, atoms: Any, rows: Any, columns: Any, harmonics: Any, terms: Any
+) -> None:
+    """Do what :func:`~skscatharm.engine.compiled.fill_terms_of_rows` does, for columns
+    in any order.
     """
-    n_powers, n = int(np.sqrt(len(harmonics.starts) - 1)), len(rows)
-    size = n_powers * n_near * n
-    of_x = work[:size].reshape(n_powers, n_near, n)
-    of_y = work[size : 2 * size].reshape(n_powers, n_near, n)
-    _gather(x, low, rows, of_x)
-    _gather(y, low, columns, of_y)
-    found = as_matrix(terms, len(harmonics.powers_of_z) * n_near, n)
-    found[:] = 0
-    for t in range(len(harmonics.factors)):
-        term, a, b = harmonics.monomials[t]
-        factor = harmonics.factors[t]
-        for i in range(n_near):
-            one, other, to = of_x[a, i], of_y[b, i], found[term * n_near + i]
+    n_powers, n_near, n = min(len(x), len(y)), len(atoms), len(rows)
+    of_x, of_y = np.empty((n_powers, n), x.dtype), np.empty((n_powers, n), x.dtype)
+    terms[:] = 0
+    for i in range(n_near):
+        for a in range(n_powers):
+            in_x, to_x, in_y, to_y = x[a, atoms[i]], of_x[a], y[a, atoms[i]], of_y[a]
+            for p in range(n):
+                to_x[p] = in_x[rows[p]]
+            for p in range(n):
+                to_y[p] = in_y[columns[p]]
+        for t in range(len(harmonics.factors)):
+            term, a, b = harmonics.monomials[t]
+            one, other, to = of_x[a], of_y[b], terms[term * n_near + i]
+            factor = harmonics.factors[t]
             for p in range(n):
                 to[p] += factor * one[p] * other[p]
-    return found
-
-
-@compile_loops
-def _gather(factors: Any, low: int, places: Any, found: Any) -> None:
-    """Take the factors of atoms from `low` on at some places."""
-    for a in range(len(found)):
-        for i in range(found.shape[1]):
-            to, values = found[a, i], factors[a, low + i]
-            for p in range(len(to)):
-                to[p] = values[places[p]]
 
 
 @compile_loops
@@ -306,7 +186,7 @@ def fill_squares(
     near : ndarray of shape (n_terms * n_near, n_sources * n_z)
         Factors along z.
     terms : ndarray of shape (n_terms * n_near, n)
-        From :func:`terms_at`.
+        From :func:`fill_terms`.
     harmonics : Harmonics
     pairs, mixing : ndarray
         Those of a :class:`Basis`.

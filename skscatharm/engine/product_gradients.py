@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
 from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
-from skscatharm.engine.integrals import as_matrix, fill_near, fill_weights
 from skscatharm.engine.product_fields import (
     Basis,
     along,
+    blocks_of,
     fill_axial,
     fill_squares,
+    fill_terms,
     harmonics_up_to,
-    near_atoms,
     products_back,
-    span_blocks,
-    terms_at,
 )
 from skscatharm.engine.tiles import Tile
 
@@ -53,7 +52,6 @@ def differentiate_products(
     Parameters
     ----------
     positions : ndarray of shape (3, n_atoms)
-        Sorted along x.
     basis : Basis
         Of these atoms.
     tile : Tile
@@ -80,15 +78,12 @@ def differentiate_products(
     """
     harmonics, _ = harmonics_up_to(constants.shape[1] - 1, positions.dtype)
     n_kept = epsilon.size * len(exponents)
-    rows, columns, blocks = span_blocks(tile, n_kept)
     gradient: _Array = _differentiate_products(
         positions,
         *basis,
-        *(axis.points for axis in tile.axes),
-        *(axis.weights for axis in tile.axes),
-        rows,
-        columns,
-        blocks,
+        tuple(axis.points for axis in tile.axes),
+        tuple(axis.weights for axis in tile.axes),
+        blocks_of(tile, n_kept),
         widths,
         cut,
         harmonics,
@@ -126,14 +121,8 @@ def _differentiate_products(
     sources: Any,
     pairs: Any,
     mixing: Any,
-    points_x: Any,
-    points_y: Any,
-    points_z: Any,
-    weights_x: Any,
-    weights_y: Any,
-    weights_z: Any,
-    rows: Any,
-    columns: Any,
+    points: Any,
+    axis_weights: Any,
     blocks: Any,
     widths: Any,
     cut: float,
@@ -145,6 +134,8 @@ def _differentiate_products(
     of_narrow: Any,
     of_wide: Any,
 ) -> Any:
+    points_x, points_y, points_z = points
+    weights_x, weights_y, weights_z = axis_weights
     n_z = len(points_z)
     n_channels, n_sources, n_atoms = len(mixing), len(sources), sources.shape[1]
     n_widths, n_powers = constants.shape
@@ -159,13 +150,11 @@ def _differentiate_products(
     axial_slopes = np.empty((n_widths, n_powers, n_atoms, n_sources * n_z))
     fill_axial(z, sources, axial)
     fill_axial(_slopes(z, widths), sources, axial_slopes)
-    size = 0
-    for b in range(len(blocks)):
-        size = max(size, blocks[b, 1] - blocks[b, 0])
-    most = n_z * size
-    all_near = np.empty(n_terms * n_atoms * n_sources * n_z)
-    all_slopes = np.empty_like(all_near)
-    factors = np.empty(2 * n_powers * n_atoms * size)
+    size, most = blocks.n_columns, blocks.height * blocks.n_columns
+    near = np.empty((n_widths, n_atoms), np.int64)
+    n_near = np.empty(n_widths, np.int64)
+    all_axial = np.empty(n_terms * n_atoms * n_sources * blocks.height)
+    all_axial_slopes = np.empty_like(all_axial)
     all_terms = np.empty((3, n_terms * n_atoms * size))
     components = np.empty((n_widths, n_powers * n_powers, n_sources * most))
     onto_component = np.empty(n_sources * most)
@@ -175,27 +164,38 @@ def _differentiate_products(
     all_partners = np.empty(n_fields * most)
     weights = np.empty(most)
     total = np.zeros((n_atoms, 3))
-    for b in range(len(blocks)):
-        start, stop = blocks[b, 0], blocks[b, 1]
-        bottom, top = blocks[b, 2], blocks[b, 3]
-        of_rows, of_columns = rows[start:stop], columns[start:stop]
+    for b in range(len(blocks.bounds)):
+        start, stop, bottom, top = blocks.bounds[b]
+        rows, columns = blocks.rows[start:stop], blocks.columns[start:stop]
         n, height = stop - start, top - bottom
         block = height * n
         fill_weights(
-            of_rows, of_columns, weights_x, weights_y, weights_z[bottom:top], weights
+            rows, columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
         fields = n_widths, n_powers, n_channels, block
         squares = all_squares[: n_fields * block].reshape(fields)
         onto = all_onto[: n_fields * block].reshape(fields)
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
-            n_near = high - low
-            near = as_matrix(all_near, n_terms * n_near, n_sources * height)
-            fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
-            place = low, n_near, of_rows, of_columns, harmonics, factors
-            terms = terms_at(x[j], y[j], *place, all_terms[0])
+            reach = cut * widths[j]
+            n_near[j] = near_atoms(
+                positions, points, rows, columns, bottom, top, reach, near[j]
+            )
+            atoms, n_rows = near[j, : n_near[j]], n_terms * n_near[j]
+            along_axis = as_matrix(all_axial, n_rows, n_sources * height)
+            fill_near(
+                axial[j], harmonics.powers_of_z, atoms, bottom, n_sources, along_axis
+            )
+            terms = as_matrix(all_terms[0], n_rows, n)
+            fill_terms(x[j], y[j], atoms, rows, columns, harmonics, terms)
             fill_squares(
-                near, terms, harmonics, pairs, mixing, components[j], work, squares[j]
+                along_axis,
+                terms,
+                harmonics,
+                pairs,
+                mixing,
+                components[j],
+                work,
+                squares[j],
             )
             for d in range(n_powers):
                 for c in range(n_channels):
@@ -215,34 +215,36 @@ def _differentiate_products(
             onto,
         )
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
-            n_near = high - low
-            shape = n_terms * n_near, n_sources * height
-            near = as_matrix(all_near, *shape)
-            near_slopes = as_matrix(all_slopes, *shape)
-            along_z = harmonics.powers_of_z, low, bottom, n_sources
-            fill_near(axial[j], *along_z, near)
-            fill_near(axial_slopes[j], *along_z, near_slopes)
-            place = low, n_near, of_rows, of_columns, harmonics, factors
+            atoms, n_rows = near[j, : n_near[j]], n_terms * n_near[j]
+            along_axis = as_matrix(all_axial, n_rows, n_sources * height)
+            axial_slope = as_matrix(all_axial_slopes, n_rows, n_sources * height)
+            place = harmonics.powers_of_z, atoms, bottom, n_sources
+            fill_near(axial[j], *place, along_axis)
+            fill_near(axial_slopes[j], *place, axial_slope)
             # Derivatives of the terms along x and y, and the terms themselves.
             terms = (
-                terms_at(x_slopes[j], y[j], *place, all_terms[0]),
-                terms_at(x[j], y_slopes[j], *place, all_terms[1]),
-                terms_at(x[j], y[j], *place, all_terms[2]),
+                as_matrix(all_terms[0], n_rows, n),
+                as_matrix(all_terms[1], n_rows, n),
+                as_matrix(all_terms[2], n_rows, n),
             )
+            points_of_terms = atoms, rows, columns, harmonics
+            fill_terms(x_slopes[j], y[j], *points_of_terms, terms[0])
+            fill_terms(x[j], y_slopes[j], *points_of_terms, terms[1])
+            fill_terms(x[j], y[j], *points_of_terms, terms[2])
             for d in range(n_powers):
                 sums = mixing.T @ (constants[j, d] * onto[j, d])
                 for m in range(d * d, (d + 1) * (d + 1)):
                     products_back(components[j, m], pairs, sums, block, onto_component)
-                    first = harmonics.starts[m] * n_near
-                    these = slice(first, harmonics.starts[m + 1] * n_near)
+                    first = harmonics.starts[m] * len(atoms)
+                    these = slice(first, harmonics.starts[m + 1] * len(atoms))
                     _add_gradient(
-                        near[these],
-                        near_slopes[these],
+                        along_axis[these],
+                        axial_slope[these],
                         (terms[0][these], terms[1][these], terms[2][these]),
                         as_matrix(onto_component, n_sources * height, n),
                         work,
-                        total[low:high],
+                        atoms,
+                        total,
                     )
     return total
 
@@ -320,7 +322,13 @@ def _fill_slopes_of_squares(
 
 @compile_loops
 def _add_gradient(
-    near: Any, near_slopes: Any, terms: Any, component: Any, work: Any, total: Any
+    near: Any,
+    near_slopes: Any,
+    terms: Any,
+    component: Any,
+    work: Any,
+    atoms: Any,
+    total: Any,
 ) -> None:
     """Take derivatives with respect to a component back to the positions of atoms.
 
@@ -332,9 +340,10 @@ def _add_gradient(
         Derivatives of the terms along x and y, and the terms.
     component : ndarray of shape (n_sources * n_z, n)
     work : ndarray of shape (n_terms * n_near * n or more,)
-    total : ndarray of shape (n_near, 3)
+    atoms : ndarray of int of shape (n_near,)
+    total : ndarray of shape (n_atoms, 3)
     """
-    n_near, n = len(total), component.shape[1]
+    n_near, n = len(atoms), component.shape[1]
     back = as_matrix(work, len(near), n)
     for axis in range(3):
         if axis == 0:
@@ -346,4 +355,4 @@ def _add_gradient(
             one, other, along_axis = back[t], of_axis[t], 0.0
             for p in range(n):
                 along_axis += one[p] * other[p]
-            total[t % n_near, axis] += along_axis
+            total[atoms[t % n_near], axis] += along_axis

@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
+from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
 from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
-from skscatharm.engine.integrals import as_matrix, fill_near, fill_weights
 from skscatharm.engine.product_fields import (
     Basis,
     along,
+    blocks_of,
     fill_axial,
     fill_squares,
+    fill_terms,
     harmonics_up_to,
-    near_atoms,
-    span_blocks,
-    terms_at,
 )
 from skscatharm.engine.tiles import Tile
 
@@ -53,7 +52,6 @@ def integrate_products(
     Parameters
     ----------
     positions : ndarray of shape (3, n_atoms)
-        Sorted along x.
     basis : Basis
         Of these atoms. The type of its numbers is that of the fields.
     tile : Tile
@@ -83,15 +81,12 @@ def integrate_products(
     dtype = basis.weights.dtype
     harmonics, constants = harmonics_up_to(degree, dtype)
     n_kept = epsilon.size * len(exponents)
-    rows, columns, blocks = span_blocks(tile, n_kept)
     return _integrate_products(
         positions,
         *basis,
-        *(axis.points for axis in tile.axes),
-        *(axis.weights.astype(dtype) for axis in tile.axes),
-        rows,
-        columns,
-        blocks,
+        tuple(axis.points for axis in tile.axes),
+        tuple(axis.weights.astype(dtype) for axis in tile.axes),
+        blocks_of(tile, n_kept),
         widths,
         cut,
         harmonics,
@@ -111,14 +106,8 @@ def _integrate_products(
     sources: Any,
     pairs: Any,
     mixing: Any,
-    points_x: Any,
-    points_y: Any,
-    points_z: Any,
-    weights_x: Any,
-    weights_y: Any,
-    weights_z: Any,
-    rows: Any,
-    columns: Any,
+    points: Any,
+    axis_weights: Any,
     blocks: Any,
     widths: Any,
     cut: float,
@@ -132,6 +121,8 @@ def _integrate_products(
     joined: bool,
 ) -> Any:
     dtype = sources.dtype
+    points_x, points_y, points_z = points
+    weights_x, weights_y, weights_z = axis_weights
     n_z = len(points_z)
     n_channels, n_sources, n_atoms = len(mixing), len(sources), sources.shape[1]
     n_powers, n_terms = len(constants), len(harmonics.powers_of_z)
@@ -148,50 +139,50 @@ def _integrate_products(
     integrals = np.zeros((n_exponents, n_groups, n_narrow, in_group * n_fields))
     alone = np.zeros((n_exponents, n_groups, n_narrow))
     product = np.empty((n_narrow, in_group * n_fields), dtype)
-    size, least = 0, dtype.type(_LEAST)
-    for b in range(len(blocks)):
-        size = max(size, blocks[b, 1] - blocks[b, 0])
-    all_near = np.empty(n_terms * n_atoms * n_sources * n_z, dtype)
-    factors = np.empty(2 * n_powers * n_atoms * size, dtype)
+    least = dtype.type(_LEAST)
+    size, n_most = blocks.n_columns, blocks.height * blocks.n_columns
+    near = np.empty(n_atoms, np.int64)
+    all_axial = np.empty(n_terms * n_atoms * n_sources * blocks.height, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
-    component = np.empty((1, n_sources * n_z * size), dtype)
-    work = np.empty(len(pairs) * n_z * size, dtype)
-    all_squares = np.empty(n_powers * n_channels * n_z * size, dtype)
+    component = np.empty((1, n_sources * n_most), dtype)
+    work = np.empty(len(pairs) * n_most, dtype)
+    all_squares = np.empty(n_powers * n_channels * n_most, dtype)
     modulus = np.empty(CHUNK, dtype)
     powers = np.empty((n_exponents + 2, CHUNK), dtype)
-    all_powers = np.empty((n_exponents, n_channels * n_fields * n_z * size), dtype)
-    all_weighed = np.empty(n_narrow * n_z * size, dtype)
-    weights = np.empty(n_z * size, dtype)
+    all_powers = np.empty((n_exponents, n_channels * n_fields * n_most), dtype)
+    all_weighed = np.empty(n_narrow * n_most, dtype)
+    weights = np.empty(n_most, dtype)
     units = np.ones(n_exponents, dtype)
-    for b in range(len(blocks)):
-        start, stop = blocks[b, 0], blocks[b, 1]
-        bottom, top = blocks[b, 2], blocks[b, 3]
-        of_rows, of_columns = rows[start:stop], columns[start:stop]
+    for b in range(len(blocks.bounds)):
+        start, stop, bottom, top = blocks.bounds[b]
+        rows, columns = blocks.rows[start:stop], blocks.columns[start:stop]
         n = stop - start
         block = (top - bottom) * n
         fill_weights(
-            of_rows, of_columns, weights_x, weights_y, weights_z[bottom:top], weights
+            rows, columns, weights_x, weights_y, weights_z[bottom:top], weights
         )
         squares = all_squares[: n_powers * n_channels * block]
         squares = squares.reshape(n_powers, n_channels, block)
         for j in range(n_widths):
-            low, high = near_atoms(positions[0], points_x, of_rows, cut * widths[j])
-            n_near = high - low
-            near = as_matrix(all_near, n_terms * n_near, n_sources * (top - bottom))
-            fill_near(axial[j], harmonics.powers_of_z, low, bottom, n_sources, near)
-            terms = terms_at(
-                x[j],
-                y[j],
-                low,
-                n_near,
-                of_rows,
-                of_columns,
-                harmonics,
-                factors,
-                all_terms,
+            reach = cut * widths[j]
+            n_near = near_atoms(
+                positions, points, rows, columns, bottom, top, reach, near
             )
+            along_axis = as_matrix(
+                all_axial, n_terms * n_near, n_sources * (top - bottom)
+            )
+            fill_near(
+                axial[j],
+                harmonics.powers_of_z,
+                near[:n_near],
+                bottom,
+                n_sources,
+                along_axis,
+            )
+            terms = as_matrix(all_terms, n_terms * n_near, n)
+            fill_terms(x[j], y[j], near[:n_near], rows, columns, harmonics, terms)
             fill_squares(
-                near, terms, harmonics, pairs, mixing, component, work, squares
+                along_axis, terms, harmonics, pairs, mixing, component, work, squares
             )
             for d in range(n_powers):
                 for c in range(n_channels):

@@ -10,6 +10,7 @@ separable.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from math import ceil, hypot, inf, sqrt
 from typing import Any, NamedTuple
@@ -65,6 +66,9 @@ _ROOM = 0.5
 # Products of softened moduli, raised to 1 or more, are smoother than low powers of one.
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
+# Low powers of two softened moduli, and high ones at larger tolerances than the first,
+# need the steps of half of the tolerance, and of the second at most.
+_PRODUCT_TOL, _PRODUCT_MOST = 2e-5, 3e-4
 FAR = 1e6  # where points are that fill up
 
 
@@ -266,11 +270,15 @@ def _product(
     accuracy: Accuracy,
 ) -> tuple[Any, float, Any, float, float]:
     """Step, margin, outer step, knee and sharpness of grids of products."""
-    rules = [_fine(crowding, 1, d, accuracy) for d in range(degree + 1)]
-    steps, _, outer, knees, _ = zip(*rules, strict=True)
     factor: Any = _BODY_CENTRED
-    if accuracy.softness and min(exponents) >= COARSE:
-        factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
+    of_steps = accuracy
+    if accuracy.softness:
+        if min(exponents) < COARSE or accuracy.tol > _PRODUCT_TOL:
+            of_steps = replace(accuracy, tol=min(accuracy.tol / 2, _PRODUCT_MOST))
+        else:
+            factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
+    rules = [_fine(crowding, 1, d, of_steps) for d in range(degree + 1)]
+    steps, _, outer, knees, _ = zip(*rules, strict=True)
     return (
         factor * reduce(np.minimum, steps),
         product_margin(widths, degree, exponents, accuracy),

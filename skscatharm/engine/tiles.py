@@ -19,7 +19,7 @@ class Tile(NamedTuple):
     """A part of a grid, without the columns along z that are far from every atom."""
 
     axes: Grid
-    atoms: NDArray[np.int64]  # those within reach, sorted along x
+    atoms: NDArray[np.int64]  # those within reach
     rows: NDArray[np.int64]  # indices of the columns in x
     columns: NDArray[np.int64]  # and in y
     spans: NDArray[np.float64]  # least and largest z within reach: (2, n_columns)
@@ -48,7 +48,7 @@ def cut_into_tiles(
     """
     if effect is None:
         effect = reach
-    every = np.argsort(positions[:, 0])
+    every = np.arange(len(positions))
     if max(len(axis.points) for axis in grid) <= _SIDE:
         x, y, _ = grid
         yield Tile(grid, every, *near_columns(x.points, y.points, positions, reach))

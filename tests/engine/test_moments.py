@@ -215,6 +215,52 @@ def test_little_lies_beyond_the_grids(J, exponents, tol, monkeypatch) -> None:
     assert_allclose(found, expected, rtol=0.5 * tol)
 
 
+def test_a_chain_longer_than_fields_reach() -> None:
+    """Atoms far from a point are left out, and those that matter are not."""
+    sigma, step, exponents = 0.3, 0.09, (1.0, 2.0, 4.0)
+    fields = [Path((0,), 2), Path((0,), 3), Path((1,), 3)]
+    along = 1.2 * np.arange(5.0)
+    chain = np.stack([along, 0.3 * np.cos(along), 0.3 * np.sin(2 * along)], axis=1)
+    weights = np.array([[6.0, 1, 8, 1, 6]])
+    axes = [np.arange(x.min() - 3, x.max() + 3, step) for x in chain.T]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    points = points[np.linalg.norm(points[..., None, :] - chain, axis=-1).min(-1) < 3]
+    moduli: dict[float, dict[Path, np.ndarray]] = {q: {} for q in exponents}
+    for path in fields:
+        components = first_order(
+            points, chain, weights[0], path.scales, path.degree, sigma
+        )
+        low = epsilon(path.scales, path.degree, sigma, SOFTENING)
+        squared = (components**2).sum(axis=0)
+        for q, of_q in moduli.items():
+            of_q[path] = power(squared, q / 2, low)
+    pairs = field_pairs(fields)
+    settings = {"paths": tuple(fields), "pairs": tuple(pairs), "sigma": sigma}
+    atoms = Atoms(chain, weights[0].astype(int), weights)
+    for q, of_q in moduli.items():
+        expected = [
+            step**3 * (of_q[first] * of_q[second]).sum() for first, second, _ in pairs
+        ]
+        for tol in (1e-3, 1e-4, 1e-5):
+            engine = engine_of(exponents=(q,), tol=tol, **settings)
+            (found,) = engine.coefficients([atoms])
+            assert_allclose(found[len(fields) :, 0, 0], expected, rtol=tol)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-4])
+def test_products_across_channels(tol, molecules) -> None:
+    paths = tuple(Path((j,), d) for j in (0, 1) for d in (1, 2, 3))
+    settings = {"paths": paths, "pairs": tuple(field_pairs(paths, 2)), "sigma": 0.25}
+    batch = [
+        Atoms(s.positions, s.charges, np.stack([s.charges, np.ones(len(s.charges))]))
+        for s in check_structures(molecules[:6])
+    ]
+    for q in (1.0, 2.0, 4.0):
+        expected = engine_of(exponents=(q,), tol=1e-6, **settings).coefficients(batch)
+        found = engine_of(exponents=(q,), tol=tol, **settings).coefficients(batch)
+        assert_allclose(found, expected, rtol=tol)
+
+
 def test_coefficients_and_gradients_together(rng) -> None:
     engine, batch = engine_of(tol=1e-3), [atoms_of(), atoms_of(1.1 * POSITIONS)]
     expected = engine.coefficients(batch)
