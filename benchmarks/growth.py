@@ -4,9 +4,10 @@
 
 runs in an environment with the package and Matplotlib, on Linux and one core. There are
 straight alkanes, droplets of water, and the residues around the middle of a protein,
-HIV-1 protease. The coefficients are those of ``SETTINGS["published"]``. Each molecule
-gets a process of its own, and ten minutes at most. The memory is the largest that the
-process held, with Python and its libraries. Into ``doc/measured`` go
+HIV-1 protease. The coefficients are those of ``SETTINGS["published"]``, and of the
+default, ``SETTINGS["mixed"]``. Each molecule gets a process of its own, and ten minutes
+at most. The memory is the largest that the process held, with Python and its libraries.
+Into ``doc/measured`` go
 
 ``growth.csv``
     time and memory of each molecule;
@@ -15,7 +16,7 @@ process held, with Python and its libraries. Into ``doc/measured`` go
 ``growth.svg``
     the picture.
 
-``python benchmarks/growth.py water 300`` measures one point and prints it.
+``python benchmarks/growth.py published water 300`` measures one point and prints it.
 """
 
 import csv
@@ -23,6 +24,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -40,6 +42,7 @@ N_ATOMS = (5, 10, 30, 100, 300, 1000, 3000)
 EXPONENT_FROM = 300
 TIME_LIMIT = 600
 ENOUGH = 2.0  # seconds, within which a molecule is measured again
+NAMES = ("published", "mixed")
 KINDS = ("alkane", "water", "protein")
 
 
@@ -114,7 +117,7 @@ def _molecule(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
     )
 
 
-def measure(kind: str, n_atoms: int) -> dict[str, Any]:
+def measure(name: str, kind: str, n_atoms: int) -> dict[str, Any]:
     """Time and peak memory of one molecule, in this process."""
     build: dict[str, Callable[[int], np.ndarray]] = {
         "alkane": alkane,
@@ -122,7 +125,7 @@ def measure(kind: str, n_atoms: int) -> dict[str, Any]:
         "protein": protein,
     }
     molecule = build[kind](n_atoms)
-    scattering = SolidHarmonicScattering(**SETTINGS["published"])
+    scattering = SolidHarmonicScattering(**SETTINGS[name])
     scattering.transform([alkane(5)])  # what is computed once for all
     seconds: list[float] = []
     while not seconds or sum(seconds) < ENOUGH:
@@ -139,11 +142,11 @@ def measure(kind: str, n_atoms: int) -> dict[str, Any]:
     }
 
 
-def point(kind: str, n_atoms: int) -> dict[str, Any]:
+def point(name: str, kind: str, n_atoms: int) -> dict[str, Any]:
     """The same in a process of its own; or what went wrong."""
     try:
         done = subprocess.run(
-            [sys.executable, __file__, kind, str(n_atoms)],
+            [sys.executable, __file__, name, kind, str(n_atoms)],
             capture_output=True,
             text=True,
             timeout=TIME_LIMIT,
@@ -176,15 +179,22 @@ def write_table(name: str, rows: list[list[Any]]) -> None:
         print(*row)
 
 
-def draw(measured: dict[str, list[dict[str, Any]]]) -> None:
+def draw(measured: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     """Draw time and memory over the number of atoms."""
     plt.rcParams["svg.hashsalt"] = "skscatharm"
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for kind, points in measured.items():
+    for (name, kind), points in measured.items():
         done = [p for p in points if "seconds" in p]
         atoms = [p["atoms"] for p in done]
+        style = {
+            "marker": "o",
+            "markersize": 4,
+            "color": f"C{KINDS.index(kind)}",
+            "linestyle": ("-", "--")[NAMES.index(name)],
+            "label": f"{kind}, {name}",
+        }
         for panel, key in zip(axes, ("seconds", "mebibytes"), strict=True):
-            panel.plot(atoms, [p[key] for p in done], marker="o", label=kind)
+            panel.plot(atoms, [p[key] for p in done], **style)
     time, memory = axes
     time.set(xscale="log", yscale="log", xlabel="atoms", ylabel="s, one core")
     memory.set(xscale="log", xlabel="atoms", ylabel="peak memory, MiB")
@@ -196,22 +206,22 @@ def draw(measured: dict[str, list[dict[str, Any]]]) -> None:
 def main() -> None:
     """Measure all points, and write the tables and the picture."""
     MEASURED.mkdir(exist_ok=True)
-    measured: dict[str, list[dict[str, Any]]] = {}
-    rows = [["molecule", "atoms", "s", "ms an atom", "peak memory, MiB"]]
-    for kind in KINDS:
-        measured[kind] = []
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    rows = [["setting", "molecule", "atoms", "s", "ms an atom", "peak memory, MiB"]]
+    for curve in product(NAMES, KINDS):
+        measured[curve] = []
         for n_atoms in N_ATOMS:
-            found = point(kind, n_atoms)
-            if measured[kind] and found["atoms"] == measured[kind][-1]["atoms"]:
+            found = point(*curve, n_atoms)
+            if measured[curve] and found["atoms"] == measured[curve][-1]["atoms"]:
                 continue  # the smallest parts of the protein are one residue
-            measured[kind].append(found)
+            measured[curve].append(found)
             if "failure" in found:
-                rows.append([kind, found["atoms"], found["failure"], "", ""])
+                rows.append([*curve, found["atoms"], found["failure"], "", ""])
             else:
                 seconds = found["seconds"]
                 rows.append(
                     [
-                        kind,
+                        *curve,
                         found["atoms"],
                         f"{seconds:.3g}",
                         f"{1e3 * seconds / found['atoms']:.2g}",
@@ -220,16 +230,17 @@ def main() -> None:
                 )
             print(*rows[-1], flush=True)
     write_table("growth.csv", rows)
-    exponents = [["molecule", "exponent", "peak memory, MiB"]]
-    for kind, points in measured.items():
+    exponents = [["setting", "molecule", "exponent", "peak memory, MiB"]]
+    for curve, points in measured.items():
         peaks = [p["mebibytes"] for p in points if "mebibytes" in p]
-        exponents.append([kind, exponent(points), f"{max(peaks):.0f}"])
+        exponents.append([*curve, exponent(points), f"{max(peaks):.0f}"])
     write_table("growth_exponents.csv", exponents)
     draw(measured)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    if len(sys.argv) == 4:
+        name, kind, number = sys.argv[1:]
+        print(json.dumps(measure(name, kind, int(number))))
     else:
         main()

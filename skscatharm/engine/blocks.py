@@ -25,7 +25,7 @@ __all__ = [
 Array = NDArray[Any]
 
 # Points in x and y of the cells that columns of a block are from, and most in z.
-CELL, HEIGHT = (8, 40), 40
+CELL, HEIGHT = (8, 48), 40
 
 
 class Blocks(NamedTuple):
@@ -82,10 +82,14 @@ def _cut(
     n_slabs = 1 if in_rows else (n_x + CELL[0] - 1) // CELL[0]
     n_strips = (n_y + CELL[1] - 1) // CELL[1]
     n_cells, n_keys = n_slabs * n_strips, n_x if in_rows else len(z) + 1
-    of_row = np.arange(n_x) * n_slabs // n_x * (n_strips * n_keys)
-    of_column = np.arange(n_y) * n_strips // n_y * n_keys
+    of_row, of_column = np.empty(n_x, np.int64), np.empty(n_y, np.int64)
+    for i in range(n_x):
+        of_row[i] = i * n_slabs // n_x * (n_strips * n_keys)
+    for i in range(n_y):
+        of_column[i] = i * n_strips // n_y * n_keys
     starts = np.zeros(n_cells * n_keys + 1, np.int64)
-    keys, bottom, top = np.empty(len(rows), np.int64), 0, 0
+    # Numba would compile functions once more for literals.
+    keys, bottom, top = np.empty(len(rows), np.int64), np.int64(0), np.int64(0)
     for k in range(len(rows)):
         rank = rows[k]
         if not in_rows:

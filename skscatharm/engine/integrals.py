@@ -271,7 +271,7 @@ def _integrate_atoms(
             for c in range(n_channels):
                 for k in range(n_z):
                     axial[a, n, c * n_z + k] = atom_weights[c, n] * z[a, n, k]
-    # Counts of references to arrays in tuples take time in loops.
+    # In loops, to take arrays out of tuples takes time.
     all_rows, all_columns, bounds = blocks.rows, blocks.columns, blocks.bounds
     powers_of_z, starts = harmonics.powers_of_z, harmonics.starts
     n_terms = len(powers_of_z)

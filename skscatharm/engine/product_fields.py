@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.blocks import HEIGHT, Blocks, as_matrix, cut_into_blocks
-from skscatharm.engine.compiled import Harmonics, gaussian_factors, harmonics_of
+from skscatharm.engine.compiled import (
+    CHUNK,
+    Harmonics,
+    fill_powers,
+    gaussian_factors,
+    harmonics_of,
+)
 from skscatharm.engine.tiles import Tile
 from skscatharm.transform.harmonics import wavelet_constant
 
@@ -24,6 +30,7 @@ __all__ = [
     "along",
     "blocks_of",
     "fill_axial",
+    "fill_powers_of_field",
     "fill_squares",
     "fill_terms",
     "harmonics_up_to",
@@ -151,6 +158,7 @@ def fill_terms(
     in any order.
     """
     n_powers, n_near, n = min(len(x), len(y)), len(atoms), len(rows)
+    monomials, factors = harmonics.monomials, harmonics.factors
     of_x, of_y = np.empty((n_powers, n), x.dtype), np.empty((n_powers, n), x.dtype)
     terms[:] = 0
     for i in range(n_near):
@@ -160,10 +168,10 @@ def fill_terms(
                 to_x[p] = in_x[rows[p]]
             for p in range(n):
                 to_y[p] = in_y[columns[p]]
-        for t in range(len(harmonics.factors)):
-            term, a, b = harmonics.monomials[t]
+        for t in range(len(factors)):
+            term, a, b = monomials[t, 0], monomials[t, 1], monomials[t, 2]
             one, other, to = of_x[a], of_y[b], terms[term * n_near + i]
-            factor = harmonics.factors[t]
+            factor = factors[t]
             for p in range(n):
                 to[p] += factor * one[p] * other[p]
 
@@ -222,6 +230,48 @@ def fill_squares(
                     if factor != 0:
                         for p in range(block):
                             square[p] += factor * of_pair[p]
+
+
+@compile_loops
+def fill_powers_of_field(
+    squares: Any,
+    exponents: Any,
+    scales: Any,
+    others: Any,
+    low: Any,
+    least: Any,
+    work: Any,
+    powers: Any,
+    start: int,
+) -> None:
+    """Compute the powers of a softened modulus times their scales, plus `least`.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (n,)
+        The square of the modulus, without softening.
+    exponents, scales : ndarray of shape (n_exponents,)
+    others : ndarray of int or None
+        From :func:`~skscatharm.engine.compiled.other_exponents`.
+    low : float
+        The softening.
+    least : float
+    work : ndarray of shape (n_exponents + 4, CHUNK)
+    powers : ndarray of shape (n_exponents, start + n or more)
+        Is filled from `start` on.
+    start : int
+    """
+    n_exponents, unscaled, modulus = len(exponents), work[-2], work[-1]
+    for e in range(n_exponents):
+        unscaled[e] = 1
+    for first in range(0, len(squares), CHUNK):
+        last = min(first + CHUNK, len(squares))
+        part = squares[first:last]
+        fill_powers(part, exponents, unscaled, others, low, modulus, work)
+        for e in range(n_exponents):
+            to, found, scale = powers[e, start + first :], work[e], scales[e]
+            for k in range(last - first):
+                to[k] = scale * found[k] + least
 
 
 @compile_loops

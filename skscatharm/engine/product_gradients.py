@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
-from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
+from skscatharm.engine.compiled import CHUNK, other_exponents
 from skscatharm.engine.product_fields import (
     Basis,
     along,
     blocks_of,
     fill_axial,
+    fill_powers_of_field,
     fill_squares,
     fill_terms,
     harmonics_up_to,
@@ -260,22 +261,22 @@ def _fill_powers_of_fields(
     """
     n_widths, n_powers, n_channels, n = squares.shape
     n_exponents, n_fields = len(exponents), n_widths * n_powers * n_channels
-    modulus, units = np.empty(CHUNK), np.ones(n_exponents)
-    work = np.empty((n_exponents + 2, CHUNK))
+    work, units = np.empty((n_exponents + 4, CHUNK)), np.ones(n_exponents)
     field = np.int64(0)
     for j in range(n_widths):
         for d in range(n_powers):
             for c in range(n_channels):
-                square, low = squares[j, d, c], epsilon[j, d, c]
-                for first in range(0, n, CHUNK):
-                    last = min(first + CHUNK, n)
-                    part = square[first:last]
-                    fill_powers(part, exponents, units, others, low, modulus, work)
-                    for e in range(n_exponents):
-                        to = powers[e, field * n + first : field * n + last]
-                        found = work[e]
-                        for p in range(len(to)):
-                            to[p] = found[p]
+                fill_powers_of_field(
+                    squares[j, d, c],
+                    exponents,
+                    units,
+                    others,
+                    epsilon[j, d, c],
+                    0.0,
+                    work,
+                    powers,
+                    field * n,
+                )
                 field += 1
     powers[:, n_fields * n : (n_fields + 1) * n] = 1
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
-from skscatharm.engine.compiled import CHUNK, fill_powers, other_exponents
+from skscatharm.engine.compiled import CHUNK, other_exponents
 from skscatharm.engine.product_fields import (
     Basis,
     along,
     blocks_of,
     fill_axial,
+    fill_powers_of_field,
     fill_squares,
     fill_terms,
     harmonics_up_to,
@@ -147,12 +148,10 @@ def _integrate_products(
     component = np.empty((1, n_sources * n_most), dtype)
     work = np.empty(len(pairs) * n_most, dtype)
     all_squares = np.empty(n_powers * n_channels * n_most, dtype)
-    modulus = np.empty(CHUNK, dtype)
-    powers = np.empty((n_exponents + 2, CHUNK), dtype)
+    work_of_powers = np.empty((n_exponents + 4, CHUNK), dtype)
     all_powers = np.empty((n_exponents, n_channels * n_fields * n_most), dtype)
     all_weighed = np.empty(n_narrow * n_most, dtype)
     weights = np.empty(n_most, dtype)
-    units = np.ones(n_exponents, dtype)
     for b in range(len(blocks.bounds)):
         start, stop, bottom, top = blocks.bounds[b]
         rows, columns = blocks.rows[start:stop], blocks.columns[start:stop]
@@ -190,22 +189,17 @@ def _integrate_products(
                     for k in range(block):
                         square[k] = constant * (square[k] + floor)
                     field = (c * n_fields + j * n_powers + d) * block
-                    for first in range(0, block, CHUNK):
-                        last = min(first + CHUNK, block)
-                        fill_powers(
-                            square[first:last],
-                            exponents,
-                            units,
-                            others,
-                            epsilon[j, d, c],
-                            modulus,
-                            powers,
-                        )
-                        for e in range(n_exponents):
-                            to = all_powers[e, field + first : field + last]
-                            found, scale = powers[e], scales[e]
-                            for k in range(len(to)):
-                                to[k] = scale * found[k] + least
+                    fill_powers_of_field(
+                        square,
+                        exponents,
+                        scales,
+                        others,
+                        epsilon[j, d, c],
+                        least,
+                        work_of_powers,
+                        all_powers,
+                        field,
+                    )
         for e in range(n_exponents):
             of_fields = as_matrix(all_powers[e], n_channels * n_fields, block)
             weighed = as_matrix(all_weighed, n_narrow, block)

@@ -67,7 +67,7 @@ _ROOM = 0.5
 # Where neighbours are at least so many widths apart, steps may be larger, up to this.
 _PRODUCT = (2.7, 1.2)
 # Low powers of two softened moduli, and high ones at larger tolerances than the first,
-# need the steps of half of the tolerance, and of the second at most.
+# need the steps of a third of the tolerance, and of the second at most.
 _PRODUCT_TOL, _PRODUCT_MOST = 2e-5, 3e-4
 FAR = 1e6  # where points are that fill up
 
@@ -274,7 +274,7 @@ def _product(
     of_steps = accuracy
     if accuracy.softness:
         if min(exponents) < COARSE or accuracy.tol > _PRODUCT_TOL:
-            of_steps = replace(accuracy, tol=min(accuracy.tol / 2, _PRODUCT_MOST))
+            of_steps = replace(accuracy, tol=min(accuracy.tol / 3, _PRODUCT_MOST))
         else:
             factor = factor * np.clip(crowding / _PRODUCT[0], 1, _PRODUCT[1])
     rules = [_fine(crowding, 1, d, of_steps) for d in range(degree + 1)]
