@@ -93,10 +93,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {
         "J": 1,
         "Q": (1.0, 2.0, 4.0),
-        "sigma": 0.4,
+        "sigma": 0.45,
         "channels": ("nuclear", "valence", "bonding"),
         "max_order": 1,
-        "tol": 1e-4,
+        "tol": 5e-5,
         "mixed_moments": "channels",
         "mixed_Q": (1.0, 2.0, 4.0),
         "dtype": "float64",
