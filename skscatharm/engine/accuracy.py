@@ -55,7 +55,7 @@ _SHARE = 0.05  # of the tolerance, that each cut may cost
 # The same for products of a density and a wide field around one atom, where that rises
 # from zero. In molecules, about a tenth of it is left out: there are other atoms.
 _RISING = 1.2
-_TAILS = 1.1  # how much farther grids reach whose sums are smooth
+_TAILS = 1.2  # how much farther grids reach whose sums are smooth
 _ALIAS_SHARE = 0.5
 _SQUARES = 0.06  # of the share, for squares
 _DECAY = 0.65  # of order 2 with the degree
