@@ -13,6 +13,7 @@ from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.tiles import Tile
 
 __all__ = [
+    "CELL",
     "HEIGHT",
     "Blocks",
     "as_matrix",
@@ -49,12 +50,13 @@ class Blocks(NamedTuple):
 
 
 def cut_into_blocks(tile: Tile, n_columns: int, in_rows: bool) -> Blocks:
-    """Cut a tile into blocks of about so many columns at most.
+    """Cut a tile into blocks.
 
     Parameters
     ----------
     tile : Tile
     n_columns : int
+        The most columns of a block.
     in_rows : bool
         Whether columns of a row follow each other. Otherwise, columns of a block are of
         about the same length, so that there are fewer points.
