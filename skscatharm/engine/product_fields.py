@@ -110,7 +110,8 @@ def points_of_blocks(tile: Tile, n_kept: int) -> tuple[Array, Array]:
     """List the points of :func:`blocks_of`, of shape (3, n_points), and weights."""
     blocks = blocks_of(tile, n_kept)
     x, y, z = tile.axes
-    columns, along_z = [], []
+    # A tile may have no blocks.
+    columns, along_z = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start, stop, bottom, top in blocks.bounds.tolist():
         columns.append(np.repeat(np.arange(start, stop), top - bottom))
         along_z.append(np.tile(np.arange(bottom, top), stop - start))

@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 from skscatharm.engine.blocks import CELL, HEIGHT, cut_into_blocks, near_atoms
 from skscatharm.engine.compiled import near_columns
+from skscatharm.engine.product_fields import points_of_blocks
 from skscatharm.engine.quadrature import Axis
 from skscatharm.engine.tiles import Tile
 
@@ -65,3 +66,13 @@ def test_near_atoms(tile, rng) -> None:
             n = near_atoms(positions, points, rows, columns, bottom, top, reach, found)
             expected = np.flatnonzero(off < reach)
             assert_array_equal(found[:n], expected if len(expected) else [0])
+
+
+def test_a_tile_without_points() -> None:
+    x, y, z = (Axis(np.linspace(low, low + 3, 9), np.ones(9)) for low in (-1, -1, 5))
+    columns = near_columns(x.points, y.points, np.zeros((1, 3)), REACH)
+    tile = Tile((x, y, z), np.arange(1), *columns)
+    assert len(tile.rows) > 0
+    points, weights = points_of_blocks(tile, 10)
+    assert points.shape == (3, 0)
+    assert len(weights) == 0
