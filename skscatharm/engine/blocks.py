@@ -18,6 +18,7 @@ __all__ = [
     "Blocks",
     "as_matrix",
     "cut_into_blocks",
+    "fill_distances",
     "fill_near",
     "fill_weights",
     "near_atoms",
@@ -158,17 +159,17 @@ def as_matrix(buffer: Any, n_rows: int, n_columns: int) -> Any:
 
 
 @compile_loops
-def near_atoms(
+def fill_distances(
     positions: Any,
     points: Any,
     rows: Any,
     columns: Any,
     bottom: int,
     top: int,
-    reach: float,
-    found: Any,
-) -> int:
-    """Find the atoms within reach of the box around a block, along each axis.
+    distances: Any,
+) -> None:
+    """Compute the distance of each atom from the box around a block: the largest one
+    along an axis, negative within the box.
 
     Parameters
     ----------
@@ -179,14 +180,8 @@ def near_atoms(
         Indices into the first two.
     bottom, top : int
         Points in z, from and to.
-    reach : float
-    found : ndarray of int of shape (n_atoms,)
-        Is filled with their indices.
-
-    Returns
-    -------
-    int
-        Number of atoms, at least one, so that there are matrices to multiply.
+    distances : ndarray of shape (n_atoms,)
+        Is filled.
     """
     x, y, z = points
     x_0, x_1, y_0, y_1 = np.inf, -np.inf, np.inf, -np.inf
@@ -194,12 +189,23 @@ def near_atoms(
         in_x, in_y = x[rows[k]], y[columns[k]]
         x_0, x_1 = min(x_0, in_x), max(x_1, in_x)
         y_0, y_1 = min(y_0, in_y), max(y_1, in_y)
-    z_0, z_1, n = z[bottom], z[top - 1], 0
-    for i in range(positions.shape[1]):
+    z_0, z_1 = z[bottom], z[top - 1]
+    for i in range(len(distances)):
         off_x = max(x_0 - positions[0, i], positions[0, i] - x_1)
         off_y = max(y_0 - positions[1, i], positions[1, i] - y_1)
         off_z = max(z_0 - positions[2, i], positions[2, i] - z_1)
-        if max(off_x, off_y, off_z) < reach:
+        distances[i] = max(off_x, off_y, off_z)
+
+
+@compile_loops
+def near_atoms(distances: Any, reach: float, found: Any) -> int:
+    """Find the atoms within a distance: fill in their indices, and return their number.
+
+    There is at least one, so that there are matrices to multiply.
+    """
+    n = 0
+    for i in range(len(distances)):
+        if distances[i] < reach:
             found[n] = i
             n += 1
     if n == 0:

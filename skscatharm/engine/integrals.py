@@ -16,6 +16,7 @@ from skscatharm.engine._numba import compile_loops
 from skscatharm.engine.blocks import (
     as_matrix,
     cut_into_blocks,
+    fill_distances,
     fill_near,
     fill_weights,
     near_atoms,
@@ -290,7 +291,7 @@ def _integrate_atoms(
         all_powers = np.empty(n_channels * n_exponents * n_most, dtype)
         all_windows = np.empty(len(integrals) * n_most, dtype)
         windowed = np.empty((len(integrals), n_channels * n_exponents), dtype)
-    near = np.empty(n_atoms, np.int64)
+    near, distances = np.empty(n_atoms, np.int64), np.empty(n_atoms)
     all_axial = np.empty(n_terms * n_atoms * n_channels * blocks.height, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
     squares = np.empty(n_channels * n_most, dtype)
@@ -303,9 +304,8 @@ def _integrate_atoms(
         rows, columns = all_rows[start:stop], all_columns[start:stop]
         n, n_here = stop - start, top - bottom
         n_rows, block = n_channels * n_here, n_here * n
-        n_near = near_atoms(
-            positions, points, rows, columns, bottom, top, cut * width, near
-        )
+        fill_distances(positions, points, rows, columns, bottom, top, distances)
+        n_near = near_atoms(distances, cut * width, near)
         along_axis = as_matrix(all_axial, n_terms * n_near, n_rows)
         fill_near(axial, powers_of_z, near[:n_near], bottom, n_channels, along_axis)
         terms = as_matrix(all_terms, n_terms * n_near, n)

@@ -10,7 +10,7 @@ does, and is about as smooth. So pairs share the grid of the narrower width: on 
 integrals of all pairs are a matrix product. Coefficients come from
 :mod:`skscatharm.engine.products`, gradients of sums of them from
 :mod:`skscatharm.engine.product_gradients`, and all derivatives from
-:mod:`skscatharm.engine.point_sums`.
+:mod:`skscatharm.engine.product_jacobians`.
 
 Where the grid is fine enough for paths of order 1 too, they share it. With the
 softening :math:`\epsilon` of U, they are integrals of
@@ -23,22 +23,21 @@ So a constant field stands beside the others in products.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import hypot, pi
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skscatharm.engine import point_sums
 from skscatharm.engine.accuracy import DOUBLE, Accuracy
 from skscatharm.engine.frame import Frame
-from skscatharm.engine.point_sums import AtomWavelets, monomials_of_harmonics
 from skscatharm.engine.pooling import AMPLITUDE, FLOOR, power_scales
-from skscatharm.engine.product_fields import Basis, points_of_blocks
+from skscatharm.engine.product_fields import Basis
 from skscatharm.engine.product_gradients import differentiate_products
+from skscatharm.engine.product_jacobians import differentiate_all_products
 from skscatharm.engine.products import integrate_products
 from skscatharm.engine.protocol import Atoms, DifferentiableEngine, Engine
 from skscatharm.engine.quadrature import Grid, product_grid, product_margin
-from skscatharm.engine.tiles import Tile, cut, cut_into_tiles
+from skscatharm.engine.tiles import Tile, cut_into_tiles
 from skscatharm.transform.harmonics import wavelet_constant
 from skscatharm.transform.paths import PairGroup, Path, group_pairs
 from skscatharm.transform.transform import Transform
@@ -108,35 +107,16 @@ class MixedMoments:
         ndarray of shape (n_integrands, n_channels, n_exponents, n_atoms, 3)
         """
         found = np.zeros((*self._shape, *self._frame.positions.shape))
-        n_exponents, n_channels = len(self._halves), len(self.weights)
         for group in self._groups:
             fields = _Fields(self, group)
-            n = len(fields.paths) * n_channels
-            # By exponent and both fields, where the second one is differentiated.
-            sums = np.zeros((n_exponents, n + 1, n, found[0, 0, 0].size))
-            for chunk in fields.chunks():
-                gradients = fields.gradients(chunk)
-                gradients *= chunk.inverse[:, np.newaxis]
-                weighed = chunk.powers * chunk.weights
-                for of_exponent, powers, slopes in zip(
-                    sums, weighed, chunk.slopes, strict=True
-                ):
-                    for k in range(0, n, n_channels):
-                        these = slice(k, k + n_channels)
-                        onto = slopes[these, np.newaxis] * gradients[these]
-                        # Wide fields are multiplied with narrow ones alone.
-                        first = (
-                            powers if k < fields.n_narrow else powers[: fields.n_narrow]
-                        )
-                        of_exponent[: len(first), these] += np.tensordot(
-                            first, onto, (1, 2)
-                        )
-            sums = sums.reshape(*sums.shape[:3], -1, 3) @ self._frame.rotation.T
+            sums = fields.jacobian() @ self._frame.rotation.T
             for index, a, b in fields.places():
-                found[index] = sums[:, b, a] + sums[:, a, b]
+                (g, one), (_, other) = map(fields.place_in_group, (a, b))
+                found[index] = sums[g, :, one, other] + sums[g, :, other, one]
             for index, a in fields.places_alone():
+                g, one = fields.place_in_group(a)
                 low = fields.low[:, a, np.newaxis, np.newaxis]
-                found[index] = 2 * (sums[:, a, a] + low * sums[:, -1, a])
+                found[index] = 2 * (sums[g, :, one, one] + low * sums[g, :, -1, one])
         return found
 
     def gradient(self, factors: _Array) -> _Array:
@@ -162,33 +142,6 @@ class MixedMoments:
                 of_pairs[:, a, -1] += 2 * factors[index] * fields.low[:, a]
             total += fields.gradient(of_pairs)
         return total @ self._frame.rotation.T
-
-
-class _Chunk(NamedTuple):
-    """Fields at some points.
-
-    Attributes
-    ----------
-    points : ndarray of shape (3, n_points)
-    weights : ndarray of shape (n_points,)
-        Weights of a quadrature rule.
-    of_kinds : ndarray of shape (n_scales, n_harmonics, n_kinds, n_points)
-        Components of atoms of weight 1.
-    powers : ndarray of shape (n_exponents, n_fields + 1, n_points)
-        Softened powers of half of the exponents, of paths by channels; the last field
-        is one everywhere.
-    slopes : ndarray of shape (n_exponents, n_fields, n_points)
-    inverse : ndarray of shape (n_fields, n_points)
-        The derivative of a power with respect to a component is the product of both and
-        the component.
-    """
-
-    points: _Array
-    weights: _Array
-    of_kinds: _Array
-    powers: _Array
-    slopes: _Array
-    inverse: _Array
 
 
 class _Fields:
@@ -231,9 +184,6 @@ class _Fields:
                 for j in self._scales
             ]
         )
-        norms = self._constants / widths**degrees
-        norms *= [wavelet_constant(d) for d in range(len(degrees))]
-        norms = np.repeat(norms, 2 * degrees + 1, axis=1)
         # Softened densities need the grid of other softened fields.
         self._smoothness = max(self._degrees, 1 if transform.signed else 0)
         self._rule = (
@@ -247,15 +197,6 @@ class _Fields:
         epsilon = np.array([self._softening_of(path) for path in self.paths])
         self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]
-        self._wavelets = AtomWavelets(
-            moments._frame.positions,
-            moments.of_kinds,
-            moments.kinds,
-            self._widths,
-            self._cut,
-            *monomials_of_harmonics(self._degrees),
-            norms,
-        )
 
     def _softening_of(self, path: Path) -> list[float]:
         """Return the softening of a modulus in each channel."""
@@ -284,47 +225,9 @@ class _Fields:
                 for c in range(n_channels):
                     yield (i, c), narrow.index(path) * n_channels + c
 
-    def chunks(self) -> Iterator[_Chunk]:
-        """Compute the fields, some points at a time."""
-        halves = self._moments._halves[:, np.newaxis, np.newaxis]
-        for points, weights in self._points():
-            these = np.ascontiguousarray(points)
-            of_kinds = point_sums.components(these, self._wavelets)
-            squared = point_sums.squares(of_kinds, self._wavelets.weights, self._places)
-            squared += self._squared_epsilon + _LEAST
-            root = np.sqrt(squared)
-            powers = np.ones((len(halves), len(squared) + 1, len(weights)))
-            of_fields = powers[:, :-1]
-            for to, half in zip(of_fields, halves.ravel().tolist(), strict=True):
-                to[:] = root**half  # fast, as NumPy knows the power
-            slopes = of_fields * halves
-            of_fields -= self.low[..., np.newaxis]
-            yield _Chunk(these, weights, of_kinds, powers, slopes, 1 / squared)
-
-    def gradients(self, chunk: _Chunk) -> _Array:
-        """Differentiate half of the squared moduli with respect to positions.
-
-        Returns
-        -------
-        ndarray of shape (n_fields, 3 * n_atoms, n_points)
-        """
-        components = np.matmul(self._wavelets.weights, chunk.of_kinds)
-        found: _Array = point_sums.gradients(
-            chunk.points, self._wavelets, components, self._places
-        )
-        return found
-
     def grids(self) -> tuple[Grid, Grid]:
         """Make the two grids of a body-centred one for the least width."""
         return product_grid(self._moments._frame, *self._rule)
-
-    def _points(self) -> Iterator[tuple[_Array, _Array]]:
-        """Yield points of the grids, some at a time, and their weights."""
-        n_kept = self._softening.size * len(self._moments._halves)
-        for tile in self._tiles():
-            points, weights = points_of_blocks(tile, n_kept)
-            for part in cut(len(weights), _POINTS):
-                yield points[:, part], weights[part]
 
     def products(self) -> _Array:
         """Integrate the products of two fields, one of them of the least width.
@@ -411,6 +314,48 @@ class _Fields:
                 np.ascontiguousarray(of_wide[..., :n_narrow]),
             )
         return total
+
+    def jacobian(self) -> _Array:
+        """Differentiate the integrals of products with respect to one of the fields.
+
+        Returns
+        -------
+        ndarray of shape (n_groups, n_exponents, n_fields + 1, n_fields, n_atoms, 3)
+            By group of channels, exponent, partner, and field that is differentiated,
+            in the frame of the molecule. :meth:`place_in_group` says where fields are.
+        """
+        moments, transform = self._moments, self._moments.transform
+        halves, positions = moments._halves, moments._frame.positions
+        degrees = range(self._degrees + 1)
+        constants = self._constants * [wavelet_constant(d) for d in degrees]
+        basis = Basis.of(moments.of_kinds, moments.kinds)
+        dtype = "float64" if max(transform.exponents) > DOUBLE else transform.dtype
+        n_groups = 1 if transform.joins_channels else len(moments.weights)
+        n = self._softening.size // n_groups
+        total = np.zeros((n_groups, len(halves), n + 1, n, *positions.shape))
+        for tile in self._tiles():
+            total[..., tile.atoms, :] += differentiate_all_products(
+                np.ascontiguousarray(positions[tile.atoms].T),
+                basis.take(tile.atoms, np.float64),
+                tile,
+                self._widths,
+                constants,
+                self._cut,
+                halves,
+                self._softening,
+                transform.joins_channels,
+                dtype,
+            )
+        return total
+
+    def place_in_group(self, field: int) -> tuple[int, int]:
+        """Return where a field is in :meth:`jacobian`: its group and its index."""
+        n_channels = len(self._moments.weights)
+        n_groups = 1 if self._moments.transform.joins_channels else n_channels
+        in_group = n_channels // n_groups
+        path, channel = divmod(field, n_channels)
+        group, place = divmod(channel, in_group)
+        return group, int(self._columns[path]) * in_group + place
 
     def _tiles(self) -> Iterator[Tile]:
         """Yield the tiles of both grids."""

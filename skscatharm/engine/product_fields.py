@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.blocks import HEIGHT, Blocks, as_matrix, cut_into_blocks
+from skscatharm.engine.blocks import (
+    HEIGHT,
+    Blocks,
+    as_matrix,
+    cut_into_blocks,
+    fill_near,
+)
 from skscatharm.engine.compiled import (
     CHUNK,
     Harmonics,
@@ -30,12 +36,14 @@ __all__ = [
     "along",
     "blocks_of",
     "fill_axial",
+    "fill_fields",
     "fill_powers_of_field",
+    "fill_powers_of_fields",
     "fill_squares",
     "fill_terms",
     "harmonics_up_to",
-    "points_of_blocks",
     "products_back",
+    "slopes_along",
 ]
 
 Array = NDArray[Any]
@@ -43,6 +51,9 @@ Array = NDArray[Any]
 # A block has as many columns along z as have so many values in all, within limits: its
 # arrays stay in cache.
 _KEPT, _LEAST_COLUMNS, _MOST_COLUMNS = 140_000, 24, 96
+
+
+_LEAST = 1e-200  # least squared modulus: low powers have no derivative at zero
 
 
 class Basis(NamedTuple):
@@ -106,22 +117,6 @@ def blocks_of(tile: Tile, n_kept: int) -> Blocks:
     return cut_into_blocks(tile, n_columns, in_rows=False)
 
 
-def points_of_blocks(tile: Tile, n_kept: int) -> tuple[Array, Array]:
-    """List the points of :func:`blocks_of`, of shape (3, n_points), and weights."""
-    blocks = blocks_of(tile, n_kept)
-    x, y, z = tile.axes
-    # A tile may have no blocks.
-    columns, along_z = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start, stop, bottom, top in blocks.bounds.tolist():
-        columns.append(np.repeat(np.arange(start, stop), top - bottom))
-        along_z.append(np.tile(np.arange(bottom, top), stop - start))
-    of_points = np.concatenate(columns)
-    places = blocks.rows[of_points], blocks.columns[of_points], np.concatenate(along_z)
-    axes = list(zip((x, y, z), places, strict=True))
-    points = np.stack([axis.points[of_axis] for axis, of_axis in axes])
-    return points, np.prod([axis.weights[of_axis] for axis, of_axis in axes], axis=0)
-
-
 @compile_loops
 def along(points: Any, centres: Any, widths: Any, n_powers: int, cut: float) -> Any:
     """Evaluate the factors of atoms: (width, power, atom, point)."""
@@ -133,6 +128,24 @@ def along(points: Any, centres: Any, widths: Any, n_powers: int, cut: float) -> 
         for k, value in enumerate(factors.flat):
             flat[j, k] = value
     return found
+
+
+@compile_loops
+def slopes_along(factors: Any, widths: Any) -> Any:
+    """Differentiate the factors of atoms with respect to their positions.
+
+    The result has one power less.
+    """
+    n_widths, n_powers, n_atoms, n_points = factors.shape
+    slopes = np.empty((n_widths, n_powers - 1, n_atoms, n_points))
+    for j in range(n_widths):
+        for a in range(n_powers - 1):
+            for n in range(n_atoms):
+                to, above = slopes[j, a, n], factors[j, a + 1, n]
+                below = factors[j, max(a - 1, 0), n]
+                for k in range(n_points):
+                    to[k] = (a * below[k] - above[k]) / widths[j]
+    return slopes
 
 
 @compile_loops
@@ -231,6 +244,107 @@ def fill_squares(
                     if factor != 0:
                         for p in range(block):
                             square[p] += factor * of_pair[p]
+
+
+@compile_loops
+def fill_fields(
+    x: Any,
+    y: Any,
+    axial: Any,
+    near: Any,
+    n_near: Any,
+    rows: Any,
+    columns: Any,
+    bottom: int,
+    harmonics: Any,
+    pairs: Any,
+    mixing: Any,
+    constants: Any,
+    n_sources: int,
+    buffers: Any,
+    components: Any,
+    squares: Any,
+) -> None:
+    """Compute the components of the sources on a block, and the squared moduli.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (n_widths, n_powers or more, n_atoms, n)
+        From :func:`along`.
+    axial : ndarray of shape (n_widths, n_powers, n_atoms, n_sources * n_z)
+        From :func:`fill_axial`.
+    near : ndarray of int of shape (n_widths, n_atoms)
+        Indices of the atoms near the block, by width.
+    n_near : ndarray of int of shape (n_widths,)
+        Their numbers.
+    rows, columns : ndarray of int of shape (n_columns,)
+        Indices into x and y.
+    bottom : int
+        First point in z.
+    harmonics : Harmonics
+    pairs, mixing : ndarray
+        Those of a :class:`Basis`.
+    constants : ndarray of shape (n_widths, n_degrees)
+        Factors of the squares.
+    n_sources : int
+    buffers : tuple of three ndarrays
+        Factors along z, terms and products of pairs, to be filled.
+    components : ndarray of shape (n_widths, n_components, n_sources * n_points or more)
+        Is filled.
+    squares : ndarray of shape (n_widths, n_degrees, n_channels, n_points)
+        Is filled, with positive numbers.
+    """
+    all_axial, all_terms, work = buffers
+    powers_of_z, n = harmonics.powers_of_z, len(rows)
+    n_terms, n_points = len(powers_of_z), squares.shape[3]
+    for j in range(len(squares)):
+        atoms, n_rows = near[j, : n_near[j]], n_terms * n_near[j]
+        along_axis = as_matrix(all_axial, n_rows, n_sources * (n_points // n))
+        fill_near(axial[j], powers_of_z, atoms, bottom, n_sources, along_axis)
+        terms = as_matrix(all_terms, n_rows, n)
+        fill_terms(x[j], y[j], atoms, rows, columns, harmonics, terms)
+        of_width = squares[j]
+        fill_squares(
+            along_axis, terms, harmonics, pairs, mixing, components[j], work, of_width
+        )
+        for d in range(squares.shape[1]):
+            for c in range(squares.shape[2]):
+                square, constant = squares[j, d, c], constants[j, d]
+                for p in range(n_points):
+                    square[p] = max(constant * square[p], _LEAST)
+
+
+@compile_loops
+def fill_powers_of_fields(
+    squares: Any, exponents: Any, others: Any, epsilon: Any, n_groups: int, powers: Any
+) -> None:
+    """Compute the powers of all fields from the squares of :func:`fill_fields`.
+
+    `powers` are of shape (n_exponents, n_groups * (n_fields + 1) * n_points or more).
+    The channels are in groups, one after the other. The last field of each is one.
+    """
+    n_widths, n_powers, n_channels, n = squares.shape
+    n_exponents, in_group = len(exponents), n_channels // n_groups
+    work, units = np.empty((n_exponents + 4, CHUNK)), np.ones(n_exponents)
+    place = np.int64(0)
+    for g in range(n_groups):
+        for j in range(n_widths):
+            for d in range(n_powers):
+                for c in range(g * in_group, (g + 1) * in_group):
+                    fill_powers_of_field(
+                        squares[j, d, c],
+                        exponents,
+                        units,
+                        others,
+                        epsilon[j, d, c],
+                        0.0,
+                        work,
+                        powers,
+                        place,
+                    )
+                    place += n
+        powers[:, place : place + n] = 1
+        place += n
 
 
 @compile_loops

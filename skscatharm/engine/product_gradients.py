@@ -11,26 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
-from skscatharm.engine.compiled import CHUNK, other_exponents
+from skscatharm.engine.blocks import (
+    as_matrix,
+    fill_distances,
+    fill_near,
+    fill_weights,
+    near_atoms,
+)
+from skscatharm.engine.compiled import other_exponents
 from skscatharm.engine.product_fields import (
     Basis,
     along,
     blocks_of,
     fill_axial,
-    fill_powers_of_field,
-    fill_squares,
+    fill_fields,
+    fill_powers_of_fields,
     fill_terms,
     harmonics_up_to,
     products_back,
+    slopes_along,
 )
 from skscatharm.engine.tiles import Tile
 
 __all__ = ["differentiate_products"]
 
 _Array = NDArray[np.float64]
-
-_LEAST = 1e-200  # least squared modulus: low powers have no derivative at zero
 
 
 def differentiate_products(
@@ -99,24 +104,6 @@ def differentiate_products(
 
 
 @compile_loops
-def _slopes(factors: Any, widths: Any) -> Any:
-    """Differentiate the factors of atoms with respect to their positions.
-
-    The result has one power less.
-    """
-    n_widths, n_powers, n_atoms, n_points = factors.shape
-    slopes = np.empty((n_widths, n_powers - 1, n_atoms, n_points))
-    for j in range(n_widths):
-        for a in range(n_powers - 1):
-            for n in range(n_atoms):
-                to, above = slopes[j, a, n], factors[j, a + 1, n]
-                below = factors[j, max(a - 1, 0), n]
-                for k in range(n_points):
-                    to[k] = (a * below[k] - above[k]) / widths[j]
-    return slopes
-
-
-@compile_loops
 def _differentiate_products(
     positions: Any,
     sources: Any,
@@ -146,14 +133,14 @@ def _differentiate_products(
     x = along(points_x, positions[0], widths, n_powers + 1, cut)
     y = along(points_y, positions[1], widths, n_powers + 1, cut)
     z = along(points_z, positions[2], widths, n_powers + 1, cut)
-    x_slopes, y_slopes = _slopes(x, widths), _slopes(y, widths)
+    x_slopes, y_slopes = slopes_along(x, widths), slopes_along(y, widths)
     axial = np.empty((n_widths, n_powers, n_atoms, n_sources * n_z))
     axial_slopes = np.empty((n_widths, n_powers, n_atoms, n_sources * n_z))
     fill_axial(z, sources, axial)
-    fill_axial(_slopes(z, widths), sources, axial_slopes)
+    fill_axial(slopes_along(z, widths), sources, axial_slopes)
     size, most = blocks.n_columns, blocks.height * blocks.n_columns
     near = np.empty((n_widths, n_atoms), np.int64)
-    n_near = np.empty(n_widths, np.int64)
+    n_near, distances = np.empty(n_widths, np.int64), np.empty(n_atoms)
     all_axial = np.empty(n_terms * n_atoms * n_sources * blocks.height)
     all_axial_slopes = np.empty_like(all_axial)
     all_terms = np.empty((3, n_terms * n_atoms * size))
@@ -176,34 +163,28 @@ def _differentiate_products(
         fields = n_widths, n_powers, n_channels, block
         squares = all_squares[: n_fields * block].reshape(fields)
         onto = all_onto[: n_fields * block].reshape(fields)
+        fill_distances(positions, points, rows, columns, bottom, top, distances)
         for j in range(n_widths):
-            reach = cut * widths[j]
-            n_near[j] = near_atoms(
-                positions, points, rows, columns, bottom, top, reach, near[j]
-            )
-            atoms, n_rows = near[j, : n_near[j]], n_terms * n_near[j]
-            along_axis = as_matrix(all_axial, n_rows, n_sources * height)
-            fill_near(
-                axial[j], harmonics.powers_of_z, atoms, bottom, n_sources, along_axis
-            )
-            terms = as_matrix(all_terms[0], n_rows, n)
-            fill_terms(x[j], y[j], atoms, rows, columns, harmonics, terms)
-            fill_squares(
-                along_axis,
-                terms,
-                harmonics,
-                pairs,
-                mixing,
-                components[j],
-                work,
-                squares[j],
-            )
-            for d in range(n_powers):
-                for c in range(n_channels):
-                    square, constant = squares[j, d, c], constants[j, d]
-                    for p in range(block):
-                        square[p] = max(constant * square[p], _LEAST)
-        _fill_powers_of_fields(squares, exponents, others, epsilon, all_powers)
+            n_near[j] = near_atoms(distances, cut * widths[j], near[j])
+        fill_fields(
+            x,
+            y,
+            axial,
+            near,
+            n_near,
+            rows,
+            columns,
+            bottom,
+            harmonics,
+            pairs,
+            mixing,
+            constants,
+            n_sources,
+            (all_axial, all_terms[0], work),
+            components,
+            squares,
+        )
+        fill_powers_of_fields(squares, exponents, others, epsilon, 1, all_powers)
         _fill_slopes_of_squares(
             squares,
             all_powers,
@@ -248,37 +229,6 @@ def _differentiate_products(
                         total,
                     )
     return total
-
-
-@compile_loops
-def _fill_powers_of_fields(
-    squares: Any, exponents: Any, others: Any, epsilon: Any, powers: Any
-) -> None:
-    """Compute the powers of all fields from their squares.
-
-    `powers` are of shape (n_exponents, (n_fields + 1) * n_points or more), where the
-    last field is one.
-    """
-    n_widths, n_powers, n_channels, n = squares.shape
-    n_exponents, n_fields = len(exponents), n_widths * n_powers * n_channels
-    work, units = np.empty((n_exponents + 4, CHUNK)), np.ones(n_exponents)
-    field = np.int64(0)
-    for j in range(n_widths):
-        for d in range(n_powers):
-            for c in range(n_channels):
-                fill_powers_of_field(
-                    squares[j, d, c],
-                    exponents,
-                    units,
-                    others,
-                    epsilon[j, d, c],
-                    0.0,
-                    work,
-                    powers,
-                    field * n,
-                )
-                field += 1
-    powers[:, n_fields * n : (n_fields + 1) * n] = 1
 
 
 @compile_loops

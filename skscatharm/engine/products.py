@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm.engine._numba import compile_loops
-from skscatharm.engine.blocks import as_matrix, fill_near, fill_weights, near_atoms
+from skscatharm.engine.blocks import (
+    as_matrix,
+    fill_distances,
+    fill_near,
+    fill_weights,
+    near_atoms,
+)
 from skscatharm.engine.compiled import CHUNK, other_exponents
 from skscatharm.engine.product_fields import (
     Basis,
@@ -142,7 +148,7 @@ def _integrate_products(
     product = np.empty((n_narrow, in_group * n_fields), dtype)
     least = dtype.type(_LEAST)
     size, n_most = blocks.n_columns, blocks.height * blocks.n_columns
-    near = np.empty(n_atoms, np.int64)
+    near, distances = np.empty(n_atoms, np.int64), np.empty(n_atoms)
     all_axial = np.empty(n_terms * n_atoms * n_sources * blocks.height, dtype)
     all_terms = np.empty(n_terms * n_atoms * size, dtype)
     component = np.empty((1, n_sources * n_most), dtype)
@@ -162,11 +168,9 @@ def _integrate_products(
         )
         squares = all_squares[: n_powers * n_channels * block]
         squares = squares.reshape(n_powers, n_channels, block)
+        fill_distances(positions, points, rows, columns, bottom, top, distances)
         for j in range(n_widths):
-            reach = cut * widths[j]
-            n_near = near_atoms(
-                positions, points, rows, columns, bottom, top, reach, near
-            )
+            n_near = near_atoms(distances, cut * widths[j], near)
             along_axis = as_matrix(
                 all_axial, n_terms * n_near, n_sources * (top - bottom)
             )

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skscatharm.engine.blocks import CELL, HEIGHT, cut_into_blocks, near_atoms
+from skscatharm.engine.blocks import (
+    CELL,
+    HEIGHT,
+    cut_into_blocks,
+    fill_distances,
+    near_atoms,
+)
 from skscatharm.engine.compiled import near_columns
-from skscatharm.engine.product_fields import points_of_blocks
+from skscatharm.engine.product_fields import Basis
+from skscatharm.engine.product_jacobians import differentiate_all_products
+from skscatharm.engine.products import integrate_products
 from skscatharm.engine.quadrature import Axis
 from skscatharm.engine.tiles import Tile
 
@@ -53,7 +61,8 @@ def test_rows_stay_together(tile) -> None:
 def test_near_atoms(tile, rng) -> None:
     positions = rng.uniform(-9, 9, size=(3, 50))
     points = tuple(axis.points for axis in tile.axes)
-    blocks, found = cut_into_blocks(tile, 24, False), np.empty(50, np.int64)
+    blocks = cut_into_blocks(tile, 24, False)
+    distances, found = np.empty(50), np.empty(50, np.int64)
     for start, stop, bottom, top in blocks.bounds:
         rows, columns = blocks.rows[start:stop], blocks.columns[start:stop]
         box = [points[0][rows], points[1][columns], points[2][bottom:top]]
@@ -62,8 +71,10 @@ def test_near_atoms(tile, rng) -> None:
             for end in (np.min, np.max)
         )
         off = np.maximum(least - positions, positions - largest).max(axis=0)
+        fill_distances(positions, points, rows, columns, bottom, top, distances)
+        assert_array_equal(distances, off)
         for reach in (0.5, 3.0, 30.0):
-            n = near_atoms(positions, points, rows, columns, bottom, top, reach, found)
+            n = near_atoms(distances, reach, found)
             expected = np.flatnonzero(off < reach)
             assert_array_equal(found[:n], expected if len(expected) else [0])
 
@@ -73,6 +84,14 @@ def test_a_tile_without_points() -> None:
     columns = near_columns(x.points, y.points, np.zeros((1, 3)), REACH)
     tile = Tile((x, y, z), np.arange(1), *columns)
     assert len(tile.rows) > 0
-    points, weights = points_of_blocks(tile, 10)
-    assert points.shape == (3, 0)
-    assert len(weights) == 0
+    assert len(cut_into_blocks(tile, 10, in_rows=False).bounds) == 0
+    atom, width, ones = np.zeros((3, 1)), np.ones(1), np.ones((1, 1))
+    basis = Basis.of(ones, np.zeros(1, np.int64))
+    products, powers = integrate_products(
+        atom, basis, tile, width, 0, 5.0, width, width, ones[None], 0.0, True
+    )
+    derivatives = differentiate_all_products(
+        atom, basis, tile, width, ones, 5.0, width, ones[None], True, "float64"
+    )
+    for found in (products, powers, derivatives):
+        assert not found.any()

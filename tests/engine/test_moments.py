@@ -261,6 +261,25 @@ def test_products_across_channels(tol, molecules) -> None:
         assert_allclose(found, expected, rtol=tol)
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_derivatives_in_single_precision(joined, molecules) -> None:
+    pairs = tuple(field_pairs(FIELDS, 2 if joined else 1))
+    settings = {"pairs": pairs, "exponents": (1.0, 2.0, 4.0), "tol": 1e-4}
+    batch = [
+        Atoms(s.positions, s.charges, np.stack([s.charges, np.ones(len(s.charges))]))
+        for s in check_structures(molecules[:6])
+    ]
+    engine = engine_of(**settings)
+    single = engine_of(dtype="float32", **settings).jacobian(batch)
+    double, coefficients = engine.jacobian(batch), engine.coefficients(batch)
+    for found, expected, values in zip(single, double, coefficients, strict=True):
+        error = np.abs(found.positions - expected.positions).max(axis=(-2, -1))
+        largest = np.abs(expected.positions).max(axis=(-2, -1))
+        # Terms nearly cancel where a coefficient hardly changes.
+        assert np.all(error <= 1e-5 * largest + 1e-6 * values)
+        assert np.any(error > 1e-12 * values)
+
+
 def test_coefficients_and_gradients_together(rng) -> None:
     engine, batch = engine_of(tol=1e-3), [atoms_of(), atoms_of(1.1 * POSITIONS)]
     expected = engine.coefficients(batch)
