@@ -19,6 +19,7 @@ from skscatharm import (
     ScatteringPotential,
     SolidHarmonicScattering,
     pad_structures,
+    slopes,
 )
 from skscatharm.potentials import force_scorer
 
@@ -93,6 +94,18 @@ def test_forces_teach(fitted, frames, others) -> None:
         force_scorer(potential, others) for potential in (fitted, from_energies)
     )
     assert without < with_forces < 0
+
+
+def test_jacobians_in_single_precision(frames, monkeypatch) -> None:
+    """They are used where `tol` allows it, and forces hardly change."""
+    scattering = make_scattering(tol=1e-4, mixed_moments=True)
+    potential = make_potential().set_params(scattering=scattering).fit(frames)
+    assert potential.scattering_.dtype == "float64"
+    monkeypatch.setattr(slopes, "_ROUNDING_SHARE", np.inf)
+    exact = clone(potential).fit(frames)
+    found, expected = potential.predict_forces(frames), exact.predict_forces(frames)
+    assert np.any(found != expected)
+    assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_arrays_and_frames_give_the_same(fitted, frames, others) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skscatharm._threads import one_blas_thread
-from skscatharm.engine.accuracy import check_accuracy, check_signs
+from skscatharm.engine.accuracy import check_accuracy, check_signs, least_tol
 from skscatharm.engine.arrays import Library, keep_freed_memory
 from skscatharm.engine.batched import BatchedEngine
 from skscatharm.engine.dispatch import StructureEngine
@@ -31,6 +31,7 @@ __all__ = [
     "find_engine",
     "gradient_batch",
     "jacobian_batch",
+    "least_tol",
     "linearize_batch",
     "make_engine",
     "scattering_batch",

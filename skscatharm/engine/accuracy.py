@@ -43,6 +43,7 @@ __all__ = [
     "check_accuracy",
     "check_signs",
     "exponent_classes",
+    "least_tol",
     "weight_classes",
 ]
 
@@ -508,6 +509,11 @@ def weight_classes(
     ]
 
 
+def least_tol(dtype: str, degree: int) -> float:
+    """Return the least tolerance that rounding errors keep, up to a degree."""
+    return max(_LEAST_TOL[dtype], _ROUNDING[dtype] * cancellation(degree))
+
+
 def check_accuracy(transform: Transform) -> None:
     """Raise if the tolerance cannot be kept.
 
@@ -518,7 +524,7 @@ def check_accuracy(transform: Transform) -> None:
     """
     tol, dtype = transform.tol, transform.dtype
     degree = max(path.degree for path in transform.paths)
-    least = max(_LEAST_TOL[dtype], _ROUNDING[dtype] * cancellation(degree))
+    least = least_tol(dtype, degree)
     if tol < least:
         ways = ["a larger tol"]
         ways += ["a smaller L"] * (least > _LEAST_TOL[dtype])
