@@ -106,12 +106,12 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     ----------
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients and their derivatives. None means
-        ``SolidHarmonicScattering(**SETTINGS["potential"])``; in molecules of three
-        elements or more, with the channels of
-        :func:`~skscatharm.element_channels`. In single precision,
-        rounding errors make energies noisy. If a molecule of the training set is
-        periodic, ``normalize="atom"`` is set, and fields are paired with those of the
-        same channel alone.
+        ``SolidHarmonicScattering(**SETTINGS["potential"])``, with ``channels=None``.
+        Channels that are None are those of :func:`~skscatharm.element_channels` in
+        molecules of three elements or more, and otherwise those of
+        ``SETTINGS["potential"]``. In single precision, rounding errors make energies
+        noisy. If a molecule of the training set is periodic, ``normalize="atom"`` is
+        set, and fields are paired with those of the same channel alone.
     regressor : estimator, default=None
         Predicts energies from coefficients. To learn from forces, its `fit` needs the
         arguments `jacobian` and `gradients`; to predict forces, it needs a method
@@ -146,9 +146,8 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
 
     In a search, scikit-learn slices lists of `ase.Atoms`, with their energies and
     forces, and arrays that are passed to `fit`. ``scattering__J`` and
-    ``regressor__alpha`` are parameters of the parts, also where these are None. A
-    scattering that such a parameter makes has the three channels of
-    ``SETTINGS["potential"]``, unless ``scattering__channels`` is one of them.
+    ``regressor__alpha`` are parameters of the parts, also where these are None.
+    ``set_params(scattering__n_jobs=-1)`` fits on all cores.
 
     If all molecules of the training set are configurations of one, with its atoms in
     one order, the first is a reference: each molecule of these atoms is superposed on
@@ -177,7 +176,9 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     """
 
     _default_parts: ClassVar[dict[str, Callable[[], Any]]] = {
-        "scattering": partial(SolidHarmonicScattering, **SETTINGS["potential"]),
+        "scattering": partial(
+            SolidHarmonicScattering, **SETTINGS["potential"] | {"channels": None}
+        ),
         "regressor": KernelRegressor,
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -282,8 +283,8 @@ default=None
                 "its fit has no argument jacobian. Choose another regressor, or pass "
                 "the energies alone: fit(X, energies)."
             )
-        if self.scattering is None:
-            _choose_channels(scattering, structures)
+        if getattr(scattering, "channels", ()) is None:
+            scattering.set_params(channels=_channels_for(structures))
         _use_coefficients_per_atom(scattering, structures)
         sizes = sizes_of(scattering, structures)
         elements = np.unique(np.concatenate([s.charges for s in structures]))
@@ -588,15 +589,14 @@ def _warn_of_compositions(counts: _Array, known: _Array) -> None:
         )
 
 
-def _choose_channels(
-    scattering: SolidHarmonicScattering, structures: Sequence[Structure]
-) -> None:
-    """Tell three elements or more apart in molecules."""
+def _channels_for(structures: Sequence[Structure]) -> Any:
+    """Choose channels, which tell three elements or more apart in molecules."""
     charges = np.concatenate([structure.charges for structure in structures])
     are_molecules = all(structure.cell is None for structure in structures)
     known = np.isin(charges, list(STANDARD_CHANNELS["valence"])).all()
     if are_molecules and known and len(np.unique(charges)) > 2:
-        scattering.set_params(channels=element_channels(charges))
+        return element_channels(charges)
+    return SETTINGS["potential"]["channels"]
 
 
 def _common_reference(structures: Sequence[Structure]) -> _Reference | None:

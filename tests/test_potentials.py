@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from surfaces import morse, shaken
 
 from skscatharm import (
+    SETTINGS,
     CoefficientStore,
     KernelRegressor,
     ScatteringPotential,
@@ -246,7 +247,13 @@ def test_parts_that_are_none_have_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "n_channels"),
-    [({}, 6), ({"regressor__alpha": 1e-6}, 6), ({"scattering__L": 1}, 3)],
+    [
+        ({}, 6),
+        ({"regressor__alpha": 1e-6}, 6),
+        ({"scattering__L": 1}, 6),
+        ({"scattering": SolidHarmonicScattering(**SETTINGS["potential"])}, 3),
+        ({"scattering__L": 1, "scattering__channels": ["valence"]}, 1),
+    ],
 )
 def test_channels_of_elements(parameters, n_channels) -> None:
     cyanides = [

@@ -36,11 +36,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from skscatharm import (
-    SETTINGS,
-    KernelRegressor,
     ScatteringPotential,
-    SolidHarmonicScattering,
-    element_channels,
 )
 from skscatharm.ase import ScatteringCalculator
 
@@ -54,12 +50,9 @@ SAVED_STEPS = 100
 def trained(path: Path, frames: list[Atoms], folder: Path) -> ScatteringPotential:
     """Read the potential that was trained before, or train it."""
     if not path.exists():
-        # The default, with a store.
-        setting = SETTINGS["potential"] | {
-            "channels": element_channels(frames[0].numbers)
-        }
-        scattering = SolidHarmonicScattering(**setting, memory=folder, verbose=1)
-        potential = ScatteringPotential(scattering, KernelRegressor(random_state=0))
+        potential = ScatteringPotential().set_params(
+            scattering__memory=folder, scattering__verbose=1, regressor__random_state=0
+        )
         potential.fit(frames)
         potential.scattering_.set_params(memory=None, verbose=0)
         joblib.dump(potential, path)
