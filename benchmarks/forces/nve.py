@@ -35,9 +35,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from skscatharm import (
-    ScatteringPotential,
-)
+from skscatharm import ScatteringPotential
 from skscatharm.ase import ScatteringCalculator
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -46,10 +46,6 @@ __all__ = ["MixedMoments", "MomentsEngine", "with_moments"]
 
 _Array = NDArray[np.float64]
 
-# Points that are worked on at a time, so that arrays stay in cache.
-_POINTS = 512
-_LEAST = 1e-200  # added to squared moduli: low powers have no derivative at zero
-
 
 class MixedMoments:
     """The mixed moments of a free molecule, and paths that share their grids.
@@ -151,8 +147,6 @@ class _Fields:
     ----------
     paths : list of Path
         The narrowest come first.
-    n_narrow : int
-        Number of the narrowest, of all channels.
     low : ndarray of shape (n_exponents, n_fields)
         Powers of the softening, to half of the exponents.
     """
@@ -163,21 +157,22 @@ class _Fields:
         self._moments = moments
         self._group = group
         self.paths = group.fields
-        self.n_narrow = len(group.narrow) * len(moments.weights)
         self._scales = sorted({path.scales[0] for path in self.paths})
         # The scale and the degree of each field.
-        self._places = np.array(
-            [(self._scales.index(path.scales[0]), path.degree) for path in self.paths]
-        )
+        places = [
+            (self._scales.index(path.scales[0]), path.degree) for path in self.paths
+        ]
         self._degrees = max(path.degree for path in self.paths)
         # Its index among those of all degrees, by width.
-        self._columns = self._places @ [self._degrees + 1, 1]
+        self._columns = np.array(places) @ [self._degrees + 1, 1]
         self._widths = np.array([hypot(sigma, sigma * 2**j) for j in self._scales])
         degrees = np.arange(self._degrees + 1)
         scales = sigma * 2.0 ** np.array(self._scales)[:, np.newaxis]
         widths = self._widths[:, np.newaxis]
         # Factors of solid harmonics times Gaussians, both in widths.
         self._constants = (scales / widths) ** degrees / widths**3
+        # The constants of the wavelets of each degree.
+        self._of_degrees = [wavelet_constant(d) for d in range(len(degrees))]
         self._softening = np.array(
             [
                 [self._softening_of(Path((j,), d)) for d in range(len(degrees))]
@@ -195,7 +190,6 @@ class _Fields:
         self._margin = product_margin(*self._rule)
         self._cut = moments._accuracy.product_cut(self._degrees, self._margin)
         epsilon = np.array([self._softening_of(path) for path in self.paths])
-        self._squared_epsilon = epsilon.reshape(-1, 1) ** 2
         self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]
 
     def _softening_of(self, path: Path) -> list[float]:
@@ -295,8 +289,6 @@ class _Fields:
         of_fields[:, place[:, np.newaxis], partners] = factors
         n_narrow = n_fields // len(self._widths)
         of_narrow, of_wide = np.split(of_fields, [n_narrow], axis=1)
-        degrees = range(self._degrees + 1)
-        constants = self._constants * [wavelet_constant(d) for d in degrees]
         positions = moments._frame.positions
         basis = Basis.of(moments.of_kinds, moments.kinds)
         total = np.zeros_like(positions)
@@ -306,7 +298,7 @@ class _Fields:
                 basis.take(tile.atoms, np.float64),
                 tile,
                 self._widths,
-                constants,
+                self._constants * self._of_degrees,
                 self._cut,
                 moments._halves,
                 self._softening,
@@ -326,20 +318,17 @@ class _Fields:
         """
         moments, transform = self._moments, self._moments.transform
         halves, positions = moments._halves, moments._frame.positions
-        degrees = range(self._degrees + 1)
-        constants = self._constants * [wavelet_constant(d) for d in degrees]
         basis = Basis.of(moments.of_kinds, moments.kinds)
         dtype = "float64" if max(transform.exponents) > DOUBLE else transform.dtype
-        n_groups = 1 if transform.joins_channels else len(moments.weights)
-        n = self._softening.size // n_groups
-        total = np.zeros((n_groups, len(halves), n + 1, n, *positions.shape))
+        n = self._softening.size // self._n_groups
+        total = np.zeros((self._n_groups, len(halves), n + 1, n, *positions.shape))
         for tile in self._tiles():
             total[..., tile.atoms, :] += differentiate_all_products(
                 np.ascontiguousarray(positions[tile.atoms].T),
                 basis.take(tile.atoms, np.float64),
                 tile,
                 self._widths,
-                constants,
+                self._constants * self._of_degrees,
                 self._cut,
                 halves,
                 self._softening,
@@ -348,11 +337,16 @@ class _Fields:
             )
         return total
 
+    @property
+    def _n_groups(self) -> int:
+        """Number of groups of channels whose fields are multiplied with each other."""
+        moments = self._moments
+        return 1 if moments.transform.joins_channels else len(moments.weights)
+
     def place_in_group(self, field: int) -> tuple[int, int]:
         """Return where a field is in :meth:`jacobian`: its group and its index."""
         n_channels = len(self._moments.weights)
-        n_groups = 1 if self._moments.transform.joins_channels else n_channels
-        in_group = n_channels // n_groups
+        in_group = n_channels // self._n_groups
         path, channel = divmod(field, n_channels)
         group, place = divmod(channel, in_group)
         return group, int(self._columns[path]) * in_group + place

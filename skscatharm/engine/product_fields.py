@@ -51,8 +51,6 @@ Array = NDArray[Any]
 # A block has as many columns along z as have so many values in all, within limits: its
 # arrays stay in cache.
 _KEPT, _LEAST_COLUMNS, _MOST_COLUMNS = 140_000, 24, 96
-
-
 _LEAST = 1e-200  # least squared modulus: low powers have no derivative at zero
 
 
