@@ -318,7 +318,9 @@ class _Fields:
         """
         moments, transform = self._moments, self._moments.transform
         halves, positions = moments._halves, moments._frame.positions
-        basis = Basis.of(moments.of_kinds, moments.kinds)
+        # Fields fit into single precision where no weight is larger than 1.
+        unit = np.abs(moments.weights).max() or 1.0
+        basis = Basis.of(moments.of_kinds / unit, moments.kinds)
         dtype = "float64" if max(transform.exponents) > DOUBLE else transform.dtype
         n = self._softening.size // self._n_groups
         total = np.zeros((self._n_groups, len(halves), n + 1, n, *positions.shape))
@@ -331,11 +333,12 @@ class _Fields:
                 self._constants * self._of_degrees,
                 self._cut,
                 halves,
-                self._softening,
+                self._softening / unit,
                 transform.joins_channels,
                 dtype,
             )
-        return total
+        powers: _Array = unit ** (2 * halves)
+        return total * powers[:, *[np.newaxis] * 4]
 
     @property
     def _n_groups(self) -> int:

@@ -70,21 +70,8 @@ def differentiate_all_products(
 
     Parameters
     ----------
-    positions : ndarray of shape (3, n_atoms)
-    basis : Basis
-        Of these atoms.
-    tile : Tile
-        Where to integrate.
-    widths : ndarray of shape (n_widths,)
-        The least one first.
-    constants : ndarray of shape (n_widths, n_degrees)
-        Factors of solid harmonics times Gaussians, both in widths.
-    cut : float
-        Beyond it, in widths, factors of atoms are zero.
-    exponents : ndarray of shape (n_exponents,)
-        Of the moduli.
-    epsilon : ndarray of shape (n_widths, n_degrees, n_channels)
-        Softening of the moduli.
+    positions, basis, tile, widths, constants, cut, exponents, epsilon
+        Those of :func:`~skscatharm.engine.product_gradients.differentiate_products`.
     joined : bool
         Whether the fields of all channels are multiplied with each other.
     dtype : {"float32", "float64"}

@@ -261,12 +261,18 @@ def test_products_across_channels(tol, molecules) -> None:
         assert_allclose(found, expected, rtol=tol)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("joined", [False, True])
-def test_derivatives_in_single_precision(joined, molecules) -> None:
+def test_derivatives_in_single_precision(joined, unit, molecules) -> None:
     pairs = tuple(field_pairs(FIELDS, 2 if joined else 1))
-    settings = {"pairs": pairs, "exponents": (1.0, 2.0, 4.0), "tol": 1e-4}
+    settings = {"paths": tuple(FIELDS[:2]), "pairs": pairs, "tol": 1e-4}
+    settings |= {"exponents": (1.0, 2.0, 4.0), "softening": SOFTENING * unit}
     batch = [
-        Atoms(s.positions, s.charges, np.stack([s.charges, np.ones(len(s.charges))]))
+        Atoms(
+            s.positions,
+            s.charges,
+            unit * np.stack([s.charges, np.ones(len(s.charges))]),
+        )
         for s in check_structures(molecules[:6])
     ]
     engine = engine_of(**settings)
