@@ -337,8 +337,10 @@ class _Fields:
                 transform.joins_channels,
                 dtype,
             )
-        powers: _Array = unit ** (2 * halves)
-        return total * powers[:, *[np.newaxis] * 4]
+        powers = (unit**halves)[:, *[np.newaxis] * 4]
+        total *= powers
+        total[:, :, :-1] *= powers  # the last partner is one everywhere
+        return total
 
     @property
     def _n_groups(self) -> int:
