@@ -235,7 +235,6 @@ class _Fields:
         moments, transform = self._moments, self._moments.transform
         weights, positions = moments.weights, moments._frame.positions
         exponents, halves = np.asarray(transform.exponents), moments._halves
-        dtype = "float64" if exponents.max() > DOUBLE else transform.dtype
         # As in `separable`, weights are such that fields fit into single precision.
         unit = np.abs(weights).max(axis=1, keepdims=True) * weights.shape[1]
         is_empty = unit[:, 0] == 0
@@ -249,7 +248,7 @@ class _Fields:
         for tile in self._tiles():
             of_tile = integrate_products(
                 np.ascontiguousarray(positions[tile.atoms].T),
-                basis.take(tile.atoms, dtype),
+                basis.take(tile.atoms, self._dtype),
                 tile,
                 self._widths,
                 self._degrees,
@@ -321,7 +320,6 @@ class _Fields:
         # Fields fit into single precision where no weight is larger than 1.
         unit = np.abs(moments.weights).max() or 1.0
         basis = Basis.of(moments.of_kinds / unit, moments.kinds)
-        dtype = "float64" if max(transform.exponents) > DOUBLE else transform.dtype
         n = self._softening.size // self._n_groups
         total = np.zeros((self._n_groups, len(halves), n + 1, n, *positions.shape))
         for tile in self._tiles():
@@ -335,12 +333,18 @@ class _Fields:
                 halves,
                 self._softening / unit,
                 transform.joins_channels,
-                dtype,
+                self._dtype,
             )
         powers = (unit**halves)[:, *[np.newaxis] * 4]
         total *= powers
         total[:, :, :-1] *= powers  # the last partner is one everywhere
         return total
+
+    @property
+    def _dtype(self) -> str:
+        """Type of numbers whose products are summed."""
+        transform = self._moments.transform
+        return "float64" if max(transform.exponents) > DOUBLE else transform.dtype
 
     @property
     def _n_groups(self) -> int:

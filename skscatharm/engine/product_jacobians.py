@@ -253,12 +253,8 @@ def _differentiate_all(
                             slope[p] = weights[p] * q * (power[p] + below) / high
                         partners = as_matrix(all_partners[e, first:], n_partners, block)
                         _multiply(partners, gradients, slope, weighed, found)
-                        of_field = total[group, e, :, field]
-                        for f in range(n_partners):
-                            for i in range(len(atoms)):
-                                for k in range(3):
-                                    value = found[f * n_onto + 3 * i + k]
-                                    of_field[f, atoms[i], k] += value
+                        sums = as_matrix(found, n_partners, n_onto)
+                        _add_to_atoms(sums, atoms, total[group, e, :, field])
 
 
 @compile_loops
@@ -373,6 +369,15 @@ def _multiply(
         first = len(partners) * piece // n_pieces
         last = len(partners) * (piece + 1) // n_pieces
         np.dot(partners[first:last], gradients.T, sums[first:last])
+
+
+@compile_loops
+def _add_to_atoms(sums: Any, atoms: Any, total: Any) -> None:
+    """Add sums, (n_partners, 3 * n_near), to those of all atoms, (..., n_atoms, 3)."""
+    for f in range(len(sums)):
+        for i in range(len(atoms)):
+            for k in range(3):
+                total[f, atoms[i], k] += sums[f, 3 * i + k]
 
 
 @compile_loops
