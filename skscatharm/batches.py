@@ -68,6 +68,8 @@ def each_batch(
     else:
         # Several batches for each worker, so that none waits long for the last.
         size = int(np.clip(n_molecules // (8 * effective_n_jobs(n_jobs)), 1, largest))
+        if n_molecules <= size:  # other processes would only wait for the function
+            n_jobs = 1
     # The backends of clusters have no generators.
     backend, _ = get_active_backend()
     results = Parallel(

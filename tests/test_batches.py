@@ -1,3 +1,4 @@
+import os
 from threading import Barrier
 
 import numpy as np
@@ -16,6 +17,17 @@ def test_results_are_in_order(on_device, monkeypatch) -> None:
         lambda x: x**2, X, on_device=on_device, n_jobs=1, verbose=0
     )
     assert_array_equal(found, X**2)
+
+
+def test_one_molecule_stays_in_this_process() -> None:
+    found = batches.in_batches(
+        lambda x: np.full(len(x), os.getpid()),
+        X[:1],
+        on_device=False,
+        n_jobs=2,
+        verbose=0,
+    )
+    assert found == os.getpid()
 
 
 def test_the_host_prepares_a_batch_while_a_device_computes(monkeypatch) -> None:
