@@ -21,11 +21,11 @@ from skscatharm.regression import KernelRegressor
 from skscatharm.regression.inputs import check_weight
 from skscatharm.scattering import SETTINGS, SolidHarmonicScattering
 from skscatharm.slopes import (
+    checked_rows,
     known_slopes,
     sizes_of,
     strain_too,
     volumes_of,
-    warn_of_slopes,
 )
 from skscatharm.structures import Structure, check_structures
 from skscatharm.structures.channels import STANDARD_CHANNELS, element_channels
@@ -304,8 +304,8 @@ default=None
         if sample_weight is not None:
             more["sample_weight"] = weight
         if slopes.are_known:
-            warn_of_slopes(scattering, structures, y, slopes)
-            more["jacobian"], more["gradients"] = slopes.rows(scattering, structures)
+            rows = checked_rows(scattering, structures, y, slopes)
+            more["jacobian"], more["gradients"] = rows
         coefficients = scattering.transform(structures)
         self.regressor_ = regressor.fit(
             coefficients, y - counts @ atomic_energies, **more

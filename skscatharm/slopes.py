@@ -20,11 +20,11 @@ from skscatharm.structures.labels import check_forces, check_stresses, to_voigt
 
 __all__ = [
     "Slopes",
+    "checked_rows",
     "known_slopes",
     "sizes_of",
     "strain_too",
     "volumes_of",
-    "warn_of_slopes",
 ]
 
 _Array = NDArray[np.float64]
@@ -33,6 +33,8 @@ _Array = NDArray[np.float64]
 # many there must be, and the correlation from which a comparison means something. With
 # 20 configurations of ethanol it is 0.9, and the slope differs from 1 by 10 %.
 _SAMPLE, _LEAST_SAMPLE, _CORRELATED = 20, 10, 0.8
+# They are compared first where there are so many times as many molecules.
+_MANY_SAMPLES = 10
 # Factors by which forces of the right unit may differ from the comparison.
 _AGREE, _CRYSTALS_AGREE = 1.5, 3.0
 # Single precision is enough for Jacobians where `tol` is so many times its least.
@@ -170,23 +172,43 @@ def volumes_of(structures: Sequence[Structure]) -> _Array:
     return np.abs(np.linalg.det(np.array([s.cell for s in structures])))
 
 
-def warn_of_slopes(
+def checked_rows(
     scattering: Any,
     structures: Sequence[Structure],
     energies: _Array,
     slopes: Slopes,
-) -> None:
-    """Warn if energies that some forces or stresses predict contradict the energies."""
+) -> tuple[_Array, _Array]:
+    """Return :meth:`Slopes.rows`, and warn if energies that some of them predict
+    contradict the energies.
+
+    Of many molecules, some are compared first, before the long computation.
+    """
     chosen = _of_one_composition(structures)
-    if len(chosen) < _LEAST_SAMPLE:
-        return
     chosen = chosen[:: max(len(chosen) // _SAMPLE, 1)][:_SAMPLE]
     some = [structures[i] for i in chosen]
-    coefficients = scattering.transform(some)
-    jacobian, gradients = slopes.part(chosen).rows(scattering, some)
+    is_sample = len(structures) >= _MANY_SAMPLES * _SAMPLE
+    if is_sample and len(some) >= _LEAST_SAMPLE:
+        rows = slopes.part(chosen).rows(scattering, some)
+        _compare(scattering, some, energies[chosen], slopes, *rows)
+    jacobian, gradients = slopes.rows(scattering, structures)
+    if not is_sample and len(some) >= _LEAST_SAMPLE:
+        rows = jacobian[chosen], gradients[chosen]
+        _compare(scattering, some, energies[chosen], slopes, *rows)
+    return jacobian, gradients
+
+
+def _compare(
+    scattering: Any,
+    structures: Sequence[Structure],
+    energies: _Array,
+    slopes: Slopes,
+    jacobian: _Array,
+    gradients: _Array,
+) -> None:
+    coefficients = scattering.transform(structures)
     n_forces = gradients.shape[1] - (0 if slopes.virials is None else 6)
     # Crystals of one composition can be as different as a surface and a melt.
-    most = _CRYSTALS_AGREE if structures[chosen[0]].cell is not None else _AGREE
+    most = _CRYSTALS_AGREE if structures[0].cell is not None else _AGREE
     for name, part, sign, unit in (
         (
             "forces",
@@ -202,7 +224,7 @@ def warn_of_slopes(
         ),
     ):
         slope, correlation = compare_with_gradients(
-            coefficients, energies[chosen], jacobian[..., part], gradients[:, part]
+            coefficients, energies, jacobian[..., part], gradients[:, part]
         )
         if abs(correlation) < _CORRELATED or 1 / most < slope < most:
             continue
@@ -211,7 +233,7 @@ def warn_of_slopes(
             if slope < 0
             else f"be off by a factor of about {1 / slope:.2g}: are they {unit}?"
         )
-        warnings.warn(f"The {name} seem to {seems}", stacklevel=4)
+        warnings.warn(f"The {name} seem to {seems}", stacklevel=5)
 
 
 def _of_one_composition(structures: Sequence[Structure]) -> list[int]:

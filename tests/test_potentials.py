@@ -420,6 +420,27 @@ def test_implausible_forces(factor, message, frames) -> None:
         make_potential().fit(frames, energies_of(frames), forces)
 
 
+@pytest.mark.parametrize(("many", "sizes"), [(2, [16]), (1, [10, 16])])
+def test_some_of_many_forces_are_compared_first(
+    many, sizes, frames, monkeypatch
+) -> None:
+    monkeypatch.setattr(slopes, "_SAMPLE", 10)
+    monkeypatch.setattr(slopes, "_MANY_SAMPLES", many)
+    found = []
+
+    class Counting(SolidHarmonicScattering):
+        def jacobian(self, X, **options):
+            found.append(len(X))
+            return super().jacobian(X, **options)
+
+    scattering = Counting(**make_scattering().get_params())
+    potential = make_potential().set_params(scattering=scattering)
+    with pytest.warns(UserWarning, match="wrong sign") as record:
+        potential.fit(frames, energies_of(frames), -np.array(forces_of(frames)))
+    assert found == sizes
+    assert {warning.filename for warning in record} == {__file__}
+
+
 def test_few_forces_do_not_warn(frames) -> None:
     energies, forces = energies_of(frames), np.array(forces_of(frames))
     make_potential().fit(frames[:3], energies[:3], -forces[:3])
