@@ -11,11 +11,11 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.regression.gaussian_process import (
     Errors,
     Problem,
-    check_size,
     leave_one_out,
     left_out_errors,
     prior_variance,
     solve_dual,
+    thinned,
 )
 from skscatharm.regression.kernel_selection import log_error, search, select_some
 from skscatharm.regression.kernels import Kernel, expand, linear, square
@@ -104,19 +104,19 @@ def fit_form(
     Raises
     ------
     ValueError
-        If `alpha` is 0, or there are too many rows for a quadratic form.
+        If `alpha` is 0, or there are too many targets for a quadratic form.
     """
     if alpha == 0:
         raise ValueError(
             "alpha=0 is too small to learn from derivatives. Choose a larger alpha, "
             "such as 1e-9, or None."
         )
-    start, grids = _START, dict(_GRIDS)
+    start, grids, kept = _START, dict(_GRIDS), problem
     if degree == 1:
         start = start._replace(curvature=0.0)
         del grids["product_decay"], grids["curvature"]
     else:
-        check_size(problem)
+        kept = thinned(problem, random_state)
     for name, value in (("alpha", alpha), ("gradient_weight", gradient_weight)):
         if value is not None:
             start = start._replace(**{name: value})
@@ -131,7 +131,7 @@ def fit_form(
             unseen = _leave_one_out(some, progress)
         prior: Prior = search(lambda p: log_error(unseen(p), some), start, grids)
     fit = _fit_linear if degree == 1 else _fit_quadratic
-    polynomial, errors = fit(problem, prior, references, progress)
+    polynomial, errors = fit(kept, prior, references, progress)
     return polynomial, prior, errors
 
 

@@ -1,6 +1,8 @@
 """Gaussian processes of targets and derivatives: the problem, its errors, its fit."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -154,22 +156,53 @@ def pose_problem(
     return problem, whitening, mean, scale
 
 
-def check_size(problem: Problem) -> None:
-    """Refuse problems whose kernel matrix is too large.
+def thinned(problem: Problem, random_state: np.random.RandomState) -> Problem:
+    """Keep as many derivatives as there is room for in the kernel matrix.
+
+    Each sample keeps the same share of them: those along random directions in the space
+    that its directions span.
 
     Raises
     ------
     ValueError
-        If there are too many targets and derivatives.
+        If there are too many targets alone.
+
+    Warns
+    -----
+    UserWarning
+        If derivatives are left out.
     """
     n_rows, n_samples = len(problem.sides), len(problem.y)
-    if n_rows > _MAX_ROWS:
+    if n_rows <= _MAX_ROWS:
+        return problem
+    advice = "MultilinearRegressor(degree=1) has no such limit"
+    if n_samples > _MAX_ROWS:
         raise ValueError(
-            f"{n_samples} samples have {n_rows} targets and independent derivatives; "
-            f"their kernel matrix would need {4e-9 * n_rows**2:.0f} GB. Fit at most "
-            f"{n_samples * _MAX_ROWS // n_rows} of these samples, or use "
-            "MultilinearRegressor(degree=1)."
+            f"The kernel matrix of {n_samples} samples would need "
+            f"{4e-9 * n_samples**2:.0f} GB. Fit at most {_MAX_ROWS}; {advice}."
         )
+    share = (_MAX_ROWS - n_samples) / len(problem.slopes)
+    warnings.warn(
+        f"{n_samples} samples have {n_rows} targets and independent derivatives. The "
+        f"kernel matrix has room for {_MAX_ROWS}, so {share:.0%} of the derivatives of "
+        f"each sample are used, along random directions; {advice}.",
+        stacklevel=4,
+    )
+    points = problem.points
+    bounds = np.searchsorted(points.owners, np.arange(n_samples + 1))
+    ends = (share * bounds).astype(np.intp)
+    counts = ends[1:] - ends[:-1]
+    directions, slopes = [], []
+    for count, (first, last) in zip(counts, pairwise(bounds), strict=True):
+        normal = random_state.normal(size=(last - first, count))
+        mixing = np.linalg.qr(normal).Q.T
+        directions.append(mixing @ points.directions[first:last])
+        slopes.append(mixing @ problem.slopes[first:last])
+    kept = points._replace(
+        directions=np.concatenate(directions),
+        owners=np.repeat(np.arange(n_samples), counts),
+    )
+    return problem._replace(points=kept, slopes=np.concatenate(slopes))
 
 
 def prior_variance(kernels: Sequence[Kernel], points: Points) -> float:

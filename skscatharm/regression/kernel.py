@@ -17,9 +17,9 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.gaussian_process import (
     Problem,
-    check_size,
     pose_problem,
     solve_dual,
+    thinned,
 )
 from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
 from skscatharm.regression.kernel_selection import (
@@ -147,7 +147,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     them.
 
     The kernel matrix is factorised: with m targets and derivatives, this needs
-    :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications.
+    :math:`4 m^2` bytes and :math:`m^3 / 3` multiplications. It has room for m = 42,000.
+    Of more derivatives, each sample uses the same share, along random directions.
 
     References
     ----------
@@ -243,8 +244,14 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         ValueError
             If an array has NaN, infinite, complex or masked entries, if shapes do not
             fit, if one of `jacobian` and `gradients` is missing, if sample_weight is
-            negative, or 0 for all samples, if there are more than 42,000 targets and
-            derivatives, or if `alpha` is too small for double precision.
+            negative, or 0 for all samples, if there are more than 42,000 targets, or
+            if `alpha` is too small for double precision.
+
+        Warns
+        -----
+        UserWarning
+            If derivatives are left out, as targets and derivatives are more than
+            42,000.
         """
         # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
         fitted = copy(self)
@@ -257,29 +264,29 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         arrays = [features, targets[:, None]]
         if derivatives is not None:
             slopes, aims = derivatives
-            arrays += [aims, slopes.reshape(len(slopes), -1)]
+            arrays += [aims, slopes]
         rows, weight = distinct_samples(arrays, weight)
         if derivatives is not None:
             derivatives = slopes[rows], aims[rows]
         problem, whitening, mean, scale = pose_problem(
             features[rows], targets[rows], weight, derivatives
         )
-        check_size(problem)
+        random_state = check_random_state(self.random_state)
+        kept = thinned(problem, random_state)
         profile = _PROFILES[self.kernel]
         with progress_bar(self.verbose, "step") as advance:
-            random_state = check_random_state(self.random_state)
             setting = self._choose(problem, random_state, advance)
             kernel = setting.kernel(profile, problem)
-            references = choose_references(len(problem.y), len(problem.sides))
+            references = choose_references(len(kept.y), len(kept.sides))
             dual, intercept, errors = solve_dual(
                 [kernel],
-                problem,
+                kept,
                 setting.alpha,
                 setting.gradient_weight,
                 references,
                 advance,
             )
-        expansion = expand(kernel, problem.points, dual)
+        expansion = expand(kernel, kept.points, dual)
         fitted.kernel_ = self.kernel
         fitted.mean_ = whitening.mean
         fitted.matrix_ = whitening.matrix * kernel.factors

@@ -379,12 +379,15 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             products, starts, features or targets; if one of `jacobian` and `gradients`
             is missing, or their shapes do not fit; or if they are given for several
             targets, for trained products, with `alpha` 0, or for the quadratic form and
-            more than 42,000 targets and derivatives.
+            more than 42,000 targets.
 
         Warns
         -----
         ConvergenceWarning
             If the conjugate gradients of the quadratic form do not converge.
+        UserWarning
+            If derivatives are left out, as the quadratic form has room for 42,000
+            targets and derivatives.
         """
         # Fit a copy, and adopt its attributes at the end: an error leaves the last fit.
         fitted = copy(self)
@@ -516,7 +519,7 @@ class MultilinearRegressor(RegressorMixin, BaseEstimator):
             )
         jacobian, gradients = derivatives
         rows, weight = distinct_samples(
-            [features, targets, gradients, jacobian.reshape(len(jacobian), -1)], weight
+            [features, targets, gradients, jacobian], weight
         )
         problem, whitening, mean, scale = pose_problem(
             features[rows], targets[rows, 0], weight, (jacobian[rows], gradients[rows])

@@ -1,6 +1,7 @@
 """Whitening: uncorrelated coordinates of variance 1 along the principal axes."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,8 @@ def distinct_samples(
     Parameters
     ----------
     arrays : sequence of ndarrays of shape (n_samples, n_columns)
-        Data of the samples.
+        Data of the samples. Jacobians, of shape (n_samples, n_columns, n_coordinates),
+        are compared by digests, as copies of them would need much memory.
     sample_weight : ndarray of shape (n_samples,)
         Weights, 0 or more. Samples of weight 0 are removed.
 
@@ -112,8 +114,7 @@ def distinct_samples(
         Sums of the weights of equal samples.
     """
     kept = np.flatnonzero(sample_weight > 0)
-    # A copy. Adding 0 turns -0 into 0, so that equal rows have equal bytes.
-    keys = [_row_bytes(np.take(array, kept, axis=0) + 0.0) for array in arrays]
+    keys = [_row_bytes(array, kept) for array in arrays]
     order = np.lexsort(keys[::-1])
     starts = np.ones(len(order), dtype=bool)
     for pairs in gen_batches(len(order) - 1, _COMPARED):
@@ -126,10 +127,15 @@ def distinct_samples(
     return kept[order[starts]], weight
 
 
-def _row_bytes(array: Array) -> NDArray[np.void]:
-    """View each row of a contiguous array as one item."""
+def _row_bytes(array: Array, kept: NDArray[np.intp]) -> NDArray[np.void]:
+    """Turn some rows of an array into one item each: their bytes, or a digest."""
+    # A copy. Adding 0 turns -0 into 0, so that equal rows have equal bytes.
+    if array.ndim > 2:
+        rows = (np.add(array[i], 0.0, order="C").data for i in kept)
+        digests = [blake2b(row, digest_size=16).digest() for row in rows]
+        return np.array(digests, dtype="V16")
     row = np.dtype((np.void, array.itemsize * array.shape[1]))
-    return array.view(row).ravel()
+    return (np.take(array, kept, axis=0) + 0.0).view(row).ravel()
 
 
 def find_whitening(

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from synthetic import smooth_problem
 
 from skscatharm.regression import gaussian_process as module
 from skscatharm.regression.gaussian_process import (
-    check_size,
     leave_one_out,
     pose_problem,
     prior_variance,
     solve_dual,
+    thinned,
 )
 from skscatharm.regression.kernels import Kernel, gaussian, linear
 
@@ -102,12 +102,32 @@ def test_prior_variance(rng, monkeypatch) -> None:
     assert prior_variance([kernel], problem.points) == pytest.approx(expected)
 
 
-def test_size(problem, monkeypatch) -> None:
+def test_derivatives_that_have_room(problem, monkeypatch) -> None:
+    random_state = np.random.RandomState(0)
     monkeypatch.setattr(module, "_MAX_ROWS", 24)
-    check_size(problem)
-    monkeypatch.setattr(module, "_MAX_ROWS", 23)
-    with pytest.raises(ValueError, match=r"8 samples have 24 targets .* at most 7 "):
-        check_size(problem)
+    assert thinned(problem, random_state) is problem
+    monkeypatch.setattr(module, "_MAX_ROWS", 18)
+    with pytest.warns(UserWarning, match="8 samples have 24 targets .* room for 18"):
+        kept = thinned(problem, random_state)
+    assert len(kept.sides) == 18
+    monkeypatch.setattr(module, "_MAX_ROWS", 7)
+    with pytest.raises(ValueError, match=r"of 8 samples would need .* at most 7;"):
+        thinned(problem, random_state)
+
+
+def test_derivatives_along_random_directions(rng, monkeypatch) -> None:
+    n, gradient = 4000, np.array([2.0, -1.0])
+    problem = smooth_problem(rng, n)
+    slopes = problem.points.directions @ gradient
+    monkeypatch.setattr(module, "_MAX_ROWS", 2 * n)
+    with pytest.warns(UserWarning, match="50% of the derivatives"):
+        kept = thinned(problem._replace(slopes=slopes), np.random.RandomState(0))
+    directions = kept.points.directions
+    assert_array_equal(kept.points.owners, np.arange(n))
+    assert_allclose(directions @ gradient, kept.slopes)
+    # The axes were orthonormal, and no direction is preferred.
+    assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    assert_allclose(directions.T @ directions / n, np.eye(2) / 2, atol=0.05)
 
 
 def test_pose_problem(rng) -> None:

@@ -11,7 +11,8 @@ from sklearn.gaussian_process.kernels import RBF, Matern
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skscatharm import KernelRegressor
+from skscatharm import KernelRegressor, MultilinearRegressor
+from skscatharm.regression import gaussian_process
 
 N_ATOMS = 4
 FIXED = {"length_scale": 4.0, "alpha": 1e-6, "decay": 0.7, "gradient_weight": 1.0}
@@ -149,6 +150,23 @@ def test_gradients_help(clusters, others) -> None:
     assert gradient < gradient_alone / 5
     assert energy < 0.02 * others["y"].std()
     assert gradient < 0.05 * others["gradients"].std()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        KernelRegressor(**FIXED, random_state=0),
+        MultilinearRegressor(degree=2, n_components=None, alpha=1e-6, random_state=0),
+    ],
+)
+def test_derivatives_that_have_no_room(model, clusters, others, monkeypatch) -> None:
+    some = {name: array[:15] for name, array in clusters.items()}
+    of_some = errors(model.fit(**some), others)
+    # 25 targets, and 80 of 150 derivatives. All of 15 samples are 105 rows, too.
+    monkeypatch.setattr(gaussian_process, "_MAX_ROWS", 105)
+    with pytest.warns(UserWarning, match="25 samples .* 53% of the derivatives"):
+        model.fit(**clusters)
+    assert errors(model, others)[1] < of_some[1]
 
 
 @pytest.mark.parametrize("kernel", ["matern", "gaussian"])

@@ -8,6 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from skscatharm.regression import whitening as module
 from skscatharm.regression.whitening import (
     distinct_rows,
+    distinct_samples,
     find_whitening,
     root_mean_square,
     scale_axes,
@@ -41,6 +42,15 @@ def test_distinct_rows_leave_the_arguments(rng) -> None:
     distinct_rows(X, Y, np.ones(5))
     assert_array_equal(X, copies[0])
     assert np.signbit(Y).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_distinct_jacobians(order, rng) -> None:
+    X = np.zeros((4, 2))
+    jacobian = np.asarray(np.tile(rng.normal(size=(2, 3)), (4, 1, 1)), order=order)
+    jacobian[:, 0, 0] = [0, 1, -0.0, 2]
+    rows, weight = distinct_samples([X, jacobian], np.array([1.0, 1, 2, 0]))
+    assert dict(zip(rows.tolist(), weight, strict=True)) == {0: 3, 1: 1}
 
 
 def test_many_rows(rng, monkeypatch) -> None:
