@@ -28,7 +28,7 @@ from skscatharm.slopes import (
     volumes_of,
 )
 from skscatharm.structures import Structure, check_structures
-from skscatharm.structures.channels import STANDARD_CHANNELS, element_channels
+from skscatharm.structures.channels import element_channels
 from skscatharm.structures.compositions import (
     check_elements,
     count_atoms,
@@ -107,11 +107,11 @@ class ScatteringPotential(RegressorMixin, EstimatorOfParts):
     scattering : SolidHarmonicScattering, default=None
         Computes the coefficients and their derivatives. None means
         ``SolidHarmonicScattering(**SETTINGS["potential"])``, with ``channels=None``.
-        Channels that are None are those of :func:`~skscatharm.element_channels` in
-        molecules of three elements or more, and otherwise those of
-        ``SETTINGS["potential"]``. In single precision, rounding errors make energies
-        noisy. If a molecule of the training set is periodic, ``normalize="atom"`` is
-        set, and fields are paired with those of the same channel alone.
+        Channels that are None are those of :func:`~skscatharm.element_channels`, in
+        crystals without the standard channels. In single precision, rounding errors
+        make energies noisy. If a molecule of the training set is periodic,
+        ``normalize="atom"`` is set, and fields are paired with those of the same
+        channel alone.
     regressor : estimator, default=None
         Predicts energies from coefficients. To learn from forces, its `fit` needs the
         arguments `jacobian` and `gradients`; to predict forces, it needs a method
@@ -590,13 +590,10 @@ def _warn_of_compositions(counts: _Array, known: _Array) -> None:
 
 
 def _channels_for(structures: Sequence[Structure]) -> Any:
-    """Choose channels, which tell three elements or more apart in molecules."""
+    """Choose channels that tell the elements apart."""
     charges = np.concatenate([structure.charges for structure in structures])
     are_molecules = all(structure.cell is None for structure in structures)
-    known = np.isin(charges, list(STANDARD_CHANNELS["valence"])).all()
-    if are_molecules and known and len(np.unique(charges)) > 2:
-        return element_channels(charges)
-    return SETTINGS["potential"]["channels"]
+    return element_channels(charges, standard=None if are_molecules else False)
 
 
 def _common_reference(structures: Sequence[Structure]) -> _Reference | None:

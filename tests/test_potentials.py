@@ -265,15 +265,22 @@ def test_channels_of_elements(parameters, n_channels) -> None:
     assert ("H" in potential.scattering_.channels) == (n_channels == 6)
 
 
-@pytest.mark.parametrize("pbc", [True, False])
-def test_standard_channels_of_crystals_and_two_elements(pbc) -> None:
-    symbols = "LiHO" if pbc else "OHH"
+@pytest.mark.parametrize(
+    ("symbols", "pbc", "channels"),
+    [
+        ("OHH", False, ["nuclear", "valence", "bonding"]),
+        ("NiHH", False, ["atoms", "H", "Ni"]),
+        ("LiHH", True, ["atoms", "H", "Li"]),
+        ("CuCuCu", True, ["atoms"]),
+    ],
+)
+def test_channels_of_crystals_and_metals(symbols, pbc, channels) -> None:
     frames = [
-        Atoms(symbols, [[0, 0, 0], [1.2 + d, 0, 0], [0, 1.2, 0]], cell=[3] * 3, pbc=pbc)
+        Atoms(symbols, [[0, 0, 0], [1.3 + d, 0, 0], [0, 1.3, 0]], cell=[3] * 3, pbc=pbc)
         for d in (0, 0.1)
     ]
     potential = ScatteringPotential().fit(frames, [0.0, 1.0])
-    assert list(potential.scattering_.channels) == ["nuclear", "valence", "bonding"]
+    assert list(potential.scattering_.channels) == channels
 
 
 def test_estimator(fitted, frames) -> None:

@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 # Weight of an element in its channel, where others weigh 1, and how many elements have
-# one at most: the number of products of fields grows with the square.
+# one beside the standard channels: the number of products of fields grows with the
+# square.
 _EMPHASIS, _MAX_ELEMENTS = 4.0, 3
 
 
@@ -129,12 +130,17 @@ def resolve_channels(channels: Any) -> dict[str, dict[int, float]]:
     return tables
 
 
-def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
-    r"""Make channels for potentials of molecules of some elements.
+def element_channels(
+    charges: Iterable[int], standard: bool | None = None
+) -> dict[str, dict[int, float]]:
+    r"""Make channels for potentials of molecules and crystals of some elements.
 
-    They are ``nuclear``, ``valence`` and ``bonding``. From three elements on, each of
-    the three commonest has a channel of its own, in which it weighs 4 and the others 1,
-    unless that equals ``bonding``.
+    With the standard channels ``nuclear``, ``valence`` and ``bonding``, each of the
+    three commonest of three elements or more has a channel of its own, in which it
+    weighs 4 and the others 1, unless that equals ``bonding``.
+
+    Without them, all elements weigh 4 in the channel ``atoms``, and each of two or more
+    has a channel of its own.
 
     The squared modulus of a field is
 
@@ -147,8 +153,11 @@ def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
     Parameters
     ----------
     charges : iterable of int
-        Nuclear charges of atoms, of main groups. Of elements that occur equally often,
-        the lightest come first.
+        Nuclear charges of atoms. Of elements that occur equally often, the lightest
+        come first.
+    standard : bool or None, default=None
+        Whether to use the standard channels, which need elements of the main groups.
+        None uses them for such elements. In crystals, other channels predict better.
 
     Returns
     -------
@@ -158,7 +167,7 @@ def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
     Raises
     ------
     ValueError
-        If a standard channel has no weight for an element.
+        If `standard` is True and a standard channel has no weight for an element.
 
     Examples
     --------
@@ -169,25 +178,33 @@ def element_channels(charges: Iterable[int]) -> dict[str, dict[int, float]]:
     ['nuclear', 'valence', 'bonding', 'H', 'C', 'O']
     >>> tables["C"]
     {1: 1.0, 6: 4.0, 8: 1.0}
+
+    Copper and gold:
+
+    >>> element_channels([29, 79])
+    {'atoms': {29: 4.0, 79: 4.0}, 'Cu': {29: 4.0, 79: 1.0}, 'Au': {29: 1.0, 79: 4.0}}
     """
     numbers = Counter(int(Z) for Z in charges)
-    elements = sorted(numbers)
-    tables: dict[str, dict[int, float]] = {}
-    for name in ("nuclear", "valence", "bonding"):
-        standard = STANDARD_CHANNELS[name]
-        missing = [SYMBOLS[Z] for Z in elements if Z not in standard]
-        if missing:
-            raise ValueError(
-                f"the standard channel {name!r} has no weight for "
-                f"{', '.join(missing)}. Pass channels with tables of your own."
-            )
-        tables[name] = {Z: standard[Z] for Z in elements}
-    if len(elements) > 2:
+    elements = own = sorted(numbers)
+    missing = [SYMBOLS[Z] for Z in elements if Z not in _VALENCE]
+    if standard and missing:
+        raise ValueError(
+            f"the standard channel 'valence' has no weight for {', '.join(missing)}. "
+            "Choose standard=False, or pass channels with tables of your own."
+        )
+    if standard or (standard is None and not missing):
+        tables = {
+            name: {Z: STANDARD_CHANNELS[name][Z] for Z in elements}
+            for name in ("nuclear", "valence", "bonding")
+        }
         commonest = sorted(elements, key=lambda Z: -numbers[Z])[:_MAX_ELEMENTS]
-        for own in sorted(commonest):
-            table = dict.fromkeys(elements, 1.0) | {own: _EMPHASIS}
-            if table not in tables.values():
-                tables[SYMBOLS[own]] = table
+        own = sorted(commonest) if len(elements) > 2 else []
+    else:
+        tables = {"atoms": dict.fromkeys(elements, _EMPHASIS)}
+    for Z in own:
+        table = dict.fromkeys(elements, 1.0) | {Z: _EMPHASIS}
+        if table not in tables.values():
+            tables[SYMBOLS[Z]] = table
     return tables
 
 

@@ -233,6 +233,20 @@ def test_no_channel_twice() -> None:
     ]
 
 
-def test_no_element_channels_of_transition_metals() -> None:
+@pytest.mark.parametrize("charges", [(29,), (29, 79), (1, 26), (6, 8, 26), (6, 13)])
+def test_element_channels_without_the_standard_ones(charges) -> None:
+    tables = element_channels(charges, standard=False)
+    assert next(iter(tables)) == "atoms"
+    weights = np.array([[table[Z] for Z in charges] for table in tables.values()])
+    n = len(charges)
+    assert len(weights) == (n + 1 if n > 1 else 1)
+    # No two elements are alike, and none is unseen.
+    assert len(np.unique(weights, axis=1).T) == n
+    assert np.all(weights > 0)
+    by_default = element_channels(charges)
+    assert (by_default == tables) == (not {*charges} <= {*STANDARD_CHANNELS["valence"]})
+
+
+def test_no_standard_channels_of_transition_metals() -> None:
     with pytest.raises(ValueError, match="'valence' has no weight for Fe, Cu"):
-        element_channels([29, 1, 26, 8])
+        element_channels([29, 1, 26, 8], standard=True)
