@@ -207,24 +207,31 @@ def _compare(
 ) -> None:
     coefficients = scattering.transform(structures)
     n_forces = gradients.shape[1] - (0 if slopes.virials is None else 6)
-    # Crystals of one composition can be as different as a surface and a melt.
-    most = _CRYSTALS_AGREE if structures[0].cell is not None else _AGREE
-    for name, part, sign, unit in (
+    most, extents = _AGREE, None
+    if structures[0].cell is not None:
+        # Crystals of one composition can be as different as a surface and a melt.
+        most = _CRYSTALS_AGREE
+        # Forces do not tell how energies depend on the volume.
+        extents = np.array([_extent(structure) for structure in structures])
+        extents = (extents / extents.mean() - 1)[:, np.newaxis] ** [1, 2]
+    for name, part, known, sign, unit in (
         (
             "forces",
             slice(n_forces),
+            extents,
             "they are minus the derivatives of the energy",
             "in the unit of the energies per Å",
         ),
         (
             "stresses",
             slice(n_forces, None),
+            None,
             "they are positive where the cell pulls inwards",
             "in the unit of the energies per Å^3 (1 eV/Å^3 is 160.2 GPa)",
         ),
     ):
         slope, correlation = compare_with_gradients(
-            coefficients, energies, jacobian[..., part], gradients[:, part]
+            coefficients, energies, jacobian[..., part], gradients[:, part], known
         )
         if abs(correlation) < _CORRELATED or 1 / most < slope < most:
             continue
@@ -234,6 +241,14 @@ def _compare(
             else f"be off by a factor of about {1 / slope:.2g}: are they {unit}?"
         )
         warnings.warn(f"The {name} seem to {seems}", stacklevel=5)
+
+
+def _extent(structure: Structure) -> float:
+    """Return the volume of a cell, or the area or length that is periodic."""
+    if structure.cell is None:
+        return 1.0
+    periodic = structure.cell[list(structure.pbc)]
+    return float(np.sqrt(np.linalg.det(periodic @ periodic.T)))
 
 
 def _of_one_composition(structures: Sequence[Structure]) -> list[int]:

@@ -1,5 +1,7 @@
 """Potentials of crystals, learned from the energies of the EMT of ASE."""
 
+import warnings
+
 import ase.io
 import numpy as np
 import pytest
@@ -193,6 +195,25 @@ class TestBadInput:
         energies, stresses = (results_of(alike, name) for name in ("energy", "stress"))
         with pytest.warns(UserWarning, match=message):
             make_potential().fit(alike, energies, stresses=factor * np.array(stresses))
+
+    @pytest.mark.parametrize(
+        ("crystal", "factor"),
+        [(bulk("Al"), 1), (bulk("Al"), -1), (bulk("Cu", a=3.8), 1)],
+    )
+    def test_forces_of_crystals_of_different_volumes(self, crystal, factor) -> None:
+        """Energies that depend on the volume above all do not contradict the forces."""
+        alike = strained(crystal, 36, 0.03, seed=0)[2::3]
+        energies, forces, stresses = (
+            results_of(alike, name) for name in ("energy", "forces", "stress")
+        )
+        forces = factor * np.array(forces)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", UserWarning)
+            make_potential().fit(alike, energies, forces, stresses=stresses)
+        messages = [str(warning.message) for warning in found]
+        assert any("forces seem to have the wrong sign" in m for m in messages) == (
+            factor < 0
+        )
 
 
 class TestCalculator:

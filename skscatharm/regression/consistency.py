@@ -9,10 +9,15 @@ __all__ = ["compare_with_gradients"]
 # Features that vary less than this share of their size are constants with noise.
 _CONSTANT = 1e-5
 _PENALTY = 1e-7  # of the mean square of the rows
+_REST = 1e-3  # of the deviations of targets: less is not compared
 
 
 def compare_with_gradients(
-    features: Array, targets: Array, jacobian: Array, gradients: Array
+    features: Array,
+    targets: Array,
+    jacobian: Array,
+    gradients: Array,
+    known: Array | None = None,
 ) -> tuple[float, float]:
     """Compare targets with those that a linear model of their gradients predicts.
 
@@ -27,6 +32,9 @@ def compare_with_gradients(
         Derivatives of the features.
     gradients : ndarray of shape (n_samples, n_coordinates)
         Derivatives of the targets.
+    known : ndarray of shape (n_samples, n_known) or None, default=None
+        Columns on which targets may depend in a way that these gradients do not tell:
+        what linear functions of them explain is not compared.
 
     Returns
     -------
@@ -34,7 +42,8 @@ def compare_with_gradients(
         Slope of the targets over the predictions: 1 if both agree, otherwise about the
         quotient of their units.
     correlation : float
-        Correlation of the targets and the predictions; 0 if either is constant.
+        Correlation of the targets and the predictions; 0 if either is constant, or
+        explained by `known`.
 
     Examples
     --------
@@ -53,12 +62,19 @@ def compare_with_gradients(
     rows = np.concatenate(jacobian[:, varies].swapaxes(1, 2)) / scale
     gram = rows.T @ rows
     penalty = _PENALTY * np.trace(gram)
-    centred = targets - targets.mean()
-    if penalty == 0 or not centred.any():
+    columns = np.ones((len(targets), 1))
+    if known is not None:
+        columns = np.column_stack([columns, known])
+    explained, _ = np.linalg.qr(columns)
+    about_mean = targets - targets.mean()
+    centred = about_mean - explained @ (explained.T @ about_mean)
+    rest, size = np.linalg.norm(centred), np.linalg.norm(about_mean)
+    if penalty == 0 or rest <= _REST * size:
         return 1.0, 0.0
     gram[np.diag_indices_from(gram)] += penalty
     slopes = np.linalg.solve(gram, rows.T @ gradients.ravel())
     predicted = (features - features.mean(axis=0))[:, varies] / scale @ slopes
+    predicted -= explained @ (explained.T @ predicted)
     square = float(predicted @ predicted)
     if square == 0:
         return 1.0, 0.0

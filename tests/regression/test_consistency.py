@@ -41,6 +41,25 @@ def test_constants_with_noise_and_padding_change_nothing(sample, rng) -> None:
     assert_allclose(found, expected)
 
 
+def test_what_is_known_is_not_compared(sample, rng) -> None:
+    features, targets, jacobian, gradients = sample
+    volume = rng.normal(size=20)
+    targets = targets - 30 * volume
+    # A feature that hardly depends on these coordinates, and that targets depend on.
+    features = np.column_stack([features, 2 * volume + features[:, 0]])
+    jacobian = np.concatenate([jacobian, jacobian[:, :1]], axis=1)
+    slope, correlation = compare_with_gradients(features, targets, jacobian, gradients)
+    assert slope < 0
+    slope, correlation = compare_with_gradients(
+        features, targets, jacobian, gradients, volume[:, np.newaxis]
+    )
+    assert_allclose(slope, 1, rtol=0.15)
+    assert correlation > 0.9
+    volume = np.column_stack([volume, targets])
+    arguments = features, targets, jacobian, gradients, volume
+    assert compare_with_gradients(*arguments) == (1, 0)
+
+
 def test_nothing_to_compare(sample) -> None:
     features, targets, jacobian, gradients = sample
     for arguments in (
