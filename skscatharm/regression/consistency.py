@@ -10,6 +10,7 @@ __all__ = ["compare_with_gradients"]
 _CONSTANT = 1e-5
 _PENALTY = 1e-7  # of the mean square of the rows
 _REST = 1e-3  # of the deviations of targets: less is not compared
+_VARIES = 1e-9  # of the largest singular value
 
 
 def compare_with_gradients(
@@ -65,18 +66,26 @@ def compare_with_gradients(
     columns = np.ones((len(targets), 1))
     if known is not None:
         columns = np.column_stack([columns, known])
-    explained, _ = np.linalg.qr(columns)
     about_mean = targets - targets.mean()
-    centred = about_mean - explained @ (explained.T @ about_mean)
-    rest, size = np.linalg.norm(centred), np.linalg.norm(about_mean)
-    if penalty == 0 or rest <= _REST * size:
+    unexplained = _rest(about_mean, columns)
+    share = _REST * np.linalg.norm(about_mean)
+    if penalty == 0 or np.linalg.norm(unexplained) <= share:
         return 1.0, 0.0
     gram[np.diag_indices_from(gram)] += penalty
     slopes = np.linalg.solve(gram, rows.T @ gradients.ravel())
     predicted = (features - features.mean(axis=0))[:, varies] / scale @ slopes
-    predicted -= explained @ (explained.T @ predicted)
+    predicted = _rest(predicted, columns)
     square = float(predicted @ predicted)
     if square == 0:
         return 1.0, 0.0
-    product = float(predicted @ centred)
-    return product / square, product / float(np.sqrt(square * (centred @ centred)))
+    product = float(predicted @ unexplained)
+    size = float(np.sqrt(square * (unexplained @ unexplained)))
+    return product / square, product / size
+
+
+def _rest(values: Array, columns: Array) -> Array:
+    """Return what linear functions of columns do not explain."""
+    # Columns that vary by rounding errors alone explain nothing.
+    fitted = np.linalg.lstsq(columns, values, rcond=_VARIES)[0]
+    rest: Array = values - columns @ fitted
+    return rest

@@ -186,7 +186,7 @@ def thinned(problem: Problem, random_state: np.random.RandomState) -> Problem:
         f"{n_samples} samples have {n_rows} targets and independent derivatives. The "
         f"kernel matrix has room for {_MAX_ROWS}, so {share:.0%} of the derivatives of "
         f"each sample are used, along random directions; {advice}.",
-        stacklevel=4,
+        stacklevel=5,
     )
     points = problem.points
     bounds = np.searchsorted(points.owners, np.arange(n_samples + 1))

@@ -251,9 +251,9 @@ def channel_weights(
         molecule = next(i for i, s in enumerate(structures) if Z in s.charges)
         raise ValueError(
             f"Molecule {molecule} holds {SYMBOLS[Z]} (Z = {Z}), for which the "
-            f"channel {channel!r} has no weight. Leave the channel out, or pass "
-            f"channels as a mapping {{name: {{Z: weight}}}} in which {channel!r} has a "
-            f"weight for {Z}."
+            f"channel {channel!r} has no weight. Leave the channel out, pass channels "
+            f"as a mapping {{name: {{Z: weight}}}} in which {channel!r} has a weight "
+            f"for {Z}, or use skscatharm.element_channels."
         )
     return [weights[:, s.charges] for s in structures]
 

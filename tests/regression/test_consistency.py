@@ -55,6 +55,11 @@ def test_what_is_known_is_not_compared(sample, rng) -> None:
     )
     assert_allclose(slope, 1, rtol=0.15)
     assert correlation > 0.9
+    # Columns that hardly vary explain nothing.
+    alike = rng.normal(scale=1e-15, size=(20, 2))
+    expected = compare_with_gradients(features, targets, jacobian, gradients)
+    found = compare_with_gradients(features, targets, jacobian, gradients, alike)
+    assert_allclose(found, expected)
     volume = np.column_stack([volume, targets])
     arguments = features, targets, jacobian, gradients, volume
     assert compare_with_gradients(*arguments) == (1, 0)
