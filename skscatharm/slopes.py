@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,14 +187,14 @@ def checked_rows(
     chosen = _of_one_composition(structures)
     chosen = chosen[:: max(len(chosen) // _SAMPLE, 1)][:_SAMPLE]
     some = [structures[i] for i in chosen]
-    is_sample = len(structures) >= _MANY_SAMPLES * _SAMPLE
-    if is_sample and len(some) >= _LEAST_SAMPLE:
-        rows = slopes.part(chosen).rows(scattering, some)
-        _compare(scattering, some, energies[chosen], slopes, *rows)
+    if len(some) < _LEAST_SAMPLE:
+        return slopes.rows(scattering, structures)
+    compare = partial(_compare, scattering, some, energies[chosen], slopes)
+    if len(structures) >= _MANY_SAMPLES * _SAMPLE:
+        compare(*slopes.part(chosen).rows(scattering, some))
+        return slopes.rows(scattering, structures)
     jacobian, gradients = slopes.rows(scattering, structures)
-    if not is_sample and len(some) >= _LEAST_SAMPLE:
-        rows = jacobian[chosen], gradients[chosen]
-        _compare(scattering, some, energies[chosen], slopes, *rows)
+    compare(jacobian[chosen], gradients[chosen])
     return jacobian, gradients
 
 

@@ -75,9 +75,7 @@ class Problem(NamedTuple):
     def own_rows(self, samples: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Return the places of each sample in `sides`: its target, its derivatives."""
         n_samples = len(self.y)
-        starts = n_samples + np.searchsorted(
-            self.points.owners, np.arange(n_samples + 1)
-        )
+        starts = n_samples + self.points.starts
         return [np.r_[i, starts[i] : starts[i + 1]] for i in samples]
 
     def values(self) -> Self:
@@ -189,7 +187,7 @@ def thinned(problem: Problem, random_state: np.random.RandomState) -> Problem:
         stacklevel=5,
     )
     points = problem.points
-    bounds = np.searchsorted(points.owners, np.arange(n_samples + 1))
+    bounds = points.starts
     ends = (share * bounds).astype(np.intp)
     counts = ends[1:] - ends[:-1]
     directions, slopes = [], []
@@ -310,7 +308,7 @@ def solve_dual(
     parts = list(gen_batches(n_samples, max(1, _BLOCK_ROWS // per_sample)))
     blocks = [points.part(part) for part in parts]
     noise = problem.noise(kernels, alpha, gradient_weight)
-    starts = n_samples + np.searchsorted(points.owners, np.arange(n_samples + 1))
+    starts = n_samples + points.starts
     # Rows of each block: its targets, then their derivatives.
     rows = [np.r_[part, starts[part.start] : starts[part.stop]] for part in parts]
 

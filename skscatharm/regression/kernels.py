@@ -30,6 +30,11 @@ class Points(NamedTuple):
     directions: Array
     owners: NDArray[np.intp]
 
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Where the directions of each sample begin, and the number of all."""
+        return np.searchsorted(self.owners, np.arange(len(self.positions) + 1))
+
     def part(self, samples: slice) -> Self:
         """Return consecutive samples, with their directions."""
         start, stop, _ = samples.indices(len(self.positions))
@@ -42,7 +47,7 @@ class Points(NamedTuple):
 
     def rows(self, samples: NDArray[np.intp]) -> tuple[NDArray[np.intp], Self]:
         """Return some samples, and the rows of their directions."""
-        bounds = np.searchsorted(self.owners, np.arange(len(self.positions) + 1))
+        bounds = self.starts
         counts = np.diff(bounds)[samples]
         owners = np.repeat(np.arange(len(samples)), counts)
         rows = np.concatenate(

@@ -185,7 +185,7 @@ def element_channels(
     {'atoms': {29: 4.0, 79: 4.0}, 'Cu': {29: 4.0, 79: 1.0}, 'Au': {29: 1.0, 79: 4.0}}
     """
     numbers = Counter(int(Z) for Z in charges)
-    elements = own = sorted(numbers)
+    elements = sorted(numbers)
     missing = [SYMBOLS[Z] for Z in elements if Z not in _VALENCE]
     if standard and missing:
         raise ValueError(
@@ -200,7 +200,7 @@ def element_channels(
         commonest = sorted(elements, key=lambda Z: -numbers[Z])[:_MAX_ELEMENTS]
         own = sorted(commonest) if len(elements) > 2 else []
     else:
-        tables = {"atoms": dict.fromkeys(elements, _EMPHASIS)}
+        tables, own = {"atoms": dict.fromkeys(elements, _EMPHASIS)}, elements
     for Z in own:
         table = dict.fromkeys(elements, 1.0) | {Z: _EMPHASIS}
         if table not in tables.values():
