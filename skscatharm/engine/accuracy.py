@@ -94,6 +94,9 @@ _OVERLAP = 1.7
 _OVERLAP_POWER = -1 / 3
 CRYSTAL_SOFTNESS = 8 * _SOFTNESS
 _HARD_OUTER_STEP, _SOFT_OUTER_STEP = 0.85, 1.7  # the latter in inner steps
+# In order 1, steps far from the atoms may be so many times as large again: moduli have
+# no zeros there. But where they fall to a small softening, they change steeply.
+_FAR_STEP, _FAR_SOFTNESS = 2.4, 0.2
 
 #: Width of the Gaussian that smooths fields of order 1 on their way to order 2, in
 #: scales of the wavelets of order 2.
@@ -190,10 +193,15 @@ class Accuracy:
         step = self.step(order, degree, crowding)
         if degree == 0:
             return step
+        far = 1.0
+        is_steep = 0 < self.softness < _FAR_SOFTNESS
+        if order == 1 and self.dimension == 3 and not (is_steep or self.signed):
+            far = _FAR_STEP
         loose = _HARD_OUTER_STEP * (self.tol / _HARD_REFERENCE) ** _HARD_POWER
         hard = np.maximum(step, min(loose, _HARD_OUTER_STEP))
         soft = np.minimum(_SOFT_OUTER_STEP * step, _LARGEST_STEP)
-        return np.where(step <= self._soft(order, degree, crowding), soft, hard)[()]
+        is_soft = step <= self._soft(order, degree, crowding)
+        return far * np.where(is_soft, soft, hard)[()]
 
     @property
     def window_step(self) -> float:

@@ -282,7 +282,8 @@ def _product(
     return (
         factor * reduce(np.minimum, steps),
         product_margin(widths, degree, exponents, accuracy),
-        factor * reduce(np.minimum, outer),
+        # Far away, densities are as smooth as other fields.
+        factor * reduce(np.minimum, outer[min(degree, 1) :]),
         max(knees),
         accuracy.sharpness,
     )

@@ -13,7 +13,7 @@ __all__ = ["COARSE", "NUMERICS_VERSION", "Transform", "check_exponents"]
 
 # Raise it if coefficients change by more than rounding. Stores then recompute theirs.
 # tests/test_frozen.py compares coefficients with frozen numbers.
-NUMERICS_VERSION = 9
+NUMERICS_VERSION = 10
 
 #: The grids of products whose exponents are no smaller are coarser than those of paths.
 COARSE = 2.0
