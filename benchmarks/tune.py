@@ -14,11 +14,16 @@ prints the constants as in ``skscatharm/engine/accuracy.py``, each above the pre
 one. A comparison of the package with itself hides errors that all steps share. So the
 script also compares small steps with ``tests/data/qm9_soft.npz``, values that share no
 code with the package. It writes ``steps.csv`` and ``steps.svg`` into ``doc/measured``.
+
+Steps far from the atoms are larger by a factor. ``--far`` measures errors by this
+factor alone, relative to grids without it at a fiftieth of the tolerance, and writes
+``far_steps.csv``.
 ``--quick`` measures two molecules and degree 1, and writes nothing.
 """
 
 import argparse
 import csv
+from itertools import product
 from math import inf
 from pathlib import Path as File
 from unittest.mock import patch
@@ -44,6 +49,9 @@ SOFT = SETTINGS["soft"] | {"dtype": "float64"}
 SCALES = {1: [(0,), (1,), (2,)], 2: [(0, 1), (1, 2)]}
 STEPS = {1: (0.2, 0.24, 0.29, 0.35, 0.42, 0.5), 2: (0.28, 0.33, 0.39, 0.46, 0.54, 0.62)}
 STEPS_0 = (0.36, 0.42, 0.48, 0.54, 0.6, 0.65)
+FAR_SETTINGS, FAR_TOLS = ("mixed", "potential"), (1e-4, 1e-5)
+FAR_STEPS = (1.0, 1.7, 2.4, 3.4, 4.8)
+FAR_COLUMNS = "Setting", "tol", "Factor", "Order 1", "Mixed moments"
 OTHER = 0.3  # step of the order that is not measured
 REFERENCE = rules._SOFTNESS  # and other softness, for the power of it
 SOFTNESS = (4 * REFERENCE, REFERENCE, REFERENCE / 4, REFERENCE / 16)
@@ -158,6 +166,28 @@ def compare(molecules):
     print(f"from references: median {np.median(difference):.1e}, worst {worst:.1e}")
 
 
+def measure_far(molecules):
+    """Write the errors of order 1 and of mixed moments by the factor far away."""
+    rows = []
+    for name, tol, factor in product(FAR_SETTINGS, FAR_TOLS, (None, *FAR_STEPS)):
+        options = SETTINGS[name] | {"max_order": 1, "mixed_moments": True}
+        options |= {"tol": tol if factor else tol / 50, "dtype": "float64"}
+        scattering = SolidHarmonicScattering(**options, names="readable")
+        with patch.object(rules, "_FAR_STEP", factor or 1.0):
+            values = scattering.fit_transform(molecules)
+        if factor is None:
+            exact = values
+            continue
+        errors = np.abs(values / exact - 1)
+        names = scattering.get_feature_names_out()
+        mixed = np.array([n.startswith("S1xS1") for n in names])
+        largest = [errors[:, these].max(axis=1) for these in (~mixed, mixed)]
+        rows.append([name, f"{tol:g}", factor])
+        rows[-1] += [f"{np.median(e):.1e} to {e.max():.1e}" for e in largest]
+        print(*rows[-1], sep=", ", flush=True)
+    return rows
+
+
 def draw(measured):
     """Draw the errors by order, with softening and without."""
     plt.rcParams["svg.hashsalt"] = "skscatharm"
@@ -177,28 +207,39 @@ def draw(measured):
     figure.savefig(MEASURED / "steps.svg", metadata={"Date": None})
 
 
+def write(name, columns, rows):
+    """Write a table."""
+    with open(MEASURED / name, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
 def main():
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--molecules", type=int, default=6, help="at most 20")
     parser.add_argument("--degrees", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--far", action="store_true", help="measure far steps alone")
     options = parser.parse_args()
     degrees = [1] if options.quick else options.degrees
     molecules = load_qm9_sample().data[: 2 if options.quick else options.molecules]
     rotations = Rotation.random(len(molecules), rng=0).as_matrix()
     molecules[..., 1:] = np.einsum("mij,mnj->mni", rotations, molecules[..., 1:])
+    if options.far:
+        rows = measure_far(molecules)
+        write("far_steps.csv", FAR_COLUMNS, rows)
+        return
     compare(molecules)
     measured = measure(check_structures(molecules), degrees)
     print_constants(measured, degrees)
     if not options.quick:
-        with open(MEASURED / "steps.csv", "w", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            names = "softness", "order", "degree", "neighbours", "step", "error"
-            table.writerow(names)
-            for key, points in measured.items():
-                for h, error in zip(*points, strict=True):
-                    table.writerow([*key, h, f"{error:.2e}"])
+        rows = [
+            [*key, h, f"{error:.2e}"]
+            for key, points in measured.items()
+            for h, error in zip(*points, strict=True)
+        ]
+        names = "softness", "order", "degree", "neighbours", "step", "error"
+        write("steps.csv", names, rows)
         draw(measured)
 
 

@@ -64,6 +64,7 @@ _LARGEST_STEP = 0.65
 
 # All steps are in widths of the field. Degree 0 has no zeros.
 _DEGREE_0 = (0.0165, 4.3)  # A and c of errors A exp(-c / h)
+_ATOM = (2.3, 1.67)  # of one atom, for fourth powers: A exp(-(c / h)^2)
 # Unsoftened moduli: steps for degrees 1, 2, 3 and more, by order, at a tolerance.
 # Where fields of neighbouring atoms overlap much, there are more zeros.
 _HARD_REFERENCE, _HARD_POWER = 2.1e-4, 0.27
@@ -163,6 +164,9 @@ class Accuracy:
         if degree > 0:
             soft = self._soft(order, degree, crowding)
             step = np.maximum(self._hard(order, degree, crowding), soft)
+            if order == 1:
+                amplitude, rate = _ATOM
+                step = np.minimum(step, rate / sqrt(log(amplitude / self.tol)))
         # The field to the power q is narrower than the field.
         return np.minimum(step, _LARGEST_STEP) * sqrt(4 / max(self.exponent, 4))
 

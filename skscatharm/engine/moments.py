@@ -45,6 +45,8 @@ from skscatharm.transform.transform import Transform
 __all__ = ["MixedMoments", "MomentsEngine", "with_moments"]
 
 _Array = NDArray[np.float64]
+_Indices = NDArray[np.intp]
+_Places = tuple[_Indices, _Indices]
 
 
 class MixedMoments:
@@ -88,11 +90,11 @@ class MixedMoments:
         found = np.zeros(self._shape)
         for group in self._groups:
             fields = _Fields(self, group)
-            sums = fields.products()
-            for index, a, b in fields.places():
-                found[index] = sums[:, a, b]
-            for index, a in fields.places_alone():
-                found[index] = sums[:, a, a] + 2 * fields.low[:, a] * sums[:, a, -1]
+            sums = np.moveaxis(fields.products(), 0, -1)
+            places, a, b = fields.places()
+            found[places] = sums[a, b]
+            places, a = fields.places_alone()
+            found[places] = sums[a, a] + 2 * fields.low[a] * sums[a, -1]
         return found
 
     def jacobian(self) -> _Array:
@@ -106,13 +108,13 @@ class MixedMoments:
         for group in self._groups:
             fields = _Fields(self, group)
             sums = fields.jacobian() @ self._frame.rotation.T
-            for index, a, b in fields.places():
-                (g, one), (_, other) = map(fields.place_in_group, (a, b))
-                found[index] = sums[g, :, one, other] + sums[g, :, other, one]
-            for index, a in fields.places_alone():
-                g, one = fields.place_in_group(a)
-                low = fields.low[:, a, np.newaxis, np.newaxis]
-                found[index] = 2 * (sums[g, :, one, one] + low * sums[g, :, -1, one])
+            places, a, b = fields.places()
+            (g, one), (_, other) = map(fields.place_in_group, (a, b))
+            found[places] = sums[g, :, one, other] + sums[g, :, other, one]
+            places, a = fields.places_alone()
+            g, one = fields.place_in_group(a)
+            low = fields.low[a][..., np.newaxis, np.newaxis]
+            found[places] = 2 * (sums[g, :, one, one] + low * sums[g, :, -1, one])
         return found
 
     def gradient(self, factors: _Array) -> _Array:
@@ -125,17 +127,18 @@ class MixedMoments:
         ndarray of shape (n_atoms, 3)
         """
         total = np.zeros_like(self._frame.positions)
+        factors = np.moveaxis(factors, -1, 0)
         for group in self._groups:
             fields = _Fields(self, group)
             n = len(fields.paths) * len(self.weights)
             # By exponent, field that is differentiated, and partner.
             of_pairs = np.zeros((len(self._halves), n, n + 1))
-            for index, a, b in fields.places():
-                of_pairs[:, a, b] += factors[index]
-                of_pairs[:, b, a] += factors[index]
-            for index, a in fields.places_alone():
-                of_pairs[:, a, a] += 2 * factors[index]
-                of_pairs[:, a, -1] += 2 * factors[index] * fields.low[:, a]
+            places, a, b = fields.places()
+            of_pairs[:, a, b] += factors[:, *places]
+            of_pairs[:, b, a] += factors[:, *places]
+            places, a = fields.places_alone()
+            of_pairs[:, a, a] += 2 * factors[:, *places]
+            of_pairs[:, a, -1] += 2 * factors[:, *places] * fields.low.T[:, a]
             total += fields.gradient(of_pairs)
         return total @ self._frame.rotation.T
 
@@ -147,7 +150,7 @@ class _Fields:
     ----------
     paths : list of Path
         The narrowest come first.
-    low : ndarray of shape (n_exponents, n_fields)
+    low : ndarray of shape (n_fields, n_exponents)
         Powers of the softening, to half of the exponents.
     """
 
@@ -190,34 +193,35 @@ class _Fields:
         self._margin = product_margin(*self._rule)
         self._cut = moments._accuracy.product_cut(self._degrees, self._margin)
         epsilon = np.array([self._softening_of(path) for path in self.paths])
-        self.low = epsilon.ravel() ** moments._halves[:, np.newaxis]
+        self.low = epsilon.reshape(-1, 1) ** moments._halves
 
     def _softening_of(self, path: Path) -> list[float]:
         """Return the softening of a modulus in each channel."""
         soften = self._moments.transform.product_softening
         return [soften(path, c) for c in range(len(self._moments.weights))]
 
-    def places(self) -> Iterator[tuple[tuple[int, int], int, int]]:
-        """Yield the index of each pair (integrand, channel), and of its two fields."""
-        n_channels = len(self._moments.weights)
-        transform = self._moments.transform
-        for i, first, second in self._group.places:
-            shift = transform.pairs[i].shift
-            for c in range(n_channels):
-                other = (c + shift) % n_channels
-                index = len(transform.paths) + i, c
-                yield index, first * n_channels + c, second * n_channels + other
+    def places(self) -> tuple[_Places, _Indices, _Indices]:
+        """Return where all pairs are (integrands, channels), and their two fields.
 
-    def places_alone(self) -> Iterator[tuple[tuple[int, int], int]]:
-        """Yield the index of each path of the least width (integrand, channel), and of
-        its field.
+        Arrays are of shape (n_pairs, n_channels), or broadcast to it.
         """
         n_channels = len(self._moments.weights)
-        narrow = self._group.narrow
-        for i, path in enumerate(self._moments.transform.paths):
-            if path in narrow:
-                for c in range(n_channels):
-                    yield (i, c), narrow.index(path) * n_channels + c
+        transform = self._moments.transform
+        pairs, first, second = np.array(self._group.places).T[..., np.newaxis]
+        shifts = [[transform.pairs[i].shift] for i, _, _ in self._group.places]
+        channels = np.arange(n_channels)
+        others = (channels + shifts) % n_channels
+        places = len(transform.paths) + pairs, channels
+        return places, first * n_channels + channels, second * n_channels + others
+
+    def places_alone(self) -> tuple[_Places, _Indices]:
+        """Return the same for paths of the least width, and their fields."""
+        channels = np.arange(len(self._moments.weights))
+        paths, narrow = self._moments.transform.paths, self._group.narrow
+        these = [i for i, path in enumerate(paths) if path in narrow]
+        fields = [narrow.index(paths[i]) for i in these]
+        rows = np.array([these, fields], dtype=np.intp)[..., np.newaxis]
+        return (rows[0], channels), rows[1] * len(channels) + channels
 
     def grids(self) -> tuple[Grid, Grid]:
         """Make the two grids of a body-centred one for the least width."""
@@ -352,13 +356,13 @@ class _Fields:
         moments = self._moments
         return 1 if moments.transform.joins_channels else len(moments.weights)
 
-    def place_in_group(self, field: int) -> tuple[int, int]:
-        """Return where a field is in :meth:`jacobian`: its group and its index."""
+    def place_in_group(self, fields: _Indices) -> tuple[_Indices, _Indices]:
+        """Return where fields are in :meth:`jacobian`: their groups and indices."""
         n_channels = len(self._moments.weights)
         in_group = n_channels // self._n_groups
-        path, channel = divmod(field, n_channels)
-        group, place = divmod(channel, in_group)
-        return group, int(self._columns[path]) * in_group + place
+        paths, channels = np.divmod(fields, n_channels)
+        groups, places = np.divmod(channels, in_group)
+        return groups, self._columns[paths] * in_group + places
 
     def _tiles(self) -> Iterator[Tile]:
         """Yield the tiles of both grids."""

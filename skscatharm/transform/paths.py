@@ -137,9 +137,9 @@ def group_pairs(pairs: Sequence[Pair]) -> list[PairGroup]:
     groups = []
     for chosen in by_scale.values():
         fields = sorted({path for i in chosen for path in pairs[i].fields})
+        place_of = {path: place for place, path in enumerate(fields)}
         places = [
-            (i, fields.index(pairs[i].first), fields.index(pairs[i].second))
-            for i in chosen
+            (i, place_of[pairs[i].first], place_of[pairs[i].second]) for i in chosen
         ]
         groups.append(PairGroup(fields, places))
     return groups

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import gamma
 
 from skscatharm.engine.accuracy import Accuracy
 from skscatharm.engine.frame import Frame
@@ -53,6 +54,23 @@ def test_tolerance_is_kept_for_gaussians(largest, q, tol, frame) -> None:
     for centre in frame.positions[:4]:
         integral = integrate(gaussian(grid, centre, q), grid)
         assert_allclose(integral, (2 * np.pi / q) ** 1.5 * WIDTH**3, rtol=tol)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 3e-4, 1e-4, 1e-6])
+@pytest.mark.parametrize("degree", [1, 2, 3, 5])
+def test_tolerance_is_kept_for_fourth_powers_of_one_field(degree, tol, frame) -> None:
+    grids = body_centred_grid(frame, WIDTH, 1, degree, Accuracy(tol, softness=0.4))
+    power = 4 * degree
+    exact = 2 * np.pi * gamma(power / 2 + 1.5) / 2 ** (power / 2 + 1.5) * WIDTH**3
+    for centre in frame.positions[:4]:
+        integral = 0.0
+        for grid in grids:
+            x, y, z = (
+                (axis.points - c) / WIDTH for axis, c in zip(grid, centre, strict=True)
+            )
+            square = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2
+            integral += integrate(square ** (power / 2) * np.exp(-2 * square), grid)
+        assert_allclose(integral, exact, rtol=tol)
 
 
 @pytest.mark.parametrize("softness", [0.0, 0.4])
