@@ -191,8 +191,10 @@ def test_few_molecules(names, target) -> None:
 @pytest.mark.parametrize("names", [["H2O"], ["H2O"] * 3, ["H2O", "NH3"]])
 def test_dipole_moments_of_few_molecules(names) -> None:
     X, y = [molecule(name) for name in names], np.full(len(names), 1.8)
-    found = make_regressor(target="dipole", alpha=1e-6).fit(X, y).predict(X)
-    assert_allclose(found, y, rtol=1e-3)
+    regressor = make_regressor(target="dipole", alpha=1e-6)
+    # Errors of equal atoms are as large as `tol` lets them be.
+    regressor.set_params(local__tol=1e-4)
+    assert_allclose(regressor.fit(X, y).predict(X), y, rtol=1e-4)
 
 
 def test_unknown_elements(fitted) -> None:
