@@ -167,7 +167,7 @@ def compare(molecules):
 
 
 def measure_far(molecules):
-    """Write the errors of order 1 and of mixed moments by the factor far away."""
+    """Find the errors of order 1 and of mixed moments by the factor, and print them."""
     rows = []
     for name, tol, factor in product(FAR_SETTINGS, FAR_TOLS, (None, *FAR_STEPS)):
         options = SETTINGS[name] | {"max_order": 1, "mixed_moments": True}
@@ -182,8 +182,8 @@ def measure_far(molecules):
         names = scattering.get_feature_names_out()
         mixed = np.array([n.startswith("S1xS1") for n in names])
         largest = [errors[:, these].max(axis=1) for these in (~mixed, mixed)]
-        rows.append([name, f"{tol:g}", factor])
-        rows[-1] += [f"{np.median(e):.1e} to {e.max():.1e}" for e in largest]
+        found = [f"{np.median(e):.1e} to {e.max():.1e}" for e in largest]
+        rows.append([name, f"{tol:g}", factor, *found])
         print(*rows[-1], sep=", ", flush=True)
     return rows
 
@@ -227,7 +227,8 @@ def main():
     molecules[..., 1:] = np.einsum("mij,mnj->mni", rotations, molecules[..., 1:])
     if options.far:
         rows = measure_far(molecules)
-        write("far_steps.csv", FAR_COLUMNS, rows)
+        if not options.quick:
+            write("far_steps.csv", FAR_COLUMNS, rows)
         return
     compare(molecules)
     measured = measure(check_structures(molecules), degrees)
