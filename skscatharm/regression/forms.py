@@ -52,6 +52,8 @@ class Prior(NamedTuple):
         return kernels
 
 
+# Number of targets and derivatives in the part of the samples that chooses a prior.
+_SELECTION_ROWS = 2000
 _START = Prior(0.5, 0.25, 0.003, 1e-7, 1.0)
 _GRIDS: dict[str, Sequence[float]] = {
     "linear_decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
@@ -127,7 +129,7 @@ def fit_form(
             some = problem
             unseen = _cross_validation(problem, random_state, progress)
         else:
-            some = select_some(problem, random_state)
+            some = select_some(problem, random_state, _SELECTION_ROWS)
             unseen = _leave_one_out(some, progress)
         prior: Prior = search(lambda p: log_error(unseen(p), some), start, grids)
     fit = _fit_linear if degree == 1 else _fit_quadratic

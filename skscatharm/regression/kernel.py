@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skscatharm._compat import Interval, StrOptions, _fit_context
 from skscatharm._progress import progress_bar
-from skscatharm._threads import one_blas_thread
 from skscatharm.regression.derivatives import check_derivatives
 from skscatharm.regression.gaussian_process import (
     Problem,
@@ -25,7 +24,6 @@ from skscatharm.regression.inputs import check_weight, real_numbers, to_doubles
 from skscatharm.regression.kernel_selection import (
     START,
     Setting,
-    select_parts,
     select_setting,
 )
 from skscatharm.regression.kernels import (
@@ -77,10 +75,10 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
 
     Parameters that are None are chosen by leave-one-out errors: they minimise the
     product of the mean absolute error of the targets and the mean norm of the errors of
-    their derivatives. If there are more than 2,000 targets and derivatives, three
-    random parts of the samples choose them together. All samples need less noise than
-    these, so the smallest `alpha` whose errors are within 2 % of the lowest is used.
-    Nothing has to be tuned.
+    their derivatives. If there are more than 5,000 targets and derivatives, a random
+    part of the samples chooses them. All samples need less noise than a part, so the
+    smallest `alpha` whose errors are within 2 % of the lowest is used. Nothing has to
+    be tuned.
 
     Parameters
     ----------
@@ -293,6 +291,8 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         fitted.positions_ = expansion.positions
         fitted.weights_ = scale * expansion.weights
         fitted.slopes_ = scale * expansion.slopes
+        fitted._half_norms = expansion.half_norms
+        fitted._overlaps = scale * expansion.overlaps
         fitted.intercept_ = mean + scale * intercept
         for name, value in setting._asdict().items():
             setattr(fitted, f"{name}_", float(value))
@@ -319,16 +319,21 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
         }
         if len(problem.y) < 2:
             return START._replace(**fixed)
-        parts = select_parts(problem, random_state)
-        # The matrices are small: more threads would wait for each other.
-        with one_blas_thread():
-            return select_setting(_PROFILES[self.kernel], parts, fixed, progress)
+        profile = _PROFILES[self.kernel]
+        return select_setting(profile, problem, fixed, random_state, progress)
 
     def _expansion(self) -> Expansion:
         """Return the fitted function of scaled coordinates."""
         profile = _PROFILES[self.kernel_]
         kernel = Kernel(profile, np.ones(self.positions_.shape[1]), True)
-        return Expansion(kernel, self.positions_, self.weights_, self.slopes_)
+        return Expansion(
+            kernel,
+            self.positions_,
+            self.weights_,
+            self.slopes_,
+            self._half_norms,
+            self._overlaps,
+        )
 
     def _scaled(self, X: Any) -> Array:
         """Return the scaled coordinates of samples."""

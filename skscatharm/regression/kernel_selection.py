@@ -1,11 +1,13 @@
 """Choose scales and penalties by errors of samples that a fit does not see."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from skscatharm._threads import one_blas_thread
 from skscatharm.regression.gaussian_process import Errors, Problem, leave_one_out
 from skscatharm.regression.kernels import Kernel, Profile
 from skscatharm.regression.whitening import decayed
@@ -45,36 +47,46 @@ _GRIDS: dict[str, tuple[float, ...]] = {
     "decay": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0),
     "gradient_weight": tuple(float(f"1e{k}") for k in range(-3, 4)),
 }
-# Number of targets and derivatives in a part of the samples that chooses a setting, and
-# number of parts. One part alone may choose a decay that is wrong for the others.
-_SELECTION_ROWS, _N_PARTS = 2000, 3
+# Number of parts of the samples that choose a setting together, and number of targets
+# and derivatives in each. Small parts find where to search. They prefer larger decays
+# than all samples do, so a large part has the last word.
+_STAGES = ((3, 1000), (1, 5000))
+# So few rows are too small for more threads, which would wait for each other.
+_ONE_THREAD = 2000
 # Parts need more noise than all samples: errors within 2 % of the lowest are equal
 # there, and the least noise wins.
 _EQUAL = 0.02
-START = Setting(8.0, 1e-7, 0.25, 1.0)
+START = Setting(8.0, 1e-8, 0.35, 1.0)
 
 
-def select_some(problem: Problem, random_state: np.random.RandomState) -> Problem:
-    """Draw as many samples as choose a setting."""
+def select_some(
+    problem: Problem, random_state: np.random.RandomState, n_rows: int
+) -> Problem:
+    """Draw samples with so many targets and derivatives, or two samples at least."""
     n_samples = len(problem.y)
-    size = _SELECTION_ROWS * n_samples // len(problem.sides)
+    size = n_rows * n_samples // len(problem.sides)
     return problem.part(np.sort(random_state.permutation(n_samples)[: max(size, 2)]))
 
 
 def select_parts(
     problem: Problem, random_state: np.random.RandomState
-) -> list[Problem]:
-    """Draw parts that choose a setting together; one if it has all samples."""
-    parts = [select_some(problem, random_state)]
-    if len(parts[0].y) < len(problem.y):
-        parts += [select_some(problem, random_state) for _ in range(_N_PARTS - 1)]
-    return parts
+) -> list[list[Problem]]:
+    """Draw the parts of each stage of the choice; the last may have all samples."""
+    stages = []
+    for n_parts, n_rows in _STAGES:
+        if n_rows >= len(problem.sides):
+            return [*stages, [problem]]
+        stages.append(
+            [select_some(problem, random_state, n_rows) for _ in range(n_parts)]
+        )
+    return stages
 
 
 def select_setting(
     profile: Profile,
-    parts: Sequence[Problem],
+    problem: Problem,
     fixed: Mapping[str, float],
+    random_state: np.random.RandomState,
     progress: Callable[[], object] = lambda: None,
 ) -> Setting:
     """Choose scales and penalty of a stationary kernel.
@@ -83,11 +95,13 @@ def select_setting(
     ----------
     profile : callable
         Profile of the kernel.
-    parts : sequence of Problem
-        All samples, or several parts of them. Few samples each: the time grows with the
+    problem : Problem
+        The samples. Parts of them choose if they are many, as the time grows with the
         cube of the number of rows.
     fixed : mapping
         Parameters that are given.
+    random_state : RandomState
+        Draws the parts.
     progress : callable
         Called after each fit.
 
@@ -95,28 +109,40 @@ def select_setting(
     -------
     setting : Setting
     """
-
-    @cache
-    def score(setting: Setting) -> float:
-        total = 0.0
-        for part in parts:
-            kernels = [setting.kernel(profile, part)]
-            errors = leave_one_out(
-                kernels, part, setting.alpha, setting.gradient_weight
-            )
-            total += log_error(errors, part)
-        progress()
-        return total / len(parts)
-
     grids = {name: grid for name, grid in _GRIDS.items() if name not in fixed}
-    if len(parts[0].slopes) == 0:  # without derivatives, their weight has no effect
+    if len(problem.slopes) == 0:  # without derivatives, their weight has no effect
         grids.pop("gradient_weight", None)
-    best: Setting = search(score, START._replace(**fixed), grids)
-    if len(parts) > 1 and "alpha" in grids:
+    start = START._replace(**fixed)
+    best = start
+    for parts in select_parts(problem, random_state):
+        score = cache(partial(_score, profile, parts, progress))
+        is_small = len(parts[0].sides) <= _ONE_THREAD
+        with one_blas_thread() if is_small else nullcontext():
+            # Where a larger part would move the decay and the length scale together,
+            # a search from the choice of the last parts cannot: it moves one by one.
+            nearest = min(start, best, key=score)
+            best = search(score, nearest, grids, 2 if is_small else 1)
+    if parts[0] is not problem and "alpha" in grids:
         limit = score(best) + _EQUAL
         noises = [best._replace(alpha=alpha) for alpha in grids["alpha"]]
         best = next(setting for setting in noises if score(setting) <= limit)
     return best
+
+
+def _score(
+    profile: Profile,
+    parts: Sequence[Problem],
+    progress: Callable[[], object],
+    setting: Setting,
+) -> float:
+    """Compute the mean over parts of what a choice of a setting minimises."""
+    noise = setting.alpha, setting.gradient_weight
+    errors = [
+        log_error(leave_one_out([setting.kernel(profile, part)], part, *noise), part)
+        for part in parts
+    ]
+    progress()
+    return float(np.mean(errors))
 
 
 def log_error(errors: Errors | None, problem: Problem) -> float:
@@ -141,7 +167,10 @@ def log_error(errors: Errors | None, problem: Problem) -> float:
 
 
 def search(
-    score: Callable[[Any], float], start: Any, grids: Mapping[str, Sequence[float]]
+    score: Callable[[Any], float],
+    start: Any,
+    grids: Mapping[str, Sequence[float]],
+    reach: int = 2,
 ) -> Any:
     """Minimise a score over parameters on grids.
 
@@ -156,6 +185,8 @@ def search(
         First setting, on the grids.
     grids : mapping
         Ascending values of each parameter that is free.
+    reach : int
+        Number of values on either side that are tried at once.
 
     Returns
     -------
@@ -170,15 +201,18 @@ def search(
             last = None
             while best != last:
                 last = best
-                best = min(_neighbours(best, name, grid), key=score)
+                best = min(_neighbours(best, name, grid, reach), key=score)
     return best
 
 
-def _neighbours(setting: Any, name: str, grid: Sequence[float]) -> list[Any]:
-    """Return a setting and those up to two steps away on a grid."""
+def _neighbours(
+    setting: Any, name: str, grid: Sequence[float], reach: int
+) -> list[Any]:
+    """Return a setting and those up to `reach` steps away on a grid."""
     place = grid.index(getattr(setting, name))
+    steps = [sign * step for step in range(1, reach + 1) for sign in (1, -1)]
     return [setting] + [
-        setting._replace(**{name: grid[other]})
-        for step in (1, -1, 2, -2)
-        if 0 <= (other := place + step) < len(grid)
+        setting._replace(**{name: grid[place + step]})
+        for step in steps
+        if 0 <= place + step < len(grid)
     ]

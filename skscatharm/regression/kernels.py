@@ -128,9 +128,7 @@ class Kernel(NamedTuple):
         products = a @ b.T
         if not self.stationary:
             return products
-        halves = [np.einsum("ij,ij->i", c, c) / 2 for c in (a, b)]
-        distances = halves[0][:, None] + halves[1] - products
-        return np.maximum(distances, 0.0, out=distances)
+        return _distances(_half_norms(a), _half_norms(b), products)
 
     def covariance(self, a: Points, b: Points) -> Array:
         """Compute the kernel between the values and derivatives of two sets.
@@ -153,8 +151,7 @@ class Kernel(NamedTuple):
         both = a.directions @ b.directions.T
         if self.stationary:
             own_a, own_b = (
-                np.einsum("ij,ij->i", c.directions, c.positions[c.owners])
-                for c in (a, b)
+                _overlaps(c.directions, c.positions[c.owners]) for c in (a, b)
             )
             along_a = own_a[:, None] - along_a
             along_b = own_b - along_b
@@ -171,6 +168,22 @@ class Kernel(NamedTuple):
         matrix[n_a:, n_b:] += both
         matrix *= self.amplitude
         return matrix
+
+
+def _half_norms(a: Array) -> Array:
+    """Compute half the squared norm of each row."""
+    return _overlaps(a, a) / 2
+
+
+def _overlaps(a: Array, b: Array) -> Array:
+    """Compute the scalar product of each row of one array and that of the other."""
+    return np.asarray(np.einsum("ij,ij->i", a, b))
+
+
+def _distances(halves_a: Array, halves_b: Array, products: Array) -> Array:
+    """Compute half the squared distances of all pairs of samples."""
+    distances = halves_a[:, None] + halves_b - products
+    return np.maximum(distances, 0.0, out=distances)
 
 
 def covariance(kernels: Sequence[Kernel], a: Points, b: Points) -> Array:
@@ -195,22 +208,25 @@ class Expansion(NamedTuple):
     weights : ndarray of shape (n_samples,)
     slopes : ndarray of shape (n_samples, n_axes)
         Gradients with respect to scaled coordinates.
+    half_norms, overlaps : ndarrays of shape (n_samples,)
+        Half the squared norms of the positions, and their scalar products with the
+        slopes. One prediction would take as long for these sums as for its own.
     """
 
     kernel: Kernel
     positions: Array
     weights: Array
     slopes: Array
+    half_norms: Array
+    overlaps: Array
 
     def _factors(self, z: Array) -> tuple[Array, Array, Array, Array]:
         """Return f and its derivatives, and u differentiated along the slopes."""
-        value, first, second = self.kernel.profile(
-            self.kernel._argument(z, self.positions)
-        )
-        along = z @ self.slopes.T
+        argument, along = z @ self.positions.T, z @ self.slopes.T
         if self.kernel.stationary:
-            along = np.einsum("ij,ij->i", self.positions, self.slopes) - along
-        return value, first, second, along
+            argument = _distances(_half_norms(z), self.half_norms, argument)
+            along = self.overlaps - along
+        return *self.kernel.profile(argument), along
 
     def evaluate(self, white: Array) -> Array:
         """Compute the function.
@@ -277,4 +293,11 @@ def expand(kernel: Kernel, points: Points, dual: Array) -> Expansion:
     weights, slopes = np.split(dual, [len(points.positions)])
     summed = np.zeros_like(scaled.positions)
     np.add.at(summed, points.owners, slopes[:, None] * scaled.directions)
-    return Expansion(kernel, scaled.positions, weights, summed)
+    return Expansion(
+        kernel,
+        scaled.positions,
+        weights,
+        summed,
+        _half_norms(scaled.positions),
+        _overlaps(scaled.positions, summed),
+    )
