@@ -234,7 +234,8 @@ def _constant(atoms: Atoms, transform: Transform) -> NDArray[np.bool_]:
     linear = np.array(transform.exponents) == 1
     has_atom = atoms.weights != 0
     shifts = [getattr(integrand, "shift", 0) for integrand in transform.integrands]
-    of_both = np.array([has_atom | np.roll(has_atom, -s, axis=0) for s in shifts])
+    rolled = {s: has_atom | np.roll(has_atom, -s, axis=0) for s in set(shifts)}
+    of_both = np.array([rolled[s] for s in shifts])
     single = np.count_nonzero(of_both, axis=2) < 2
     single &= not any(atoms.pbc) and atoms.reference is None
     found: NDArray[np.bool_] = densities[..., np.newaxis] & linear

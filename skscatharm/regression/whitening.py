@@ -12,8 +12,8 @@ from sklearn.utils import gen_batches
 Array = NDArray[np.float64]
 
 # Axes with a smaller standard deviation, relative to the largest, are rounding errors.
-# With a Jacobian, smaller ones still matter: with a few hundred frames, errors are up to
-# 4 % larger at 1e-8, and up to 7 % at 1e-10.
+# With a Jacobian, smaller ones still matter: with a few hundred frames, errors are up
+# to 4 % larger at 1e-8, and up to 7 % at 1e-10.
 _RANK_TOLERANCE, _RANK_WITH_JACOBIAN = 1e-8, 1e-9
 # With a Jacobian, features are scaled as if they varied by this part of their mean at
 # least; and the variation along coordinates is this number of times that over samples.

@@ -1,6 +1,7 @@
 """Paths: the wavelets of each coefficient."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations, combinations_with_replacement, product
 from typing import NamedTuple
 
@@ -120,14 +121,15 @@ class PairGroup(NamedTuple):
         return [path for path in self.fields if path.scales == least]
 
 
-def group_pairs(pairs: Sequence[Pair]) -> list[PairGroup]:
+@lru_cache(maxsize=16)  # a step of molecular dynamics asks six times for the same
+def group_pairs(pairs: tuple[Pair, ...]) -> tuple[PairGroup, ...]:
     """Group pairs of fields of order 1 by the scale of the narrower one.
 
     Examples
     --------
     >>> from skscatharm.transform.paths import Path, field_pairs, group_pairs
     >>> pairs = field_pairs([Path((j,), 0) for j in range(3)])
-    >>> [group.places for group in group_pairs(pairs)]
+    >>> [group.places for group in group_pairs(tuple(pairs))]
     [[(0, 0, 1), (1, 0, 2)], [(2, 0, 1)]]
     """
     by_scale: dict[int, list[int]] = {}
@@ -142,4 +144,4 @@ def group_pairs(pairs: Sequence[Pair]) -> list[PairGroup]:
             (i, place_of[pairs[i].first], place_of[pairs[i].second]) for i in chosen
         ]
         groups.append(PairGroup(fields, places))
-    return groups
+    return tuple(groups)

@@ -6,7 +6,6 @@ from skscatharm.regression.gaussian_process import leave_one_out
 from skscatharm.regression.kernel_selection import START, select_parts, select_setting
 from skscatharm.regression.kernels import gaussian, matern
 
-
 DRAWS = np.random.RandomState(0)
 
 
@@ -49,7 +48,9 @@ def test_selection_with_derivatives(rng) -> None:
 
 
 def test_parts_choose_together(rng, monkeypatch) -> None:
-    """The errors of the parts are averaged, and of equal ones the least noise wins."""
+    """The errors of the parts are averaged. Of equal ones, the least noise wins, or the
+    largest length scale.
+    """
     problem = smooth_problem(rng, 60, 0.1)
     rows = len(problem.sides) // 2
     monkeypatch.setattr(kernel_selection, "_STAGES", ((3, rows),))
@@ -61,13 +62,17 @@ def test_parts_choose_together(rng, monkeypatch) -> None:
         return np.mean([np.log(errors(matern, part, setting)).sum() for part in parts])
 
     found = {}
-    for equal in (0.0, 0.5):
+    fixed = {"gradient_weight": 1.0, "decay": 0.35}
+    for name, step in (("", 0), ("alpha", -1), ("length_scale", 1)):
+        equal = {name: (step, 0.5)} if name else {}
         monkeypatch.setattr(kernel_selection, "_EQUAL", equal)
         draws = np.random.RandomState(0)
-        found[equal] = select_setting(matern, problem, {}, draws)
-    assert found[0.5].alpha < found[0.0].alpha
-    assert score(found[0.0]) <= score(found[0.5]) <= score(found[0.0]) + 0.5
-    assert score(found[0.0]) <= score(START)
+        found[name] = select_setting(matern, problem, fixed, draws)
+    assert score(found[""]) <= score(START)
+    assert found["alpha"].alpha < found[""].alpha
+    assert found["length_scale"].length_scale > found[""].length_scale
+    for name in ("alpha", "length_scale"):
+        assert score(found[""]) <= score(found[name]) <= score(found[""]) + 0.5
 
 
 def test_the_largest_part_has_the_last_word(rng, monkeypatch) -> None:
