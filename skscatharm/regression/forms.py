@@ -11,12 +11,13 @@ from skscatharm._threads import one_blas_thread
 from skscatharm.regression.gaussian_process import (
     Errors,
     Problem,
+    leave_one_out,
     left_out_errors,
     prior_variance,
     solve_dual,
     thinned,
 )
-from skscatharm.regression.kernel_selection import log_error, search, search_in_stages
+from skscatharm.regression.kernel_selection import log_error, search, select_some
 from skscatharm.regression.kernels import Kernel, expand, linear, square
 from skscatharm.regression.polynomial import Polynomial
 from skscatharm.regression.whitening import Array, scale_axes
@@ -51,6 +52,8 @@ class Prior(NamedTuple):
         return kernels
 
 
+# Number of targets and derivatives in the part of the samples that chooses a prior.
+_SELECTION_ROWS = 2000
 _START = Prior(0.5, 0.25, 0.003, 1e-7, 1.0)
 _GRIDS: dict[str, Sequence[float]] = {
     "linear_decay": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
@@ -120,19 +123,32 @@ def fit_form(
         if value is not None:
             start = start._replace(**{name: value})
             del grids[name]
-    prior: Prior
-    if degree == 1:
-        # The matrices are small: more threads would wait for each other.
-        with one_blas_thread():
+    # The matrices are small: more threads would wait for each other.
+    with one_blas_thread():
+        if degree == 1:
+            some = problem
             unseen = _cross_validation(problem, random_state, progress)
-            prior = search(lambda p: log_error(unseen(p), problem), start, grids)
-    else:
-        prior = search_in_stages(
-            Prior.kernels, problem, start, grids, random_state, progress
-        )
+        else:
+            some = select_some(problem, random_state, _SELECTION_ROWS)
+            unseen = _leave_one_out(some, progress)
+        prior: Prior = search(lambda p: log_error(unseen(p), some), start, grids)
     fit = _fit_linear if degree == 1 else _fit_quadratic
     polynomial, errors = fit(kept, prior, references, progress)
     return polynomial, prior, errors
+
+
+def _leave_one_out(
+    problem: Problem, progress: Callable[[], object]
+) -> Callable[[Prior], Errors | None]:
+    """Return a function that computes the leave-one-out errors of a prior."""
+
+    def unseen(prior: Prior) -> Errors | None:
+        kernels = prior.kernels(problem)
+        errors = leave_one_out(kernels, problem, prior.alpha, prior.gradient_weight)
+        progress()
+        return errors
+
+    return unseen
 
 
 def _cross_validation(

@@ -76,9 +76,9 @@ class KernelRegressor(RegressorMixin, BaseEstimator):
     Parameters that are None are chosen by leave-one-out errors: they minimise the
     product of the mean absolute error of the targets and the mean norm of the errors of
     their derivatives. If there are more than 5,000 targets and derivatives, a random
-    part of the samples chooses them. All samples need less noise than a part, so the
-    smallest `alpha` whose errors are within 2 % of the lowest is used. Nothing has to
-    be tuned.
+    part of the samples chooses them. All samples need less noise and larger length
+    scales than a part: the smallest `alpha` whose errors are within 2 % of the lowest
+    is used, and the largest `length_scale` within 4 %. Nothing has to be tuned.
 
     Parameters
     ----------

@@ -53,11 +53,20 @@ _GRIDS: dict[str, tuple[float, ...]] = {
 _STAGES = ((3, 1000), (1, 5000))
 # So few rows are too small for more threads, which would wait for each other.
 _ONE_THREAD = 2000
-# Parts need more noise and smaller length scales than all samples. Among settings whose
-# errors exceed the lowest by at most such a part, the least noise and the largest length
-# scale win.
+# Parts need more noise and smaller length scales than all samples. The least noise and
+# the largest length scale win among settings whose errors exceed the lowest by at most
+# such a part.
 _EQUAL = {"alpha": (-1, 0.02), "length_scale": (1, 0.04)}
 START = Setting(8.0, 1e-8, 0.35, 1.0)
+
+
+def select_some(
+    problem: Problem, random_state: np.random.RandomState, n_rows: int
+) -> Problem:
+    """Draw samples with so many targets and derivatives, or two samples at least."""
+    n_samples = len(problem.y)
+    size = n_rows * n_samples // len(problem.sides)
+    return problem.part(np.sort(random_state.permutation(n_samples)[: max(size, 2)]))
 
 
 def select_parts(
@@ -68,9 +77,9 @@ def select_parts(
     for n_parts, n_rows in _STAGES:
         if n_rows >= len(problem.sides):
             return [*stages, [problem]]
-        size = max(n_rows * len(problem.y) // len(problem.sides), 2)
-        draws = [random_state.permutation(len(problem.y)) for _ in range(n_parts)]
-        stages.append([problem.part(np.sort(draw[:size])) for draw in draws])
+        stages.append(
+            [select_some(problem, random_state, n_rows) for _ in range(n_parts)]
+        )
     return stages
 
 
@@ -104,54 +113,14 @@ def select_setting(
     grids = {name: grid for name, grid in _GRIDS.items() if name not in fixed}
     if len(problem.slopes) == 0:  # without derivatives, their weight has no effect
         grids.pop("gradient_weight", None)
-    found: Setting = search_in_stages(
-        lambda setting, part: [setting.kernel(profile, part)],
-        problem,
-        START._replace(**fixed),
-        grids,
-        random_state,
-        progress,
-    )
-    return found
-
-
-def search_in_stages(
-    kernels: Callable[[Any, Problem], Sequence[Kernel]],
-    problem: Problem,
-    start: Any,
-    grids: Mapping[str, Sequence[float]],
-    random_state: np.random.RandomState,
-    progress: Callable[[], object] = lambda: None,
-) -> Any:
-    """Search parameters on grids, by leave-one-out errors of parts of the samples.
-
-    Parameters
-    ----------
-    kernels : callable
-        The kernels whose sum is the covariance, for a setting and a problem.
-    problem : Problem
-        The samples.
-    start : NamedTuple
-        First setting, with `alpha` and `gradient_weight`.
-    grids : mapping
-        Ascending values of each parameter that is free.
-    random_state : RandomState
-        Draws the parts.
-    progress : callable
-        Called after each fit.
-
-    Returns
-    -------
-    setting : NamedTuple
-        The best setting.
-    """
+    start = START._replace(**fixed)
     best = start
     for parts in select_parts(problem, random_state):
-        score = cache(partial(_score, kernels, parts, progress))
+        score = cache(partial(_score, profile, parts, progress))
         is_small = len(parts[0].sides) <= _ONE_THREAD
         with one_blas_thread() if is_small else nullcontext():
-            # Small parts prefer larger decays and length scales. The search changes
-            # one parameter at a time, so it could not return from there.
+            # Small parts prefer larger decays, and length scales that go with them. The
+            # search changes one parameter at a time, so it might not return from there.
             best = min(start, best, key=score)
             best = search(score, best, grids, 2 if is_small else 1)
     if parts[0] is not problem:
@@ -163,15 +132,15 @@ def search_in_stages(
 
 
 def _score(
-    kernels: Callable[[Any, Problem], Sequence[Kernel]],
+    profile: Profile,
     parts: Sequence[Problem],
     progress: Callable[[], object],
-    setting: Any,
+    setting: Setting,
 ) -> float:
     """Compute the mean over parts of what a choice of a setting minimises."""
     noise = setting.alpha, setting.gradient_weight
     errors = [
-        log_error(leave_one_out(kernels(setting, part), part, *noise), part)
+        log_error(leave_one_out([setting.kernel(profile, part)], part, *noise), part)
         for part in parts
     ]
     progress()
