@@ -51,8 +51,8 @@ _GRIDS: dict[str, tuple[float, ...]] = {
 # and derivatives in each. Small parts find where to search. They prefer larger decays
 # than all samples do, so a large part has the last word.
 _STAGES = ((3, 1000), (1, 5000))
-# So few rows are too small for more threads, which would wait for each other.
-_ONE_THREAD = 2000
+# With so few rows, more threads would wait for each other, and a wide search is cheap.
+_FEW_ROWS = 2000
 # Parts need more noise and smaller length scales than all samples. The least noise and
 # the largest length scale win among settings whose errors exceed the lowest by at most
 # such a part.
@@ -117,7 +117,7 @@ def select_setting(
     best = start
     for parts in select_parts(problem, random_state):
         score = cache(partial(_score, profile, parts, progress))
-        is_small = len(parts[0].sides) <= _ONE_THREAD
+        is_small = len(parts[0].sides) <= _FEW_ROWS
         with one_blas_thread() if is_small else nullcontext():
             # Small parts prefer larger decays, and length scales that go with them. The
             # search changes one parameter at a time, so it might not return from there.
