@@ -109,6 +109,7 @@ def pose_problem(
     targets: Array,
     weight: Array,
     derivatives: tuple[Array, Array] | None,
+    **whitening_options: float,
 ) -> tuple[Problem, Whitening, float, float]:
     """Whiten features, and scale targets.
 
@@ -120,6 +121,8 @@ def pose_problem(
         Positive weights.
     derivatives : tuple of ndarrays or None
         Jacobian of the features, and gradients of the targets.
+    **whitening_options
+        Of `find_whitening`, with derivatives.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def pose_problem(
         points = without_directions(whitening.coordinates(features))
     else:
         jacobian, gradients = derivatives
-        whitening = find_whitening(features, weight, jacobian)
+        whitening = find_whitening(features, weight, jacobian, **whitening_options)
         reduced = reduce_derivatives(jacobian, gradients, whitening)
         points = Points(
             whitening.coordinates(features),

@@ -123,13 +123,6 @@ class Kernel(NamedTuple):
     stationary: bool
     amplitude: float = 1.0
 
-    def _argument(self, a: Array, b: Array) -> Array:
-        """Compute u of all pairs of scaled samples."""
-        products = a @ b.T
-        if not self.stationary:
-            return products
-        return _distances(_half_norms(a), _half_norms(b), products)
-
     def covariance(self, a: Points, b: Points) -> Array:
         """Compute the kernel between the values and derivatives of two sets.
 
@@ -144,18 +137,22 @@ class Kernel(NamedTuple):
             Rows are the values and then the derivatives at `a`, columns those at `b`.
         """
         a, b = a.scaled(self.factors), b.scaled(self.factors)
-        value, first, second = self.profile(self._argument(a.positions, b.positions))
+        argument = a.positions @ b.positions.T
         # Derivatives of u along the directions of `a`, of `b`, and of both.
         along_a = a.directions @ b.positions.T
         along_b = a.positions @ b.directions.T
         both = a.directions @ b.directions.T
         if self.stationary:
+            argument = _distances(
+                _half_norms(a.positions), _half_norms(b.positions), argument
+            )
             own_a, own_b = (
                 _overlaps(c.directions, c.positions[c.owners]) for c in (a, b)
             )
             along_a = own_a[:, None] - along_a
             along_b = own_b - along_b
             both *= -1
+        value, first, second = self.profile(argument)
         n_a, n_b = value.shape
         matrix = np.empty((n_a + len(both), n_b + both.shape[1]))
         matrix[:n_a, :n_b] = value

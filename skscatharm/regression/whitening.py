@@ -12,9 +12,7 @@ from sklearn.utils import gen_batches
 Array = NDArray[np.float64]
 
 # Axes with a smaller standard deviation, relative to the largest, are rounding errors.
-# With a Jacobian, smaller ones still matter: with a few hundred frames, errors are up
-# to 4 % larger at 1e-8, and up to 7 % at 1e-10.
-_RANK_TOLERANCE, _RANK_WITH_JACOBIAN = 1e-8, 1e-9
+_RANK_TOLERANCE = 1e-8
 # With a Jacobian, features are scaled as if they varied by this part of their mean at
 # least; and the variation along coordinates is this number of times that over samples.
 # From 3 to 15, errors of forces hardly change; 1 and 100 are worse.
@@ -141,7 +139,10 @@ def _row_bytes(array: Array, kept: NDArray[np.intp]) -> NDArray[np.void]:
 
 
 def find_whitening(
-    X: Array, sample_weight: Array, jacobian: Array | None = None
+    X: Array,
+    sample_weight: Array,
+    jacobian: Array | None = None,
+    rank_tolerance: float = _RANK_TOLERANCE,
 ) -> Whitening:
     """Find the principal axes of the standardised features.
 
@@ -157,6 +158,8 @@ def find_whitening(
         Positive weights.
     jacobian : ndarray of shape (n_samples, n_features, n_coordinates) or None
         Derivatives of the features with respect to coordinates.
+    rank_tolerance : float
+        Least standard deviation of an axis, relative to the largest.
 
     Returns
     -------
@@ -190,8 +193,7 @@ def find_whitening(
         slopes *= _SHARE * np.linalg.norm(triangle) / size
         triangle = np.concatenate([triangle, slopes])
     _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
-    least = _RANK_TOLERANCE if jacobian is None else _RANK_WITH_JACOBIAN
-    n_axes = np.count_nonzero(singular > least * singular.max(initial=0.0))
+    n_axes = np.count_nonzero(singular > rank_tolerance * singular.max(initial=0.0))
     singular = singular[:n_axes]
     matrix = directions[:n_axes].T / singular / scale[:, None]
     return Whitening(mean, matrix, singular)

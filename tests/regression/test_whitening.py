@@ -168,3 +168,14 @@ def test_scale_axes(rng, decay) -> None:
     expected = (whitening.deviations / whitening.deviations[0]) ** decay
     assert_allclose(factors / factors[0], expected)
     assert_allclose(coordinates.std(axis=0), factors)
+
+
+def test_rank_tolerance(rng) -> None:
+    """Axes of smaller relative deviations are left out, with a Jacobian too."""
+    X = rng.normal(size=(40, 5)) @ np.linalg.qr(rng.normal(size=(5, 5))).Q
+    jacobian = rng.normal(size=(40, 5, 3))
+    every = find_whitening(X, np.ones(40), jacobian).deviations
+    middle = float(np.sqrt(every[1] * every[2]) / every[0])
+    kept = find_whitening(X, np.ones(40), jacobian, rank_tolerance=middle)
+    assert_allclose(kept.deviations, every[:2])
+    assert kept.matrix.shape == (5, 2)
